@@ -1,0 +1,81 @@
+# imf: implicit model fusion. `make help` lists the targets; `make demo` and `make check` set up, build and run.
+# ---- settings (override on the command line or in config.mk, which `make configure` writes) -------------------------
+CC       = gcc
+BUILD    = build
+DEV      =
+SANITIZE =
+RANKS    = 2
+-include config.mk
+
+# ---- nothing to edit below --------------------------------------------------------------------------------------------
+WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(DEV),-Werror)
+OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
+CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS) \
+           -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
+CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong
+LDLIBS  := $(NETCDF_LIBS) $(MPI_LIBS) $(PKG_LIBS) -ldnnl -lm -lpthread
+VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
+
+SRC     := $(filter-out src/main.c,$(wildcard src/*/*.c))
+PLAIN   := $(filter-out kernels/cpu/fast%.c,$(wildcard kernels/cpu/*.c))
+FAST    := $(wildcard kernels/cpu/fast*.c)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PLAIN:%.c=$(BUILD)/%.o) \
+           $(foreach i,base avx2 avx512,$(FAST:%.c=$(BUILD)/%.$(i).o))
+TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/t[0-9]*.c))
+NEED    := libopenmpi-dev openmpi-bin libnetcdf-mpi-dev libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev libgmp-dev \
+           libutf8proc-dev libseccomp-dev libxxhash-dev libcmocka-dev pkg-config python3
+
+.PHONY: all help configure setup demo check check-real check-law1 rules format tidy hdr-check bench clean distclean
+all: $(BUILD)/imf
+
+$(BUILD)/imf: $(BUILD)/src/main.o $(BUILD)/libimf.a
+	$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/libimf.a: $(OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
+	$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+$(BUILD)/%.o: %.c config.mk
+	@mkdir -p $(@D)
+	$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
+ISA_base   =
+ISA_avx2   = -mavx2 -mfma -mf16c
+ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
+define ISA_RULE
+$(BUILD)/%.$(1).o: %.c config.mk
+	@mkdir -p $$(@D)
+	$(CC) $(CPP) $(CFLAGS) -O3 $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
+endef
+$(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
+
+config.mk: tools/configure.sh
+	@sh tools/configure.sh > $@.tmp || { rm -f $@.tmp; exit 69; }
+	@mv $@.tmp $@
+configure:
+	@rm -f config.mk
+	@$(MAKE) --no-print-directory config.mk
+
+setup:            ## install the Debian packages that are missing (root or sudo)
+	@sh tools/setup.sh $(NEED)
+check: setup      ## build, then every test
+	@$(MAKE) --no-print-directory check-built
+check-built: $(BUILD)/imf $(TESTS)
+	@sh tests/run.sh $(BUILD)
+demo: setup       ## the embedded pipeline on $(RANKS) ranks
+	@$(MAKE) --no-print-directory all
+	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
+help:             ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort
+rules:            ## layers and confined calls
+	@sh tools/check_rules.sh
+hdr-check: config.mk  ## every header compiles alone
+	@for h in $$(find src kernels -name '*.h'); do \
+	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done
+format:           ## clang-format in place
+	clang-format -i $$(git ls-files '*.c' '*.h')
+clean:
+	rm -rf $(BUILD)
+distclean: clean
+	rm -f config.mk
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,263 @@
+// The operations: one prototype each. kernels/cpu/plain.c is the definition of correct; every faster form (kernels/cpu,
+// kernels/cuda) has the same name and passes the same test.
+//
+// Legend   T tokens, H hidden size, D head size, N query heads, K key/value heads, F feed-forward size, V vocabulary,
+//          R rows (packed sequences) of a batch, S segments.
+// Contract
+//   - An op only enqueues: it returns no computed value and takes none by value (learning rate, clip factor and loss
+//     coefficients are pointers to where they will be). Err is for impossible arguments only.
+//   - Ops never allocate: scratch comes from args->workspace, of op_x_workspace(args) bytes, a pure function of shapes.
+//   - A Tensor is pointer, dtype, row stride in elements; the innermost dimension is contiguous; base and strides are
+//     multiples of 16 bytes. q, k, v, o and their gradients are token-major [T][heads][D] views with a token stride.
+//   - Weights are [out][in]. Gradients of activations overwrite; gradients of weights are added to the accumulator, one
+//     row (packed sequence) after the other: `row` gives R + 1 token offsets, and the sum over a row's tokens is
+//     formed first and then added, so that the result depends on the rows and their order alone (law 1).
+//   - The bits of an output row depend on that row's inputs alone, never on how many rows share the call, nor on the
+//     number of threads, nor on where a segment lies in its row.
+//   - Log-sum-exp and log-probabilities are fp32, natural logarithm.
+//   - Tokens that belong to no segment are padding: their outputs are zero, their inputs may be NaN and do not leak.
+#ifndef IMF_KERNELS_OPS_H
+#define IMF_KERNELS_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+typedef enum DType { DT_F32 = 0, DT_BF16 = 1, DT_F16 = 2 } DType;
+
+typedef struct Tensor {
+    void *p;
+    DType dtype;
+    int64_t stride;  // elements from one row (token, output feature, vocabulary entry) to the next
+} Tensor;
+
+static inline Tensor tensor_f32(float *p, int64_t stride) { return (Tensor){p, DT_F32, stride}; }
+
+typedef enum Isa { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2 } Isa;
+
+// Where and how ops run. One a rank; made by ctx_init.
+typedef struct Ctx {
+    Isa isa;         // level used by the fast forms
+    int threads;     // team of this rank
+    bool plain;      // use the plain forms everywhere (tests)
+    bool gemm_dnnl;  // f32 gemm through oneDNN (its guard test passed), else the plain fixed-order kernel
+} Ctx;
+
+// Picks the ISA level (environment IMF_ISA=base|avx2|avx512 lowers it), runs the gemm guard test once.
+Err ctx_init(Ctx *ctx, int threads) ERR_MUST_CHECK;
+const char *isa_name(Isa isa);
+
+// A packed sequence is cut into segments. A segment's queries see, causally by position, its own keys and those of its
+// prefix segment (an earlier segment of the same row, itself without a prefix). So the chosen and the rejected answer
+// of a pair share one computation of the prompt.
+typedef struct Segment {
+    int32_t start;   // first token, index into the batch's T tokens
+    int32_t len;     // tokens
+    int32_t prefix;  // index of the prefix segment in this table, or -1
+    int32_t pos0;    // position of the first token (prefix: the prefix's pos0 + len)
+} Segment;
+
+// --- dense ---------------------------------------------------------------------------------------------------------
+
+// y[T][out] = x[T][in] . w[out][in]^T (+ bias[out]); accumulate: y += instead.
+typedef struct GemmArgs {
+    Tensor x, w, y;
+    const float *bias;  // [out] or NULL
+    int64_t T, in, out;
+    bool accumulate;
+} GemmArgs;
+Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
+
+// dx[T][in] = dy[T][out] . w[out][in]; accumulate: dx += instead.
+typedef struct GemmDxArgs {
+    Tensor dy, w, dx;
+    int64_t T, in, out;
+    bool accumulate;
+} GemmDxArgs;
+Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
+
+// dw[out][in] += sum over tokens of dy[t][out] x[t][in], row by row; dbias[out] likewise (or NULL).
+typedef struct GemmDwArgs {
+    Tensor dy, x, dw;
+    float *dbias;
+    const int32_t *row;  // [rows + 1] token offsets
+    int32_t rows;
+    int64_t in, out;
+} GemmDwArgs;
+Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
+
+// --- embedding -----------------------------------------------------------------------------------------------------
+
+// y[t] = table[token[t]]
+typedef struct EmbedArgs {
+    Tensor table, y;
+    const int32_t *token;  // [T], each in [0, V)
+    int64_t T, H, V;
+} EmbedArgs;
+Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
+
+// dtable[token[t]] += dy[t], in token order.
+typedef struct EmbedBwdArgs {
+    Tensor dy, dtable;
+    const int32_t *token;
+    int64_t T, H, V;
+} EmbedBwdArgs;
+Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a) ERR_MUST_CHECK;
+
+// --- element-wise --------------------------------------------------------------------------------------------------
+
+// y = x / sqrt(mean(x^2) + eps) * w; rstd[t] is kept for the backward (NULL: not wanted). y may be x.
+typedef struct RmsNormArgs {
+    Tensor x, y;
+    const float *w;  // [H]
+    float *rstd;     // [T]
+    int64_t T, H;
+    float eps;
+} RmsNormArgs;
+Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a) ERR_MUST_CHECK;
+
+// dx = (residual gradient dx_in, or 0 when its p is NULL) + gradient through the norm; dw += row by row. dx may be dx_in.
+typedef struct RmsNormBwdArgs {
+    Tensor x, dy, dx_in, dx;
+    const float *w, *rstd;
+    float *dw;           // [H] or NULL
+    const int32_t *row;  // [rows + 1]
+    int32_t rows;
+    int64_t T, H;
+} RmsNormBwdArgs;
+Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a) ERR_MUST_CHECK;
+
+// Rotates `heads` heads of size D in place, half-split layout (x_i with x_{i+D/2}); table[position][D] holds cos in its
+// first half and sin in its second. inverse: rotates back (the backward).
+typedef struct RopeArgs {
+    Tensor x;  // [T][heads][D], stride = token stride
+    const int32_t *pos;  // [T]
+    const float *table;  // [positions][D]
+    int64_t T, heads, D;
+    bool inverse;
+} RopeArgs;
+Err op_rope(Ctx *ctx, const RopeArgs *a) ERR_MUST_CHECK;
+
+// y[T][F] = silu(g[T][F]) * u[T][F]. Backward: dg, du from dy; dg and du may be g and u.
+typedef struct SwigluArgs {
+    Tensor g, u, y;
+    int64_t T, F;
+} SwigluArgs;
+Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a) ERR_MUST_CHECK;
+typedef struct SwigluBwdArgs {
+    Tensor g, u, dy, dg, du;
+    int64_t T, F;
+} SwigluBwdArgs;
+Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
+
+// y = a + b, [T][H]. y may be a or b.
+typedef struct AddArgs {
+    Tensor a, b, y;
+    int64_t T, H;
+} AddArgs;
+Err op_add(Ctx *ctx, const AddArgs *a) ERR_MUST_CHECK;
+
+// --- attention -----------------------------------------------------------------------------------------------------
+
+// o = softmax(softcap(scale q.k)) v over the keys that a query sees. softcap 0: none (cap * tanh(s / cap) otherwise);
+// window 0: none (otherwise keys at positions > query position - window). GQA: query head n reads kv head n / (N/K).
+typedef struct AttnArgs {
+    Tensor q, k, v, o;   // [T][N][D], [T][K][D], [T][K][D], [T][N][D]
+    float *lse;          // [N][T] kept for the backward, or NULL
+    const Segment *seg;  // [S]
+    int64_t T, S, N, K, D;
+    float scale, softcap;
+    int32_t window;
+    void *workspace;
+} AttnArgs;
+int64_t op_attn_fwd_workspace(const AttnArgs *a);
+Err op_attn_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;
+
+// dq, dk, dv overwritten. A prefix's dk, dv sum first its own queries, then those of the segments that share it, in
+// table order.
+typedef struct AttnBwdArgs {
+    Tensor q, k, v, o, dout, dq, dk, dv;
+    const float *lse;  // [N][T]
+    const Segment *seg;
+    int64_t T, S, N, K, D;
+    float scale, softcap;
+    int32_t window;
+    void *workspace;
+} AttnBwdArgs;
+int64_t op_attn_bwd_workspace(const AttnBwdArgs *a);
+Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
+
+// Decode: one new query a slot against a paged cache. page layout [page][2 (K, V)][K][KV_PAGE][D] of one layer.
+// A slot sees first the prefix pages of its group, then its own pages.
+enum { KV_PAGE = 64 };
+typedef struct DecodeAttnArgs {
+    Tensor q, o;                 // [slots][N][D]
+    const float *pages;          // this layer's pages
+    const int32_t *prefix_page;  // [slots][max_prefix_pages] page numbers
+    const int32_t *prefix_len;   // [slots] tokens in the prefix (the last page may be part filled)
+    const int32_t *own_page;     // [slots][max_own_pages]
+    const int32_t *own_len;      // [slots] tokens in the slot's own pages, the newest included
+    int64_t slots, N, K, D, max_prefix_pages, max_own_pages;
+    float scale, softcap;
+    int32_t window;
+    void *workspace;
+} DecodeAttnArgs;
+int64_t op_attn_decode_workspace(const DecodeAttnArgs *a);
+Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
+
+// --- log-probabilities and losses ----------------------------------------------------------------------------------
+
+// logp[t] = log softmax(softcap(hidden[t] . head^T))[target[t]], lse[t] likewise; computed in chunks of the
+// vocabulary of fixed width, never T x V. target < 0: the position is skipped, logp = 0, lse = 0.
+typedef struct LogprobArgs {
+    Tensor hidden, head;  // [T][H], [V][H]
+    const int32_t *target;
+    float *logp, *lse;    // [T]
+    int64_t T, H, V;
+    float softcap;        // 0: none
+    void *workspace;
+} LogprobArgs;
+int64_t op_logprob_fwd_workspace(const LogprobArgs *a);
+Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
+
+// Gradient of sum_t coef[t] logp[t]: dhidden overwritten, dhead added row by row. Positions with target < 0 or
+// coef == 0 give zero.
+typedef struct LogprobBwdArgs {
+    Tensor hidden, head, dhidden, dhead;
+    const int32_t *target;
+    const float *lse, *coef;  // [T]
+    const int32_t *row;       // [rows + 1]
+    int32_t rows;
+    int64_t T, H, V;
+    float softcap;
+    void *workspace;
+} LogprobBwdArgs;
+int64_t op_logprob_bwd_workspace(const LogprobBwdArgs *a);
+Err op_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a) ERR_MUST_CHECK;
+
+// --- optimiser -----------------------------------------------------------------------------------------------------
+
+// AdamW with decoupled decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: g is multiplied by *clip first.
+//   w -= lr * decay * w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
+//   w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+typedef struct AdamWArgs {
+    float *w, *m, *v;
+    const float *g;
+    int64_t n;
+    const float *clip, *lr;  // where they will be
+    const int64_t *step;     // 1-based t
+    float beta1, beta2, eps, decay;
+} AdamWArgs;
+Err op_adamw(Ctx *ctx, const AdamWArgs *a) ERR_MUST_CHECK;
+
+// sum[b] = sum of g^2 over block b of 4,096 elements, in double.
+enum { NORM_BLOCK = 4096 };
+typedef struct SqNormArgs {
+    const float *g;
+    int64_t n;
+    double *sum;  // [ceil(n / NORM_BLOCK)]
+} SqNormArgs;
+Err op_sqnorm(Ctx *ctx, const SqNormArgs *a) ERR_MUST_CHECK;
+
+#endif

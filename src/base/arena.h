@@ -1,0 +1,33 @@
+// Arena: many allocations, one release. Used for a row's activations, a step's scratch, a file's parsed contents.
+// Blocks are kept across arena_reset, so that a loop that resets each turn allocates in its first turn only.
+#ifndef IMF_BASE_ARENA_H
+#define IMF_BASE_ARENA_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+typedef struct ArenaBlock ArenaBlock;
+typedef struct Arena {  // zero-initialise: Arena a = {0};
+    ArenaBlock *first, *current;
+    int64_t used;  // bytes used in `current`
+} Arena;
+
+typedef struct ArenaMark {
+    ArenaBlock *block;
+    int64_t used;
+} ArenaMark;
+
+// Sets *(T **)pp to n * size bytes, 64-byte aligned, not zeroed, valid until the arena is reset or freed.
+Err arena_alloc(Arena *a, void *pp, int64_t n, int64_t size) ERR_MUST_CHECK;
+#define ARENA_ARRAY(a, pp, n) arena_alloc((a), (pp), (n), (int64_t)sizeof **(pp))
+
+// A copy of n bytes plus a NUL.
+Err arena_strndup(Arena *a, char **out, const char *s, int64_t n) ERR_MUST_CHECK;
+
+ArenaMark arena_mark(const Arena *a);
+void arena_rewind(Arena *a, ArenaMark mark);  // forgets what was allocated after the mark
+void arena_reset(Arena *a);                   // forgets everything, keeps the memory
+void arena_free(Arena *a);                    // gives the memory back
+
+#endif

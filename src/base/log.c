@@ -1,0 +1,134 @@
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+
+static struct {
+    int rank;
+    char host[64];
+    FILE *file;  // run_dir/log.jsonl, rank 0 only
+    bool quiet;
+} g;
+
+void log_open(int rank, const char *host)
+{
+    g.rank = rank;
+    snprintf(g.host, sizeof g.host, "%s", host);
+}
+
+Err log_to(const char *run_dir)
+{
+    if (g.rank != 0) return OK;
+    char path[IO_PATH];
+    TRY(io_join(path, run_dir, "log.jsonl"));
+    if (g.file) fclose(g.file);
+    g.file = fopen(path, "ae");
+    CHECK(g.file, ERR_CREATE, "cannot append to %s", path);
+    return OK;
+}
+
+void log_close(void)
+{
+    if (g.file) fclose(g.file);
+    g.file = NULL;
+}
+
+void log_quiet(bool quiet) { g.quiet = quiet; }
+
+double time_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void time_text(char buf[32])
+{
+    time_t now = time(NULL);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(buf, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static void put_json_text(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+        else if (c < 0x20) fprintf(f, "\\u%04x", c);
+        else fputc(c, f);
+    }
+    fputc('"', f);
+}
+
+static void put(const char *level, const char *component, const char *text)
+{
+    if (g.rank == 0 && (!g.quiet || strcmp(level, "info") != 0))
+        fprintf(stderr, "%s%s: %s\n", strcmp(level, "warn") ? "" : "warning: ", component, text);
+    if (!g.file) return;
+    char when[32];
+    time_text(when);
+    fprintf(g.file, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"text\":", when, level, component);
+    put_json_text(g.file, text);
+    fputs("}\n", g.file);
+    fflush(g.file);
+}
+
+void log_info(const char *component, const char *fmt, ...)
+{
+    char text[4000];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    put("info", component, text);
+}
+
+void log_warn(const char *component, const char *fmt, ...)
+{
+    char text[4000];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    put("warn", component, text);
+}
+
+void progress_start(Progress *p, const char *what, int64_t total, const char *unit)
+{
+    double now = time_now();
+    *p = (Progress){.what = what, .unit = unit, .total = total, .started = now, .shown = now};
+}
+
+static void line(const Progress *p, int64_t done, int64_t tokens, const char *end)
+{
+    double spent = time_now() - p->started, left = done > 0 ? spent * (double)(p->total - done) / (double)done : 0;
+    char rate[64] = "";
+    if (tokens > 0 && spent > 0) snprintf(rate, sizeof rate, ", %.0f tokens/s", (double)tokens / spent);
+    fprintf(stderr, "%s: %" PRId64 "/%" PRId64 " %s%s, %.0f s spent, %.0f s left%s", p->what, done, p->total, p->unit,
+            rate, spent, left > 0 ? left : 0, end);
+}
+
+void progress_show(Progress *p, int64_t done, int64_t tokens)
+{
+    bool terminal = isatty(STDERR_FILENO);
+    double now = time_now();
+    if (g.rank != 0 || g.quiet || now - p->shown < (terminal ? 1.0 : 10.0)) return;
+    p->shown = now;
+    if (terminal) fputc('\r', stderr);
+    line(p, done, tokens, terminal ? "   " : "\n");
+}
+
+void progress_end(Progress *p, int64_t done, int64_t tokens)
+{
+    if (g.rank != 0 || g.quiet) return;
+    if (isatty(STDERR_FILENO)) fputc('\r', stderr);
+    line(p, done, tokens, "\n");
+}

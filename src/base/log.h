@@ -1,0 +1,32 @@
+// What a person reads: lines on stderr (rank 0 unless told otherwise) and the run directory's log.jsonl.
+#ifndef IMF_BASE_LOG_H
+#define IMF_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+void log_open(int rank, const char *host);               // before anything is logged
+Err log_to(const char *run_dir) ERR_MUST_CHECK;          // rank 0: append to run_dir/log.jsonl from now on
+void log_close(void);
+void log_quiet(bool quiet);
+
+void log_info(const char *component, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_warn(const char *component, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// Progress of a stage: at most one line a second on a terminal (overwritten), one every 10 s otherwise, with rate and time
+// left. unit: "tok", "samples", "steps".
+typedef struct Progress {
+    const char *what, *unit;
+    int64_t total;
+    double started, shown;
+} Progress;
+void progress_start(Progress *p, const char *what, int64_t total, const char *unit);
+void progress_show(Progress *p, int64_t done, int64_t tokens);  // tokens: for tokens/s, 0 = leave out
+void progress_end(Progress *p, int64_t done, int64_t tokens);
+
+double time_now(void);                   // seconds, monotonic
+void time_text(char buf[32]);            // 2026-01-02T03:04:05Z
+
+#endif

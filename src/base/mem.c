@@ -1,0 +1,73 @@
+#include "base/mem.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Every block carries its size in the 64 bytes before the pointer that the caller sees.
+enum { HEADER = 64 };
+static _Atomic int64_t bytes_now, bytes_peak;
+
+static void count(int64_t delta)
+{
+    int64_t now = atomic_fetch_add(&bytes_now, delta) + delta;
+    int64_t peak = atomic_load(&bytes_peak);
+    while (now > peak && !atomic_compare_exchange_weak(&bytes_peak, &peak, now)) {}
+}
+
+Err mem_alloc(void *pp, int64_t n, int64_t size)
+{
+    void *none = NULL;
+    memcpy(pp, &none, sizeof none);
+    int64_t bytes = 0;
+    ASSERT(n >= 0 && size > 0);
+    CHECK(!__builtin_mul_overflow(n, size, &bytes) && bytes < INT64_MAX - 4 * HEADER, ERR_DATA,
+          "a size of %lld x %lld bytes is not sensible; a file is probably corrupt", (long long)n, (long long)size);
+    int64_t total = HEADER + (bytes + HEADER - 1) / HEADER * HEADER;
+    char *block = aligned_alloc(HEADER, (size_t)total);
+    CHECK(block, ERR_UNAVAILABLE, "out of memory: %lld bytes wanted, %lld in use; use fewer ranks per node or a "
+          "smaller row_tokens", (long long)bytes, (long long)mem_now());
+    memset(block, 0, (size_t)total);
+    memcpy(block, &bytes, sizeof bytes);
+    count(bytes);
+    void *p = block + HEADER;
+    memcpy(pp, &p, sizeof p);
+    return OK;
+}
+
+Err mem_grow(void *pp, int64_t used, int64_t *cap, int64_t need, int64_t size)
+{
+    if (need <= *cap) return OK;
+    int64_t wider = *cap < 8 ? 8 : *cap;
+    while (wider < need) wider *= 2;
+    void *old, *fresh;
+    memcpy(&old, pp, sizeof old);
+    TRY(mem_alloc(&fresh, wider, size));
+    if (used > 0) memcpy(fresh, old, (size_t)(used * size));
+    mem_free(old);
+    memcpy(pp, &fresh, sizeof fresh);
+    *cap = wider;
+    return OK;
+}
+
+Err mem_strndup(char **out, const char *s, int64_t n)
+{
+    TRY(mem_alloc(out, n + 1, 1));
+    memcpy(*out, s, (size_t)n);
+    return OK;
+}
+
+Err mem_strdup(char **out, const char *s) { return mem_strndup(out, s, (int64_t)strlen(s)); }
+
+void mem_free(void *p)
+{
+    if (!p) return;
+    char *block = (char *)p - HEADER;
+    int64_t bytes;
+    memcpy(&bytes, block, sizeof bytes);
+    count(-bytes);
+    free(block);
+}
+
+int64_t mem_now(void) { return atomic_load(&bytes_now); }
+int64_t mem_peak(void) { return atomic_load(&bytes_peak); }

@@ -1,0 +1,30 @@
+// The only file that calls malloc: counted, 64-byte aligned, zeroed memory that fails with a message instead of NULL.
+#ifndef IMF_BASE_MEM_H
+#define IMF_BASE_MEM_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+// Sets *(T **)pp to n * size zeroed bytes, 64-byte aligned (n = 0 gives a valid pointer). The caller owns it and
+// releases it with mem_free. ERR_UNAVAILABLE, naming the size, when there is no memory.
+Err mem_alloc(void *pp, int64_t n, int64_t size) ERR_MUST_CHECK;
+
+// Grows *(T **)pp from holding `used` elements to at least `need`; *cap is updated (doubling). New bytes are zero.
+Err mem_grow(void *pp, int64_t used, int64_t *cap, int64_t need, int64_t size) ERR_MUST_CHECK;
+
+// A copy of the NUL-terminated string / of n bytes followed by a NUL.
+Err mem_strdup(char **out, const char *s) ERR_MUST_CHECK;
+Err mem_strndup(char **out, const char *s, int64_t n) ERR_MUST_CHECK;
+
+void mem_free(void *p);
+
+// Bytes now allocated and the most there ever were, this process.
+int64_t mem_now(void);
+int64_t mem_peak(void);
+
+// MEM_ARRAY(&p, n): n zeroed elements of whatever p points to.
+#define MEM_ARRAY(pp, n) mem_alloc((pp), (n), (int64_t)sizeof **(pp))
+#define MEM_GROW(pp, used, cap, need) mem_grow((pp), (used), (cap), (need), (int64_t)sizeof **(pp))
+
+#endif

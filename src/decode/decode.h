@@ -1,0 +1,63 @@
+// Sampling from a model: prompts in, n samples each out; the prompt is computed once, its key/value pages are shared.
+//
+// A sample is a pure function of (model, prompt ids, sampling parameters, sample id): random numbers are Philox keyed by
+// the sample id with the position as counter, and no op's bits depend on which other samples are in flight (law 1).
+#ifndef IMF_DECODE_DECODE_H
+#define IMF_DECODE_DECODE_H
+
+#include "base/hash.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+// vLLM's semantics, applied in this order: repetition penalty, temperature, top-k, top-p, then one draw.
+typedef struct SamplingParams {
+    double temperature;         // 0: greedy (ties: lowest id)
+    double top_p;               // 1: off
+    int32_t top_k;              // 0: off
+    double repetition_penalty;  // 1: off; covers prompt and output tokens
+    int64_t max_new_tokens;
+} SamplingParams;
+
+// Draws the next token from logits[V] (destroyed). seen[V]: 1 for tokens in the prompt or output (NULL when the penalty is
+// off). u: uniform in [0, 1). scratch: V (value, id) pairs, see sampler.h. Returns the token; *logp is its
+// log-probability under the unmodified logits.
+int32_t sample_token(float *logits, int64_t V, const uint8_t *seen, const SamplingParams *p, double u, void *scratch,
+                     float *logp);
+int64_t sample_scratch(int64_t V);  // bytes
+
+typedef struct DecodeRequest {
+    const int32_t *prompt;  // ids; borrowed until the request is finished
+    int64_t prompt_len;
+    SamplingParams params;
+    const Id *sample_id;    // [n]
+    int32_t n;              // samples of this prompt
+    void *user;             // handed back
+} DecodeRequest;
+
+typedef enum FinishReason { FINISH_STOP, FINISH_LENGTH } FinishReason;
+
+typedef struct DecodeResult {
+    const DecodeRequest *request;
+    int32_t k;              // which of the n
+    const int32_t *id;      // output ids, without the stop token; valid during the call
+    int64_t n;
+    FinishReason finish;
+    int32_t stop_token;     // -1 when cut by length
+    double logp;            // sum over output ids and the stop token, unmodified distribution
+} DecodeResult;
+
+// next: fills in the next request (valid until its last result), sets *have = false when there is none now and *more = false
+// when there will never be one. done: takes one result. tick: called between decode steps (serving a ParQueue).
+typedef struct DecodeIo {
+    Err (*next)(void *user, DecodeRequest *out, bool *have);
+    Err (*done)(void *user, const DecodeResult *r);
+    Err (*tick)(void *user);
+    void *user;
+} DecodeIo;
+
+// Runs until next has no more. slots: samples in flight. extra_stop: ids that end a sample besides the model's own.
+Err decode_run(Ctx *ctx, const Model *m, int32_t slots, const int32_t *extra_stop, int32_t extra_stops,
+               const DecodeIo *io) ERR_MUST_CHECK;
+
+#endif

@@ -1,0 +1,218 @@
+// main: the command table, the common options, and the only place that ends the process.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "judge/judge.h"
+#include "par/par.h"
+#include "stage/stage.h"
+
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, MAX_SETS = 256 };
+
+typedef struct Command {
+    const char *name;
+    Err (*run)(const Job *job);
+    int needs;
+    const char *sections;  // recipe sections that its help prints, space separated
+    const char *help;
+} Command;
+
+static const Command commands[] = {
+    // pipeline order: `run` executes those that need a recipe from select to eval
+    {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids"},
+    {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model"},
+    {"score", stage_score, RECIPE | RUN_DIR, "reward", "score every sample with the reward model"},
+    {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests"},
+    {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs"},
+    {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows"},
+    {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs"},
+    {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models"},
+    {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape"},
+    {"trace", stage_trace, RECIPE | RUN_DIR, "", "print the life of a prompt, sample or pair: trace RECIPE ID"},
+    {"report", stage_report, RECIPE | RUN_DIR, "", "write the run's page (report.html) and print its table"},
+    {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH"},
+    {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL"},
+    {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL"},
+    {"generate", stage_generate, 0, "", "answers to messages: generate MODEL [--greedy ...] < JSONL"},
+    {"judge", stage_judge, SANDBOX, "", "judge math|code|checks < JSONL"},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0], PIPELINE = 8 };
+
+static const char usage[] =
+    "imf: implicit model fusion, from prompts to a fused model\n"
+    "\n"
+    "  imf COMMAND RECIPE.yaml [--set a.b=c ...] [--quiet]\n"
+    "  mpirun -n 4 imf run RECIPE.yaml\n"
+    "\n"
+    "  run        every stage from select to eval, in order; ended stages are skipped\n";
+
+static void print_usage(void)
+{
+    fputs(usage, stdout);
+    for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
+    puts("\n  imf help COMMAND     the command's part of the recipe\n  imf help recipe      every key\n"
+         "  imf --version");
+}
+
+static Err print_help(const char *name)
+{
+    Str text = {0};
+    Err err = OK;
+    if (!strcmp(name, "recipe")) {
+        TRY_DONE(deck_manual(&text, ""));
+    } else {
+        const Command *c = NULL;
+        for (int i = 0; i < COMMANDS; i++)
+            if (!strcmp(commands[i].name, name)) c = &commands[i];
+        CHECK_DONE(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
+        printf("imf %s: %s\n", c->name, c->help);
+        char sections[128], *save = NULL;
+        snprintf(sections, sizeof sections, "%s", c->sections);
+        for (char *s = strtok_r(sections, " ", &save); s; s = strtok_r(NULL, " ", &save)) TRY_DONE(deck_manual(&text, s));
+    }
+    fputs(str_text(&text), stdout);
+done:
+    str_free(&text);
+    return err;
+}
+
+static void print_version(void)
+{
+    printf("imf %s\ncompiler: %s %s\n", IMF_VERSION, IMF_COMPILER, __VERSION__);
+    Ctx ctx;
+    if (ctx_init(&ctx, 1) == OK)
+        printf("cpu: %s, f32 gemm by %s\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "the plain kernel");
+    puts("cuda: not in this build");
+}
+
+static const Command *find_command(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(commands[i].name, name)) return &commands[i];
+    return NULL;
+}
+
+typedef struct Options {
+    const char *sets[MAX_SETS];
+    int n_sets;
+    bool quiet;
+    char *rest[MAX_SETS];
+    int n_rest;
+} Options;
+
+static Err parse_options(int argc, char **argv, Options *o)
+{
+    for (int i = 0; i < argc; i++) {
+        if (!strcmp(argv[i], "--set")) {
+            CHECK(i + 1 < argc && strchr(argv[i + 1], '='), ERR_USAGE, "--set wants key=value");
+            CHECK(o->n_sets < MAX_SETS, ERR_USAGE, "more than %d --set", MAX_SETS);
+            o->sets[o->n_sets++] = argv[++i];
+        } else if (!strcmp(argv[i], "--quiet")) {
+            o->quiet = true;
+        } else {
+            CHECK(o->n_rest < MAX_SETS, ERR_USAGE, "too many arguments");
+            o->rest[o->n_rest++] = argv[i];
+        }
+    }
+    return OK;
+}
+
+// Rank 0 makes the run directory and keeps the resolved recipe there.
+static Err open_run_dir(const Deck *deck, const char *dir)
+{
+    if (par_rank() != 0) return OK;
+    Str text = {0};
+    char path[IO_PATH];
+    Err err = OK;
+    TRY_DONE(io_mkdirs(dir));
+    TRY_DONE(io_join(path, dir, "recipe.yaml"));
+    TRY_DONE(deck_print(deck, &text));
+    TRY_DONE(io_write(path, str_text(&text), text.len));
+done:
+    str_free(&text);
+    return err;
+}
+
+static Err run_command(const Command *c, const Job *job)
+{
+    if (c) return par_agree(c->run(job));
+    for (int i = 0; i < PIPELINE; i++) TRY(par_agree(commands[i].run(job)));
+    return par_agree(stage_report(job));
+}
+
+static Err run_job(const char *name, const Options *o)
+{
+    const Command *c = find_command(name);
+    int needs = c ? c->needs : RECIPE | RUN_DIR | SANDBOX;
+    Job job = {.argc = o->n_rest, .argv = (char **)o->rest};
+    Deck *deck = NULL;
+    Ctx ctx;
+    Err err = OK;
+    if (needs & RECIPE) {
+        err = job.argc >= 1 ? deck_load(&deck, job.argv[0], o->sets, o->n_sets)
+                            : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__, "imf %s wants a recipe: imf %s RECIPE.yaml",
+                                        name, name);
+        TRY_DONE(par_agree(err));
+        job.argc--, job.argv++;
+        job.deck = deck;
+        job.run_dir = deck_str(deck, "run_dir");
+        TRY_DONE(par_agree(open_run_dir(deck, job.run_dir)));
+        TRY_DONE(par_agree(log_to(job.run_dir)));
+    }
+    TRY_DONE(par_agree(ctx_init(&ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
+    job.ctx = &ctx;
+    TRY_DONE(run_command(c, &job));
+done:
+    deck_free(deck);
+    return err;
+}
+
+static void print_error(Err err)
+{
+    fprintf(stderr, "imf: error %d%s%s: %s\n", (int)err, par_size() > 1 ? " on " : "", par_size() > 1 ? par_host() : "",
+            err_message());
+    if (getenv("IMF_TRACE") || err == ERR_INTERNAL) fputs(err_trace(), stderr);
+}
+
+static Err start(const char *name, int *argc, char ***argv)
+{
+    const Command *c = find_command(name);
+    CHECK(c || !strcmp(name, "run"), ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
+    if (!c || c->needs & SANDBOX) TRY(sandbox_start());  // forks: before MPI
+    TRY(par_init(argc, argv));
+    log_open(par_rank(), par_host());
+    return OK;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    Err err = OK;
+    if (!strcmp(name, "--version")) return print_version(), 0;
+    if (!strcmp(name, "--help") || (!strcmp(name, "help") && argc < 3)) return print_usage(), argc > 1 ? 0 : ERR_USAGE;
+    if (!strcmp(name, "help")) {
+        err = print_help(argv[2]);
+        if (err != OK) print_error(err);
+        return err;
+    }
+    Options o = {0};
+    err = start(name, &argc, &argv);
+    if (err == OK) err = par_agree(parse_options(argc - 2, argv + 2, &o));
+    if (err == OK) {
+        log_quiet(o.quiet);
+        err = run_job(name, &o);
+        fflush(stdout);
+    }
+    // An agreed error is the same on all ranks: rank 0 speaks. After a failed collective nobody can be waited for.
+    if (err != OK && par_rank() == 0) print_error(err);
+    log_close();
+    Err stopped = sandbox_stop();
+    if (err == OK) err = stopped;
+    if (err != OK && par_size() > 1) par_abort((int)err);
+    par_finish();
+    return (int)err;
+}

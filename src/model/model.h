@@ -1,0 +1,109 @@
+// A decoder-only transformer (Llama and Qwen-2 blocks), its weights, forward and backward, in fp32.
+//
+// Weights live in one block: tensor after tensor in table order, each [rows][cols], each starting on a 64-byte border.
+// Gradients and optimiser state use the same layout, so one table describes them all.
+#ifndef IMF_MODEL_MODEL_H
+#define IMF_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "kernels/ops.h"
+
+typedef enum Family { FAMILY_LLAMA, FAMILY_QWEN2 } Family;
+enum { MODEL_STOPS = 8 };
+
+typedef struct ModelConfig {
+    Family family;
+    int64_t layers, H, N, K, D, F, V, max_positions;
+    float eps, rope_theta;
+    bool rope_llama3;  // frequency scaling of Llama 3.1/3.2 (spec 1.3)
+    float rope_factor, rope_low, rope_high;
+    int64_t rope_original;
+    bool tied, qkv_bias;
+    float attn_softcap, final_softcap;  // 0: none
+    int32_t window;                     // 0: none
+    DType storage;                      // dtype of the weights on disk
+    int32_t bos;                        // -1: none
+    int32_t stop[MODEL_STOPS];          // ids that end generation (config.json and generation_config.json)
+    int32_t stops;
+} ModelConfig;
+
+typedef enum WeightKind {
+    W_EMBED, W_NORM_ATTN, W_QKV, W_QKV_BIAS, W_O, W_NORM_MLP, W_GATE_UP, W_DOWN, W_NORM_FINAL, W_HEAD
+} WeightKind;
+
+// One tensor of our block. q, k, v are fused to one [N*D + 2*K*D][H] tensor, gate and up to one [2*F][H]; the names on
+// disk are the Hugging Face ones (weights.c maps rows to them).
+typedef struct WeightSpec {
+    WeightKind kind;
+    int32_t layer;       // -1 outside layers
+    int64_t rows, cols;  // a vector has rows = 1
+    int64_t offset;      // first element in the block
+} WeightSpec;
+
+typedef struct Model {
+    ModelConfig cfg;
+    WeightSpec *spec;  // owned
+    int32_t specs;
+    int64_t elements;  // of the block, padding included
+    float *w;          // the block; node-shared memory (par_shared_alloc) when `shared`
+    bool shared;
+    float *rope;       // [max_positions used][D], owned
+    int64_t rope_positions;
+    Id fingerprint;    // of config and weight files
+    char *dir;         // owned; where it was loaded from
+} Model;
+
+Err model_config_load(const char *dir, ModelConfig *out) ERR_MUST_CHECK;
+// Fills spec, specs, elements from cfg (no weights): what `plan` and tests need.
+Err model_layout(Model *m) ERR_MUST_CHECK;
+
+// Loads a Hugging Face directory. Collective when `shared` (each node reads once, ranks share the reading). Errors name
+// the file and the tensor: missing, wrong shape, unknown dtype, truncated, NaN or Inf.
+Err model_load(Model *m, const char *dir, bool shared) ERR_MUST_CHECK;
+// A model with weights drawn from N(0, 0.02) (norms 1, biases 0) by the tensor's name and seed.
+Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shared) ERR_MUST_CHECK;
+void model_free(Model *m);
+
+float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // NULL when the model has none
+int64_t model_offset(const Model *m, WeightKind kind, int32_t layer);     // element offset, -1 when none
+
+// Writes a Hugging Face directory: safetensors (sharded above 4 GiB) in `storage`, config.json; copies tokenizer files,
+// chat template and generation_config.json byte for byte from `from`; re-reads itself and compares. Local: rank 0.
+Err model_export(const Model *m, const char *from, const char *dir, DType storage, const char *model_card) ERR_MUST_CHECK;
+
+// --- batches -------------------------------------------------------------------------------------------------------
+
+// R packed rows of tokens, one after the other without padding between them. Each row is always the same sequence of
+// tokens and segments, whatever batch it travels in.
+typedef struct Batch {
+    int32_t rows;
+    int64_t T;              // all tokens
+    const int32_t *row;     // [rows + 1] token offsets
+    const int32_t *token;   // [T]
+    const int32_t *pos;     // [T]
+    const Segment *seg;     // [S], starts index the batch
+    int64_t S;
+} Batch;
+
+// What the backward needs of a forward; filled by model_forward, arena-owned.
+typedef struct Acts Acts;
+
+// hidden[T][H] = output of the final norm. keep != NULL: activations are kept in *keep (allocated from `arena`).
+Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep) ERR_MUST_CHECK;
+
+// From d loss / d hidden to gradients, added to grad (same layout as the weights). dhidden is destroyed.
+Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, float *dhidden,
+                   float *grad) ERR_MUST_CHECK;
+
+// The output head: the embedding when tied.
+Tensor model_head(const Model *m);
+
+// logits[n][V] of n hidden states (small n: generation, tests).
+Err model_logits(Ctx *ctx, const Model *m, const float *hidden, int64_t n, float *logits) ERR_MUST_CHECK;
+
+#endif

@@ -1,0 +1,364 @@
+#include "par/par.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+
+enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902 };
+
+static struct {
+    MPI_Comm world, node;
+    int rank, size, node_id, node_rank, node_size;
+    char host[MPI_MAX_PROCESSOR_NAME];
+    char library[256];
+} g = {.size = 1, .node_size = 1};
+
+static Err mpi_failed(int rc, const char *call, const char *file, int line)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int n = 0;
+    MPI_Error_string(rc, text, &n);
+    return err_raise(ERR_INTERNAL, call, file, line, "MPI call failed on rank %d (%s): %s", g.rank, g.host, text);
+}
+
+#define TRY_MPI(call)                                                             \
+    do {                                                                          \
+        int rc_ = (call);                                                         \
+        if (rc_ != MPI_SUCCESS) return mpi_failed(rc_, #call, __FILE__, __LINE__); \
+    } while (0)
+
+// Ranks of one host form a node; IMF_NODES=k cuts the world into k equal pretended nodes instead.
+static Err split_nodes(void)
+{
+    const char *pretend = getenv("IMF_NODES");
+    int k = pretend ? atoi(pretend) : 0;
+    if (k > 0) {
+        if (k > g.size) k = g.size;
+        g.node_id = (int)((int64_t)g.rank * k / g.size);
+        TRY_MPI(MPI_Comm_split(g.world, g.node_id, g.rank, &g.node));
+    } else {
+        TRY_MPI(MPI_Comm_split_type(g.world, MPI_COMM_TYPE_SHARED, g.rank, MPI_INFO_NULL, &g.node));
+    }
+    TRY_MPI(MPI_Comm_rank(g.node, &g.node_rank));
+    TRY_MPI(MPI_Comm_size(g.node, &g.node_size));
+    if (k > 0) return OK;
+    int leader = g.node_rank == 0, before = 0;
+    TRY_MPI(MPI_Exscan(&leader, &before, 1, MPI_INT, MPI_SUM, g.world));
+    g.node_id = g.rank == 0 ? 0 : before;
+    TRY_MPI(MPI_Bcast(&g.node_id, 1, MPI_INT, 0, g.node));
+    return OK;
+}
+
+Err par_init(int *argc, char ***argv)
+{
+    int granted;
+    TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &granted));
+    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &g.world));
+    TRY_MPI(MPI_Comm_set_errhandler(g.world, MPI_ERRORS_RETURN));
+    TRY_MPI(MPI_Comm_rank(g.world, &g.rank));
+    TRY_MPI(MPI_Comm_size(g.world, &g.size));
+    int n = 0;
+    TRY_MPI(MPI_Get_processor_name(g.host, &n));
+    char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    TRY_MPI(MPI_Get_library_version(text, &n));
+    text[strcspn(text, ",\n")] = '\0';
+    snprintf(g.library, sizeof g.library, "%.255s", text);
+    return split_nodes();
+}
+
+void par_finish(void)
+{
+    int initialized = 0;
+    MPI_Initialized(&initialized);
+    if (!initialized) return;
+    MPI_Comm_free(&g.node);
+    MPI_Comm_free(&g.world);
+    MPI_Finalize();
+}
+
+void par_abort(int code)
+{
+    int initialized = 0;
+    MPI_Initialized(&initialized);
+    if (initialized) MPI_Abort(MPI_COMM_WORLD, code);
+    _exit(code);
+}
+
+int par_rank(void) { return g.rank; }
+int par_size(void) { return g.size; }
+int par_node(void) { return g.node_id; }
+int par_node_rank(void) { return g.node_rank; }
+int par_node_size(void) { return g.node_size; }
+const char *par_host(void) { return g.host; }
+const char *par_library(void) { return g.library; }
+const void *par_comm(void) { return &g.world; }
+
+static bool alone(void) { return g.size == 1; }
+
+Err par_agree(Err mine)
+{
+    if (alone()) return mine;
+    int failing = mine == OK ? g.size : g.rank, first = 0;
+    TRY_MPI(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, g.world));
+    if (first == g.size) return OK;
+    struct {
+        int code;
+        char text[2048];
+    } note = {.code = (int)mine};
+    snprintf(note.text, sizeof note.text, "%s%.1900s", "", err_message());
+    TRY_MPI(MPI_Bcast(&note, (int)sizeof note, MPI_BYTE, first, g.world));
+    if (g.rank != first) err_set_message(note.text);
+    return (Err)note.code;
+}
+
+Err par_barrier(void)
+{
+    if (!alone()) TRY_MPI(MPI_Barrier(g.world));
+    return OK;
+}
+
+Err par_node_barrier(void)
+{
+    if (g.node_size > 1) TRY_MPI(MPI_Barrier(g.node));
+    return OK;
+}
+
+Err par_bcast(void *p, int64_t bytes, int root)
+{
+    if (alone()) return OK;
+    for (int64_t at = 0; at < bytes; at += CHUNK) {
+        int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
+        TRY_MPI(MPI_Bcast((char *)p + at, n, MPI_BYTE, root, g.world));
+    }
+    return OK;
+}
+
+Err par_sum_i64(int64_t *v, int n)
+{
+    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_SUM, g.world));
+    return OK;
+}
+
+Err par_max_i64(int64_t *v, int n)
+{
+    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_MAX, g.world));
+    return OK;
+}
+
+Err par_max_f64(double *v, int n)
+{
+    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, g.world));
+    return OK;
+}
+
+// One broadcast a rank: any total size, any imbalance.
+Err par_allgather(const void *mine, int64_t bytes, void *all, int64_t *total, int64_t *offsets)
+{
+    int64_t *count, sum = 0;
+    char *buffer = NULL;
+    TRY(MEM_ARRAY(&count, g.size + 1));
+    Err err = OK;
+    count[g.rank] = bytes;
+    TRY_DONE(par_sum_i64(count, g.size));
+    for (int r = 0; r < g.size; r++) sum += count[r];
+    TRY_DONE(mem_alloc(&buffer, sum, 1));
+    for (int64_t r = 0, at = 0; r < g.size; at += count[r++]) {
+        if (offsets) offsets[r] = at;
+        if (r == g.rank && bytes > 0) memcpy(buffer + at, mine, (size_t)bytes);
+        TRY_DONE(par_bcast(buffer + at, count[r], (int)r));
+    }
+    if (offsets) offsets[g.size] = sum;
+    if (total) *total = sum;
+    memcpy(all, &buffer, sizeof buffer);
+    buffer = NULL;
+done:
+    mem_free(buffer);
+    mem_free(count);
+    return err;
+}
+
+Err par_send(const void *p, int64_t bytes, int peer, int tag)
+{
+    ParRequest *r;
+    TRY(par_isend(p, bytes, peer, tag, &r));
+    return par_wait(r);
+}
+
+Err par_recv(void *p, int64_t bytes, int peer, int tag)
+{
+    ParRequest *r;
+    TRY(par_irecv(p, bytes, peer, tag, &r));
+    return par_wait(r);
+}
+
+struct ParRequest {
+    int n;
+    MPI_Request part[];  // one per CHUNK
+};
+
+static Err request_new(int64_t bytes, ParRequest **out)
+{
+    int n = (int)((bytes + CHUNK - 1) / CHUNK);
+    TRY(mem_alloc(out, 1, (int64_t)(sizeof **out + sizeof(MPI_Request) * (size_t)n)));
+    (*out)->n = n;
+    return OK;
+}
+
+Err par_isend(const void *p, int64_t bytes, int peer, int tag, ParRequest **out)
+{
+    TRY(request_new(bytes, out));
+    for (int i = 0; i < (*out)->n; i++) {
+        int64_t at = (int64_t)i * CHUNK;
+        int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
+        TRY_MPI(MPI_Isend((const char *)p + at, n, MPI_BYTE, peer, tag, g.world, &(*out)->part[i]));
+    }
+    return OK;
+}
+
+Err par_irecv(void *p, int64_t bytes, int peer, int tag, ParRequest **out)
+{
+    TRY(request_new(bytes, out));
+    for (int i = 0; i < (*out)->n; i++) {
+        int64_t at = (int64_t)i * CHUNK;
+        int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
+        TRY_MPI(MPI_Irecv((char *)p + at, n, MPI_BYTE, peer, tag, g.world, &(*out)->part[i]));
+    }
+    return OK;
+}
+
+Err par_wait(ParRequest *r)
+{
+    if (!r) return OK;
+    int rc = MPI_Waitall(r->n, r->part, MPI_STATUSES_IGNORE);
+    mem_free(r);
+    TRY_MPI(rc);
+    return OK;
+}
+
+// --- node-shared memory: an unlinked file in /dev/shm (or TMPDIR) mapped by the node's ranks ----------------------------
+
+static Err shared_create(int64_t bytes, char path[IO_PATH])
+{
+    const char *places[] = {"/dev/shm", getenv("TMPDIR"), "/tmp"};
+    Str tried = {0};
+    for (int i = 0; i < 3; i++) {
+        int64_t room = 0;
+        if (!places[i] || io_free_bytes(places[i], &room) != OK) continue;
+        if (room > bytes + bytes / 20) {
+            snprintf(path, IO_PATH, "%s/imf-%ld-XXXXXX", places[i], (long)getpid());
+            int fd = mkstemp(path);
+            int rc = fd < 0 ? -1 : posix_fallocate(fd, 0, (off_t)bytes);
+            if (fd >= 0) close(fd);
+            if (rc == 0) return str_free(&tried), OK;
+            if (fd >= 0) unlink(path);
+        }
+        TRY(str_printf(&tried, " %s (%lld bytes free)", places[i], (long long)room));
+    }
+    Err err = err_raise(ERR_UNAVAILABLE, __func__, __FILE__, __LINE__,
+                        "no room for %lld bytes of node-shared memory on %s; tried%s. Enlarge /dev/shm or set TMPDIR",
+                        (long long)bytes, g.host, str_text(&tried));
+    str_free(&tried);
+    return err;
+}
+
+static Err shared_map(const char *path, int64_t bytes, void **p)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0, ERR_UNAVAILABLE, "cannot open shared memory %s: %s", path, strerror(errno));
+    *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    CHECK(*p != MAP_FAILED, ERR_UNAVAILABLE, "cannot map %lld bytes of %s: %s", (long long)bytes, path, strerror(errno));
+    return OK;
+}
+
+Err par_shared_alloc(int64_t bytes, void *pp)
+{
+    char path[IO_PATH] = "";
+    void *p = NULL;
+    if (bytes < 1) bytes = 1;
+    Err err = g.node_rank == 0 ? shared_create(bytes, path) : OK;
+    TRY(par_agree(err));
+    if (g.node_size > 1) TRY_MPI(MPI_Bcast(path, IO_PATH, MPI_BYTE, 0, g.node));
+    err = shared_map(path, bytes, &p);
+    Err all = par_agree(err);
+    if (g.node_rank == 0) unlink(path);
+    memcpy(pp, &p, sizeof p);
+    return all;
+}
+
+void par_shared_free(void *p, int64_t bytes)
+{
+    if (p) munmap(p, (size_t)(bytes < 1 ? 1 : bytes));
+}
+
+// --- dynamic work -----------------------------------------------------------------------------------------------------
+
+struct ParQueue {
+    int64_t n, next;
+    int finished;  // rank 0: other ranks that were told -1
+    bool ended;    // this rank got its -1
+};
+
+Err par_queue_open(ParQueue **out, int64_t n)
+{
+    TRY(MEM_ARRAY(out, 1));
+    (*out)->n = n;
+    return par_barrier();
+}
+
+static int64_t deal(ParQueue *q) { return q->next < q->n ? q->next++ : -1; }
+
+static Err answer(ParQueue *q, const MPI_Status *from)
+{
+    char nothing;
+    TRY_MPI(MPI_Recv(&nothing, 0, MPI_BYTE, from->MPI_SOURCE, TAG_QUEUE_ASK, g.world, MPI_STATUS_IGNORE));
+    int64_t item = deal(q);
+    if (item < 0) q->finished++;
+    TRY_MPI(MPI_Send(&item, 1, MPI_INT64_T, from->MPI_SOURCE, TAG_QUEUE_ITEM, g.world));
+    return OK;
+}
+
+Err par_queue_serve(ParQueue *q)
+{
+    for (int waiting = g.rank == 0 && !alone(); waiting;) {
+        MPI_Status from;
+        TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_QUEUE_ASK, g.world, &waiting, &from));
+        if (waiting) TRY(answer(q, &from));
+    }
+    return OK;
+}
+
+Err par_queue_next(ParQueue *q, int64_t *item)
+{
+    *item = -1;
+    if (q->ended) return OK;
+    if (g.rank == 0) {
+        TRY(par_queue_serve(q));
+        *item = deal(q);
+    } else {
+        TRY_MPI(MPI_Send("", 0, MPI_BYTE, 0, TAG_QUEUE_ASK, g.world));
+        TRY_MPI(MPI_Recv(item, 1, MPI_INT64_T, 0, TAG_QUEUE_ITEM, g.world, MPI_STATUS_IGNORE));
+    }
+    q->ended = *item < 0;
+    return OK;
+}
+
+Err par_queue_close(ParQueue *q)
+{
+    for (int64_t left = 0; !q->ended && left >= 0;) TRY(par_queue_next(q, &left));
+    while (g.rank == 0 && q->finished < g.size - 1) {
+        MPI_Status from;
+        TRY_MPI(MPI_Probe(MPI_ANY_SOURCE, TAG_QUEUE_ASK, g.world, &from));
+        TRY(answer(q, &from));
+    }
+    mem_free(q);
+    return par_barrier();
+}

@@ -1,0 +1,7 @@
+#include "stage/stage.h"
+
+Err stage_report(const Job *job)
+{
+    (void)job;
+    FAIL(ERR_UNAVAILABLE, "imf report is not built yet");
+}

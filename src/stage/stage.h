@@ -1,0 +1,47 @@
+// The commands. Stages meet only through files in the run directory (text/record.h); none calls another.
+#ifndef IMF_STAGE_STAGE_H
+#define IMF_STAGE_STAGE_H
+
+#include "base/deck.h"
+#include "base/err.h"
+#include "kernels/ops.h"
+
+// What main hands to a command.
+typedef struct Job {
+    int argc;            // arguments after the command's name and the common options
+    char **argv;
+    const Deck *deck;    // NULL for commands that take no recipe
+    const char *run_dir; // from the recipe
+    Ctx *ctx;
+} Job;
+
+// Pipeline order.
+Err stage_select(const Job *job);
+Err stage_sample(const Job *job);
+Err stage_score(const Job *job);
+Err stage_verify(const Job *job);
+Err stage_pair(const Job *job);
+Err stage_sft(const Job *job);
+Err stage_dpo(const Job *job);
+Err stage_eval(const Job *job);
+Err stage_reward(const Job *job);
+// Looking.
+Err stage_trace(const Job *job);
+Err stage_show(const Job *job);
+Err stage_report(const Job *job);
+// Small commands.
+Err stage_tokens(const Job *job);
+Err stage_logprobs(const Job *job);
+Err stage_generate(const Job *job);
+Err stage_judge(const Job *job);
+
+// Names of the record sets of a run directory; `source` etc. are fields of the records.
+#define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
+#define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids, finish, logp}
+#define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
+#define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust}
+#define SET_SFT "sft_rows"       // data: {prompt, sample, messages, answer, ids|null, source, kind}
+#define SET_PAIRS "pairs"        // data: {prompt, chosen:{sample,answer,ids,score}, rejected:{..}, source, margin, kind}
+#define SET_DROPPED "dropped"    // data: {what, id, reason} of the pair stage
+
+#endif
