@@ -5,6 +5,7 @@ BUILD    = build
 DEV      =
 SANITIZE =
 RANKS    = 2
+MODELS   = $(BUILD)/models
 -include config.mk
 
 # ---- nothing to edit below --------------------------------------------------------------------------------------------
@@ -62,6 +63,10 @@ check: setup      ## build, then every test
 	@$(MAKE) --no-print-directory check-built
 check-built: $(BUILD)/imf $(TESTS)
 	@sh tests/run.sh $(BUILD)
+check-real: setup ## comparisons that need the real models (downloads 1.2 GB once); 0 skips or it fails
+	@$(MAKE) --no-print-directory all
+	@sh tools/fetch_models.sh $(MODELS)
+	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
