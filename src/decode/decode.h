@@ -6,25 +6,10 @@
 #define IMF_DECODE_DECODE_H
 
 #include "base/hash.h"
+#include "decode/sampler.h"
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
-
-// vLLM's semantics, applied in this order: repetition penalty, temperature, top-k, top-p, then one draw.
-typedef struct SamplingParams {
-    double temperature;         // 0: greedy (ties: lowest id)
-    double top_p;               // 1: off
-    int32_t top_k;              // 0: off
-    double repetition_penalty;  // 1: off; covers prompt and output tokens
-    int64_t max_new_tokens;
-} SamplingParams;
-
-// Draws the next token from logits[V] (destroyed). seen[V]: 1 for tokens in the prompt or output (NULL when the penalty is
-// off). u: uniform in [0, 1). scratch: V (value, id) pairs, see sampler.h. Returns the token; *logp is its
-// log-probability under the unmodified logits.
-int32_t sample_token(float *logits, int64_t V, const uint8_t *seen, const SamplingParams *p, double u, void *scratch,
-                     float *logp);
-int64_t sample_scratch(int64_t V);  // bytes
 
 typedef struct DecodeRequest {
     const int32_t *prompt;  // ids; borrowed until the request is finished
