@@ -1,7 +1,7 @@
-// Method: no sort. Tokens are thrown into bins of an eighth of a logit below the maximum; a running sum over bins finds the
-// bin in which the cut (top-k: a count, top-p: a mass) falls, and a heap over that one bin finds the cut itself. So a
-// call is a handful of linear passes, whatever V is. Drawback: equal logits all over the vocabulary make the heap do a
-// full sort.
+// Method: no sort. Tokens that may stay are listed (for top-p nearly all of the vocabulary is too light to matter) and thrown
+// into bins of an eighth of a logit below the maximum; a running sum over bins finds the bin in which the cut (top-k: a
+// count, top-p: a mass) falls, and a heap over that one bin finds the cut itself. So a call is a handful of linear passes,
+// whatever V is. Drawback: equal logits all over the vocabulary make the heap do a full sort.
 //
 // Invariant: every sum is formed in an order that V alone decides; exp is our own, so the bits do not hang on libm.
 #include "decode/sampler.h"
@@ -15,8 +15,20 @@
 enum { LANES = 16, CHUNK = 4096, BINS = 256, BINS_PER_LOGIT = 8 };
 static const double greedy_below = 1e-5;  // vLLM's _SAMPLING_EPS
 
+// Vectors of the compiler (gcc, clang): the same operations in the same order on every machine, so the same bits.
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t Bits __attribute__((vector_size(16)));
+static inline Four four(float x) { return (Four){x, x, x, x}; }
+
+static inline Four four_at(const float *p)
+{
+    Four x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
 typedef struct Candidate {
-    float x;
+    float x, weight;
     int32_t id;
 } Candidate;
 
@@ -24,6 +36,8 @@ struct Sampler {
     int64_t V, padded;  // padded: V rounded up to LANES
     float *x;           // [padded] logits as they go through the steps; -inf behind V
     float *w;           // [padded] exp(x - max), 0 = dropped
+    Candidate *list;    // [V] in id order
+    int64_t listed;
     Candidate *heap;    // [V]
     double bin[BINS];
 };
@@ -37,6 +51,7 @@ Err sampler_new(Sampler **out, int64_t V)
     s->padded = (V + LANES - 1) / LANES * LANES;
     TRY_DONE(MEM_ARRAY(&s->x, s->padded));
     TRY_DONE(MEM_ARRAY(&s->w, s->padded));
+    TRY_DONE(MEM_ARRAY(&s->list, V));
     TRY_DONE(MEM_ARRAY(&s->heap, V));
     *out = s;
     return OK;
@@ -50,6 +65,7 @@ void sampler_free(Sampler *s)
     if (!s) return;
     mem_free(s->x);
     mem_free(s->w);
+    mem_free(s->list);
     mem_free(s->heap);
     mem_free(s);
 }
@@ -65,46 +81,46 @@ Err sampler_check(const SamplingParams *p)
     return OK;
 }
 
-// Copies the logits behind which -inf is kept; *max is the largest. False: a NaN, an inf, or nothing finite.
+// Copies the logits; *max is the largest. False: a NaN, an inf, or nothing finite.
 static bool load(Sampler *s, const float *logits, float *max)
 {
     memcpy(s->x, logits, (size_t)s->V * sizeof *logits);
     for (int64_t i = s->V; i < s->padded; i++) s->x[i] = -INFINITY;
-    float m[LANES];
-    int32_t nan[LANES] = {0};
-    for (int j = 0; j < LANES; j++) m[j] = -INFINITY;
-    for (int64_t i = 0; i < s->padded; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            m[j] = s->x[i + j] > m[j] ? s->x[i + j] : m[j];
-            nan[j] |= s->x[i + j] != s->x[i + j];
-        }
-    int32_t any = 0;
+    Four top = four(-INFINITY);
+    Bits nan = {0};
+    for (int64_t i = 0; i < s->padded; i += 4) {
+        Four x = four_at(s->x + i);
+        Bits above = x > top;
+        top = (Four)(((Bits)x & above) | ((Bits)top & ~above));
+        nan |= x != x;
+    }
     *max = -INFINITY;
-    for (int j = 0; j < LANES; j++) {
-        any |= nan[j];
-        if (m[j] > *max) *max = m[j];
+    bool any = false;
+    for (int j = 0; j < 4; j++) {
+        any |= nan[j] != 0;
+        if (top[j] > *max) *max = top[j];
     }
     return !any && isfinite(*max);
 }
 
 // e^d for d <= 0, relative error below 2e-7; 0 below -87. 2^n * polynomial(r), |r| <= ln 2 / 2 (Taylor to degree 7).
-static inline float exp_below(float d)
+static inline Four exp_below(Four d)
 {
-    float x = d < -87.0f ? -87.0f : d;
-    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to the nearest integer
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;    // ln 2 in two parts (Cody and Waite)
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) * (1 << 23);
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return d < -87.0f ? 0.0f : p * scale;
+    const Four least = four(-87.0f), round = four(12582912.0f);
+    const Bits dead = d < least;
+    const Four x = (Four)(((Bits)least & dead) | ((Bits)d & ~dead));
+    const Four n = (x * four(1.44269504f) + round) - round;                          // rounds to the nearest integer
+    const Four r = (x - n * four(0.693359375f)) + n * four(2.12194440e-4f);          // ln 2 in two parts (Cody and Waite)
+    Four p = four(1.0f / 5040);
+    p = p * r + four(1.0f / 720);
+    p = p * r + four(1.0f / 120);
+    p = p * r + four(1.0f / 24);
+    p = p * r + four(1.0f / 6);
+    p = p * r + four(0.5f);
+    p = p * r + four(1.0f);
+    p = p * r + four(1.0f);
+    const Bits exponent = __builtin_convertvector(n, Bits) + 127;
+    return (Four)((Bits)(p * (Four)(exponent << 23)) & ~dead);
 }
 
 // w = exp(x - max); returns the sum: lanes in fp32 over a chunk, chunks in double.
@@ -113,14 +129,16 @@ static double exp_all(Sampler *s, float max)
     double sum = 0;
     for (int64_t c = 0; c < s->padded; c += CHUNK) {
         int64_t end = c + CHUNK < s->padded ? c + CHUNK : s->padded;
-        float lane[LANES] = {0};
-        for (int64_t i = c; i < end; i += LANES) {
-            float e[LANES];
-            for (int j = 0; j < LANES; j++) e[j] = exp_below(s->x[i + j] - max);
-            for (int j = 0; j < LANES; j++) lane[j] += e[j];
-            memcpy(s->w + i, e, sizeof e);
-        }
-        for (int j = 0; j < LANES; j++) sum += (double)lane[j];
+        Four lane[LANES / 4] = {{0}};
+        for (int64_t i = c; i < end; i += LANES)
+            for (int j = 0; j < LANES / 4; j++) {
+                Four x;
+                memcpy(&x, s->x + i + 4 * j, sizeof x);
+                x = exp_below(x - four(max));
+                lane[j] += x;
+                memcpy(s->w + i + 4 * j, &x, sizeof x);
+            }
+        for (int j = 0; j < LANES; j++) sum += (double)lane[j / 4][j % 4];
     }
     return sum;
 }
@@ -137,9 +155,11 @@ static bool penalise(Sampler *s, const uint8_t *seen, double penalty)
 static bool heat(Sampler *s, double temperature)
 {
     if (temperature == 1.0) return false;
-    float t = (float)temperature;
-    for (int64_t i = 0; i < s->padded; i += LANES)
-        for (int j = 0; j < LANES; j++) s->x[i + j] = s->x[i + j] / t;
+    const Four t = four((float)temperature);
+    for (int64_t i = 0; i < s->padded; i += 4) {
+        Four x = four_at(s->x + i) / t;
+        memcpy(s->x + i, &x, sizeof x);
+    }
     return true;
 }
 
@@ -174,22 +194,21 @@ static inline int bin_of(float x, float max)
     return d < (float)(BINS - 1) ? (int)d : BINS - 1;
 }
 
-// Makes a heap of the tokens of one bin; returns their number.
+// Makes a heap of the listed tokens of one bin; returns their number.
 static int64_t heap_of_bin(Sampler *s, float max, int bin)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < s->V; i++)
-        if (bin_of(s->x[i], max) == bin) s->heap[n++] = (Candidate){s->x[i], (int32_t)i};
+    for (int64_t i = 0; i < s->listed; i++)
+        if (bin_of(s->list[i].x, max) == bin) s->heap[n++] = s->list[i];
     for (int64_t i = n / 2 - 1; i >= 0; i--) sift(s->heap, n, i);
     return n;
 }
 
-// The last token that stays when tokens are taken in order while what was taken before is < want. A token counts 1, or its
-// weight when `mass`.
-static Candidate find_cut(Sampler *s, float max, bool mass, double want)
+// The last listed token that stays when tokens are taken in order while the weight of those taken before is < want.
+static Candidate find_cut(Sampler *s, float max, double want)
 {
     memset(s->bin, 0, sizeof s->bin);
-    for (int64_t i = 0; i < s->V; i++) s->bin[bin_of(s->x[i], max)] += mass ? (double)s->w[i] : 1.0;
+    for (int64_t i = 0; i < s->listed; i++) s->bin[bin_of(s->list[i].x, max)] += (double)s->list[i].weight;
     double taken = 0;
     int b = 0;
     while (b < BINS - 1 && taken + s->bin[b] < want) taken += s->bin[b++];
@@ -197,7 +216,7 @@ static Candidate find_cut(Sampler *s, float max, bool mass, double want)
     while (n == 0) n = heap_of_bin(s, max, --b);  // rounding of the last sum ran past the end
     for (;;) {
         Candidate top = s->heap[0];
-        taken += mass ? (double)s->w[top.id] : 1.0;
+        taken += (double)top.weight;
         if (--n == 0 || taken >= want) return top;
         s->heap[0] = s->heap[n];
         sift(s->heap, n, 0);
@@ -206,16 +225,25 @@ static Candidate find_cut(Sampler *s, float max, bool mass, double want)
 
 static void keep_top_k(Sampler *s, float max, int64_t k)
 {
-    float kth = find_cut(s, max, false, (double)k).x;
+    for (int64_t i = 0; i < s->V; i++) s->list[i] = (Candidate){s->x[i], 1, (int32_t)i};
+    s->listed = s->V;
+    const float kth = find_cut(s, max, (double)k).x;
     for (int64_t i = 0; i < s->V; i++)
         if (s->x[i] < kth) s->x[i] = -INFINITY;
 }
 
-static void keep_top_p(Sampler *s, float max, double wanted_mass)
+// All tokens of a weight <= (1 - p) total / V hold (1 - p) total together at the most: they lie below the cut (half of it
+// leaves room for rounding), so they need no place in the list.
+static void keep_top_p(Sampler *s, float max, double p, double total)
 {
-    Candidate last = find_cut(s, max, true, wanted_mass);
+    const float light = (float)(0.5 * (1 - p) * total / (double)s->V);
+    s->listed = 0;
     for (int64_t i = 0; i < s->V; i++)
-        if (before(last, (Candidate){s->x[i], (int32_t)i})) s->w[i] = 0;
+        if (s->w[i] > light) s->list[s->listed++] = (Candidate){s->x[i], s->w[i], (int32_t)i};
+    const Candidate last = find_cut(s, max, p * total);
+    memset(s->w, 0, (size_t)s->padded * sizeof *s->w);
+    for (int64_t i = 0; i < s->listed; i++)
+        if (!before(last, s->list[i])) s->w[s->list[i].id] = s->list[i].weight;
 }
 
 // Steps 2 to 4 on penalised logits. `fresh`: w already holds exp(x - max) with the sum `total`.
@@ -230,7 +258,7 @@ static void filter(Sampler *s, const SamplingParams *p, float max, bool fresh, d
         fresh = false;
     }
     if (!fresh) total = exp_all(s, max);
-    if (p->top_p < 1.0) keep_top_p(s, max, p->top_p * total);
+    if (p->top_p < 1.0) keep_top_p(s, max, p->top_p, total);
 }
 
 static float max_of(const Sampler *s) { return s->x[argmax(s)]; }
@@ -244,18 +272,31 @@ const float *sampler_weights(Sampler *s, const float *logits, const uint8_t *see
     return s->w;
 }
 
+// The weight of tokens i .. i + LANES - 1.
+static double lanes_sum(const float *w)
+{
+    const Four a = (four_at(w) + four_at(w + 4)) + (four_at(w + 8) + four_at(w + 12));
+    return (double)((a[0] + a[1]) + (a[2] + a[3]));
+}
+
 static int32_t pick(const Sampler *s, double u)
 {
     double total = 0, sum = 0;
-    for (int64_t i = 0; i < s->V; i++) total += (double)s->w[i];
-    int32_t last = 0;
-    for (int64_t i = 0; i < s->V; i++) {
+    int64_t block = 0, last = 0;
+    for (int64_t i = 0; i < s->padded; i += LANES) total += lanes_sum(s->w + i);
+    for (int64_t i = 0; i < s->padded; i += LANES) {
+        double here = lanes_sum(s->w + i);
+        if (here > 0) block = i;
+        if (sum + here > u * total) break;
+        sum += here;
+    }
+    for (int64_t i = block; i < block + LANES; i++) {
         if (s->w[i] == 0) continue;
-        last = (int32_t)i;
+        last = i;
         sum += (double)s->w[i];
         if (sum > u * total) break;
     }
-    return last;
+    return (int32_t)last;
 }
 
 int32_t sampler_draw(Sampler *s, const float *logits, const uint8_t *seen, const SamplingParams *p, double u, float *logp)
