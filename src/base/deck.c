@@ -1,12 +1,365 @@
-#include <stddef.h>
+// Values of the recipe: nodes by concrete path, checked against the schema when they are put.
+// Look-up is linear: a recipe has some hundred values and is asked at the start of a stage, never in a loop.
 #include "base/deck.h"
-// placeholder until the real one lands
-struct Deck { int x; };
-const DeckKey deck_schema[] = {{"run_dir", DECK_STR, "", 0, 0, "runs/x", NULL, "x"}};
-const int deck_schema_size = 1;
-Err deck_load(Deck **out, const char *path, const char *const *sets, int n) { (void)out, (void)path, (void)sets, (void)n; FAIL(ERR_UNAVAILABLE, "not yet"); }
-void deck_free(Deck *d) { (void)d; }
-const char *deck_str(const Deck *d, const char *p) { (void)d, (void)p; return ""; }
-int64_t deck_i64(const Deck *d, const char *p) { (void)d, (void)p; return 0; }
-Err deck_print(const Deck *d, Str *o) { (void)d, (void)o; return OK; }
-Err deck_manual(Str *o, const char *p) { (void)o, (void)p; return OK; }
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/deck_parts.h"
+#include "base/mem.h"
+
+int deck_component(const char *at) { return (int)strcspn(at, ".["); }
+
+Err deck_pattern(const char *path, const char *where, char out[DECK_PATH])
+{
+    int n = 0;
+    for (const char *p = path; *p; p++) {
+        CHECK(n < DECK_PATH - 2, ERR_RECIPE, "%s: key too long", where);
+        out[n++] = *p;
+        if (*p != '[') continue;
+        size_t digits = strspn(p + 1, "0123456789");
+        CHECK(digits > 0 && digits < 6 && p[1 + digits] == ']', ERR_RECIPE, "%s: '%s': an index looks like [0]", where, path);
+        out[n++] = ']';
+        p += digits + 1;
+    }
+    out[n] = '\0';
+    return OK;
+}
+
+const DeckKey *deck_key(const char *pattern)
+{
+    for (int i = 0; i < deck_schema_size; i++)
+        if (!strcmp(deck_schema[i].path, pattern)) return &deck_schema[i];
+    return NULL;
+}
+
+bool deck_is_section(const char *pattern)
+{
+    size_t n = strlen(pattern);
+    for (int i = 0; i < deck_schema_size; i++) {
+        const char *p = deck_schema[i].path;
+        if (!strncmp(p, pattern, n) && (p[n] == '.' || p[n] == '[')) return true;
+    }
+    return false;
+}
+
+DeckNode *deck_node(const Deck *d, const char *path)
+{
+    for (int64_t i = 0; i < d->n; i++)
+        if (!strcmp(d->node[i].path, path)) return &d->node[i];
+    return NULL;
+}
+
+// ---- unknown keys ----------------------------------------------------------------------------------------------------
+
+// The key's path whose part after the parent is nearest to `name`; the whole table when nothing near is there.
+static const char *nearest(const char *pattern)
+{
+    const char *name = pattern, *best = "";
+    for (const char *p = pattern; *p; p++)
+        if (*p == '.') name = p + 1;
+    size_t parent = (size_t)(name - pattern);
+    int best_distance = 1000;
+    for (int i = 0; i < deck_schema_size; i++) {
+        const char *path = deck_schema[i].path, *last = strrchr(path, '.');
+        char sibling[DECK_PATH];
+        snprintf(sibling, sizeof sibling, "%.*s", deck_component(path + (strncmp(path, pattern, parent) ? 0 : parent)),
+                 path + (strncmp(path, pattern, parent) ? 0 : parent));
+        int beside = strncmp(path, pattern, parent) ? 1000 : str_distance(name, sibling) * 2;
+        int elsewhere = str_distance(name, last ? last + 1 : path) * 2 + 1;  // same name in another section
+        int distance = beside < elsewhere ? beside : elsewhere;
+        if (distance >= best_distance) continue;
+        best_distance = distance;
+        best = path;
+    }
+    return best;
+}
+
+static Err unknown(const char *path, const char *pattern, const char *where)
+{
+    FAIL(ERR_RECIPE, "%s: unknown key '%s'; did you mean '%s'? (imf help recipe lists all)", where, path, nearest(pattern));
+}
+
+// ---- values ----------------------------------------------------------------------------------------------------------
+
+static bool choice_known(const char *choices, const char *value)
+{
+    size_t n = strlen(value);
+    for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
+        if (!strncmp(p, value, n) && (p[n] == '|' || p[n] == '\0')) return n > 0;
+    return false;
+}
+
+static Err check_range(const DeckKey *k, double v, const char *where, const char *path, const char *text)
+{
+    CHECK(v >= k->min && v <= k->max, ERR_RECIPE, "%s: %s is %s; it must be from %g to %g%s%s", where, path, text, k->min, k->max,
+          *k->unit ? " " : "", k->unit);
+    return OK;
+}
+
+// The shortest text that reads back to the same number.
+static void print_f64(double v, char out[40])
+{
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(out, 40, "%.*g", digits, v);
+        if (strtod(out, NULL) == v) return;
+    }
+}
+
+static Err normal_f64(const DeckKey *k, const char *path, const char *text, const char *where, char out[40])
+{
+    char *end;
+    double v = strtod(text, &end);
+    CHECK(*text && !*end && isfinite(v) && !isspace((unsigned char)*text) && !strpbrk(text, "xX"), ERR_RECIPE,
+          "%s: %s is '%s'; it wants a number", where, path, text);
+    TRY(check_range(k, v, where, path, text));
+    print_f64(v, out);
+    return OK;
+}
+
+static Err normal_i64(const DeckKey *k, const char *path, const char *text, const char *where, char out[40])
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    CHECK(*text && !*end && errno == 0 && !isspace((unsigned char)*text), ERR_RECIPE, "%s: %s is '%s'; it wants a whole number",
+          where, path, text);
+    TRY(check_range(k, (double)v, where, path, text));
+    snprintf(out, 40, "%lld", v);
+    return OK;
+}
+
+// Checks a value against its key and gives its one normal text (owned by the caller).
+static Err normal_value(const DeckKey *k, const char *path, const char *text, const char *where, char **out)
+{
+    char number[40];
+    switch (k->type) {
+    case DECK_STR:
+        CHECK(!k->choices || choice_known(k->choices, text), ERR_RECIPE, "%s: %s is '%s'; it must be one of %s", where, path, text,
+              k->choices);
+        return mem_strdup(out, text);
+    case DECK_BOOL:
+        CHECK(!strcmp(text, "true") || !strcmp(text, "false"), ERR_RECIPE, "%s: %s is '%s'; it must be true or false", where, path,
+              text);
+        return mem_strdup(out, text);
+    case DECK_I64:
+        TRY(normal_i64(k, path, text, where, number));
+        return mem_strdup(out, number);
+    case DECK_F64:
+        TRY(normal_f64(k, path, text, where, number));
+        return mem_strdup(out, number);
+    }
+    ASSERT(!"type of a key");
+}
+
+static Err add_node(Deck *d, const char *path, char *value, const char *where)
+{
+    Err err = OK;
+    CHECK_DONE(d->n < DECK_NODES, ERR_RECIPE, "%s: more than %d values in a recipe", where, DECK_NODES);
+    TRY_DONE(MEM_GROW(&d->node, d->n, &d->cap, d->n + 1));
+    DeckNode *node = &d->node[d->n];
+    *node = (DeckNode){.value = value};
+    d->n++;
+    TRY(mem_strdup(&node->path, path));
+    return mem_strdup(&node->where, where);
+done:
+    mem_free(value);
+    return err;
+}
+
+Err deck_put(Deck *d, const char *path, const char *value, const char *where, bool again)
+{
+    char pattern[DECK_PATH], *normal = NULL;
+    TRY(deck_pattern(path, where, pattern));
+    const DeckKey *key = deck_key(pattern);
+    bool section = deck_is_section(pattern);
+    if (!key && !section) return unknown(path, pattern, where);
+    CHECK(key || !value, ERR_RECIPE, "%s: '%s' holds keys of its own, not one value", where, path);
+    CHECK(section || value, ERR_RECIPE, "%s: '%s' wants one value, not a list or a section", where, path);
+    DeckNode *old = deck_node(d, path);
+    if (old && !value && again) return OK;
+    CHECK(!old || again, ERR_RECIPE, "%s: key '%s' is given twice (first at %s)", where, path, old->where);
+    if (value) TRY(normal_value(key, path, value, where, &normal));
+    if (!old) return add_node(d, path, normal, where);
+    mem_free(old->value);
+    mem_free(old->where);
+    old->value = normal;
+    return mem_strdup(&old->where, where);
+}
+
+// ---- loading ---------------------------------------------------------------------------------------------------------
+
+// "a.b[2].c": makes the sections above it, so that lists grow by one entry at a time.
+static Err put_parents(Deck *d, const char *path, const char *where)
+{
+    char part[DECK_PATH];
+    for (int n = 0; path[n]; n++) {
+        if ((path[n] != '.' && path[n] != '[') || n >= DECK_PATH) continue;
+        snprintf(part, sizeof part, "%.*s", n, path);
+        if (!strchr(part, '[') || part[n - 1] == ']') TRY(deck_put(d, part, NULL, where, true));
+        if (path[n] != '[') continue;
+        int64_t have = deck_count(d, part), index = strtoll(path + n + 1, NULL, 10);
+        CHECK(index <= have, ERR_RECIPE, "%s: %s has %" PRId64 " entries; the next one is [%" PRId64 "]", where, part, have, have);
+    }
+    return OK;
+}
+
+static Err apply_set(Deck *d, const char *set)
+{
+    char path[DECK_PATH], where[DECK_PATH + 16], pattern[DECK_PATH];
+    const char *equals = strchr(set, '=');
+    CHECK(equals && equals > set && equals - set < DECK_PATH, ERR_USAGE, "--set %s: it wants key=value", set);
+    snprintf(path, sizeof path, "%.*s", (int)(equals - set), set);
+    snprintf(where, sizeof where, "--set %s", path);
+    TRY(deck_pattern(path, where, pattern));
+    if (!deck_key(pattern) && !deck_is_section(pattern)) return unknown(path, pattern, where);
+    TRY(put_parents(d, path, where));
+    return deck_put(d, path, equals + 1, where, true);
+}
+
+// Every entry of a list has its required keys.
+static Err check_required(const Deck *d)
+{
+    for (int64_t i = 0; i < d->n; i++) {
+        const DeckNode *node = &d->node[i];
+        if (node->value || !str_ends(node->path, "]")) continue;
+        char pattern[DECK_PATH], path[2 * DECK_PATH];
+        TRY(deck_pattern(node->path, node->where, pattern));
+        size_t n = strlen(pattern);
+        for (int k = 0; k < deck_schema_size; k++) {
+            const DeckKey *key = &deck_schema[k];
+            if (strncmp(key->path, pattern, n) || strchr(key->path + n + 1, '[') || key->preset) continue;
+            snprintf(path, sizeof path, "%s%s", node->path, key->path + n);
+            CHECK(deck_node(d, path), ERR_RECIPE, "%s: %s is missing: %s", node->where, path, key->help);
+        }
+    }
+    return OK;
+}
+
+Err deck_load(Deck **out, const char *path, const char *const *sets, int n_sets)
+{
+    Deck *d;
+    *out = NULL;
+    TRY(MEM_ARRAY(&d, 1));
+    Err err = OK;
+    if (path) TRY_DONE(deck_read_yaml(d, path));
+    for (int i = 0; i < n_sets; i++) TRY_DONE(apply_set(d, sets[i]));
+    TRY_DONE(check_required(d));
+    *out = d;
+    d = NULL;
+done:
+    deck_free(d);
+    return err;
+}
+
+void deck_free(Deck *d)
+{
+    if (!d) return;
+    for (int64_t i = 0; i < d->n; i++) {
+        mem_free(d->node[i].path);
+        mem_free(d->node[i].value);
+        mem_free(d->node[i].where);
+    }
+    mem_free(d->node);
+    mem_free(d);
+}
+
+// ---- asking ----------------------------------------------------------------------------------------------------------
+
+const char *deck_text(const Deck *d, const DeckKey *key, const char *path)
+{
+    const DeckNode *node = deck_node(d, path);
+    return node && node->value ? node->value : key->preset;
+}
+
+// A path that the schema does not know cannot be answered: our bug, found by the first run of the code that asks.
+static const char *ask(const Deck *d, const char *path, DeckType type)
+{
+    char pattern[DECK_PATH];
+    const DeckKey *key = deck_pattern(path, "deck", pattern) == OK ? deck_key(pattern) : NULL;
+    if (!key || key->type != type) {
+        fprintf(stderr, "imf: bug: the recipe's schema has no key '%s' of the asked type\n", path);
+        abort();
+    }
+    const char *text = deck_text(d, key, path);
+    return text ? text : "";
+}
+
+const char *deck_str(const Deck *d, const char *path) { return ask(d, path, DECK_STR); }
+int64_t deck_i64(const Deck *d, const char *path) { return strtoll(ask(d, path, DECK_I64), NULL, 10); }
+double deck_f64(const Deck *d, const char *path) { return strtod(ask(d, path, DECK_F64), NULL); }
+bool deck_bool(const Deck *d, const char *path) { return !strcmp(ask(d, path, DECK_BOOL), "true"); }
+
+int64_t deck_count(const Deck *d, const char *list)
+{
+    int64_t count = 0;
+    char path[DECK_PATH + 24];
+    for (;; count++) {
+        snprintf(path, sizeof path, "%s[%" PRId64 "]", list, count);
+        if (!deck_node(d, path)) return count;
+    }
+}
+
+bool deck_given(const Deck *d, const char *path) { return deck_node(d, path) != NULL; }
+
+Err deck_need(const Deck *d, const char *path, const char **out)
+{
+    char pattern[DECK_PATH];
+    *out = deck_str(d, path);
+    TRY(deck_pattern(path, "deck", pattern));
+    CHECK(**out, ERR_RECIPE, "the recipe does not say %s: %s", path, deck_key(pattern)->help);
+    return OK;
+}
+
+// ---- hash ------------------------------------------------------------------------------------------------------------
+
+static bool section_wanted(const char *path, const char *sections)
+{
+    int n = deck_component(path);
+    for (const char *s = sections; *s; s += strcspn(s, " "), s += strspn(s, " "))
+        if ((int)strcspn(s, " ") == n && !strncmp(s, path, (size_t)n)) return true;
+    return *sections == '\0';
+}
+
+typedef struct Hashing {
+    const Deck *d;
+    Hash *h;
+} Hashing;
+
+// Values of one key: itself, or (a list's) those of every entry. At most one level of list is used by the schema.
+static void hash_key(Hashing *x, const DeckKey *key)
+{
+    char list[DECK_PATH], path[2 * DECK_PATH];
+    const char *bracket = strstr(key->path, "[]");
+    snprintf(list, sizeof list, "%.*s", bracket ? (int)(bracket - key->path) : 0, key->path);
+    int64_t count = bracket ? deck_count(x->d, list) : 1;
+    for (int64_t i = 0; i < count; i++) {
+        if (bracket) snprintf(path, sizeof path, "%s[%" PRId64 "]%s", list, i, bracket + 2);
+        else snprintf(path, sizeof path, "%s", key->path);
+        const char *text = deck_text(x->d, key, path);
+        hash_add_text(x->h, path);
+        hash_add_text(x->h, text ? text : "");
+    }
+}
+
+Err deck_hash_of(const Deck *d, const char *sections, Id *out)
+{
+    Hashing x = {.d = d};
+    TRY(hash_new(&x.h));
+    for (int i = 0; i < deck_schema_size; i++)
+        if (!deck_schema[i].layout && section_wanted(deck_schema[i].path, sections ? sections : "")) hash_key(&x, &deck_schema[i]);
+    *out = hash_end(x.h);
+    return OK;
+}
+
+Id deck_hash(const Deck *d)
+{
+    Id id = {0};
+    if (deck_hash_of(d, "", &id) != OK) return (Id){0};
+    return id;
+}

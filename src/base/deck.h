@@ -3,7 +3,8 @@
 // and depth over 32 are refused.
 //
 // Values are asked for by path: "sft.learning_rate", "sources[1].temperature". Asking for a path that the schema does not
-// know is our bug (it aborts in the test that walks the table).
+// know, or for another type, is our bug and aborts. Relative paths in a recipe are relative to the current directory. An
+// empty plain value ("key:") means the default.
 #ifndef IMF_BASE_DECK_H
 #define IMF_BASE_DECK_H
 
@@ -21,9 +22,10 @@ typedef struct DeckKey {
     DeckType type;
     const char *unit;     // "" when there is none
     double min, max;      // numbers
-    const char *preset;   // default as text; NULL: must be given when its section is used; "" = empty string
+    const char *preset;   // default as text; NULL: must be given in every entry of its list; "" = empty string
     const char *choices;  // "a|b|c" or NULL
     const char *help;     // one sentence
+    bool layout;          // says where or how, not what: changes no result and is left out of deck_hash
 } DeckKey;
 
 extern const DeckKey deck_schema[];
@@ -46,6 +48,10 @@ Err deck_need(const Deck *d, const char *path, const char **out) ERR_MUST_CHECK;
 
 Err deck_print(const Deck *d, Str *out) ERR_MUST_CHECK;          // resolved recipe as YAML; loads back to the same
 Err deck_manual(Str *out, const char *prefix) ERR_MUST_CHECK;    // table of keys under prefix ("" = all)
-Id deck_hash(const Deck *d);                                     // of the resolved values, place-independent
+
+// Hash of the resolved values that decide results (no layout keys). sections: "prompts select seed" takes only these top
+// level names, so that a stage's records stay valid when a later stage's part of the recipe changes; NULL or "": all.
+Id deck_hash(const Deck *d);
+Err deck_hash_of(const Deck *d, const char *sections, Id *out) ERR_MUST_CHECK;
 
 #endif

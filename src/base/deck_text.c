@@ -1,0 +1,142 @@
+// The recipe as text: the resolved YAML and the manual. Both walk the schema in its order.
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/deck_parts.h"
+
+static bool plain_text(const char *s)
+{
+    return *s && strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+-") == strlen(s) && *s != '-';
+}
+
+static Err print_value(Str *out, DeckType type, const char *text)
+{
+    if (type != DECK_STR || plain_text(text)) return str_puts(out, text);
+    TRY(str_puts(out, "\""));
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\') TRY(str_printf(out, "\\%c", c));
+        else if (c < 0x20 || c == 0x7f) TRY(str_printf(out, "\\x%02x", c));
+        else TRY(str_add(out, text, 1));
+    }
+    return str_puts(out, "\"");
+}
+
+// A place in the tree while printing: the same node as pattern and as concrete path.
+typedef struct Place {
+    char pattern[DECK_PATH], path[DECK_PATH];
+    int indent;
+} Place;
+
+static bool below(const char *key, const Place *at)
+{
+    size_t n = strlen(at->pattern);
+    return n == 0 || (!strncmp(key, at->pattern, n) && key[n] == '.');
+}
+
+static const char *rest_of(const char *key, const Place *at) { return key + (*at->pattern ? strlen(at->pattern) + 1 : 0); }
+
+static bool first_of_its_name(int i, const Place *at)
+{
+    const char *rest = rest_of(deck_schema[i].path, at);
+    int n = deck_component(rest);
+    for (int j = 0; j < i; j++) {
+        if (!below(deck_schema[j].path, at)) continue;
+        const char *other = rest_of(deck_schema[j].path, at);
+        if (deck_component(other) == n && !strncmp(other, rest, (size_t)n)) return false;
+    }
+    return true;
+}
+
+static Err child_of(const Place *at, const char *name, int n, int64_t index, Place *child)
+{
+    char number[32] = "";
+    if (index >= 0) snprintf(number, sizeof number, "[%" PRId64 "]", index);
+    const char *dot = *at->path ? "." : "";
+    int a = snprintf(child->pattern, DECK_PATH, "%s%s%.*s%s", at->pattern, dot, n, name, index >= 0 ? "[]" : "");
+    int b = snprintf(child->path, DECK_PATH, "%s%s%.*s%s", at->path, dot, n, name, number);
+    ASSERT(a < DECK_PATH && b < DECK_PATH);
+    child->indent = at->indent + (index >= 0 ? 4 : 2);
+    return OK;
+}
+
+static Err print_section(const Deck *d, Str *out, const Place *at);
+
+static Err print_list(const Deck *d, Str *out, const Place *at, const char *name, int n)
+{
+    Place child;
+    TRY(child_of(at, name, n, -1, &child));
+    int64_t count = deck_count(d, child.path);
+    if (count == 0) return OK;
+    TRY(str_printf(out, "%*s%.*s:\n", at->indent, "", n, name));
+    for (int64_t i = 0; i < count; i++) {
+        TRY(child_of(at, name, n, i, &child));
+        TRY(str_printf(out, "%*s-\n", at->indent + 2, ""));
+        TRY(print_section(d, out, &child));
+    }
+    return OK;
+}
+
+static Err print_key(const Deck *d, Str *out, const Place *at, const DeckKey *key)
+{
+    Place child;
+    const char *rest = rest_of(key->path, at);
+    int n = deck_component(rest);
+    if (rest[n] == '[') return print_list(d, out, at, rest, n);
+    TRY(child_of(at, rest, n, -1, &child));
+    if (rest[n] == '.') {
+        TRY(str_printf(out, "%*s%.*s:\n", at->indent, "", n, rest));
+        return print_section(d, out, &child);
+    }
+    const char *text = deck_text(d, key, child.path);
+    if (!text) return OK;
+    TRY(str_printf(out, "%*s%s: ", at->indent, "", rest));
+    TRY(print_value(out, key->type, text));
+    return str_puts(out, "\n");
+}
+
+static Err print_section(const Deck *d, Str *out, const Place *at)
+{
+    for (int i = 0; i < deck_schema_size; i++)
+        if (below(deck_schema[i].path, at) && first_of_its_name(i, at)) TRY(print_key(d, out, at, &deck_schema[i]));
+    return OK;
+}
+
+Err deck_print(const Deck *d, Str *out)
+{
+    Place top = {.indent = 0};
+    return print_section(d, out, &top);
+}
+
+// ---- manual ----------------------------------------------------------------------------------------------------------
+
+static bool in_manual(const char *path, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    return n == 0 || (!strncmp(path, prefix, n) && strchr(".[", path[n]));
+}
+
+static Err print_range(Str *out, const DeckKey *k)
+{
+    static const char *const names[] = {"text", "whole number", "number", "true or false"};
+    if (k->choices) return str_puts(out, k->choices);
+    TRY(str_puts(out, names[k->type]));
+    if (k->type != DECK_I64 && k->type != DECK_F64) return OK;
+    bool upper = k->max < 1e15;
+    if (*k->unit) TRY(str_printf(out, ", %s", k->unit));
+    return upper ? str_printf(out, ", %g to %g", k->min, k->max) : str_printf(out, ", from %g", k->min);
+}
+
+Err deck_manual(Str *out, const char *prefix)
+{
+    for (int i = 0; i < deck_schema_size; i++) {
+        const DeckKey *k = &deck_schema[i];
+        if (!in_manual(k->path, prefix)) continue;
+        const char *preset = !k->preset ? "required" : *k->preset ? k->preset : "empty";
+        TRY(str_printf(out, "  %-30s %s%s  (", k->path, k->preset && *k->preset ? "= " : "", preset));
+        TRY(print_range(out, k));
+        TRY(str_printf(out, ")\n      %s\n", k->help));
+    }
+    return OK;
+}
