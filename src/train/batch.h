@@ -23,7 +23,9 @@ typedef struct Example {
 // One packed row, as built by pack_step. Segments of a pair: prompt, chosen (prefix: prompt), rejected (prefix: prompt).
 // target[t] is the token that position t predicts, or -1. A pair's prompt's last position predicts the first token of both
 // answers; the rejected one's first target is therefore carried by a repeated copy of that prompt token: each
-// answer segment starts with the prompt's last token (so prompt segment = prompt without its last token).
+// answer segment starts with the prompt's last token (so prompt segment = prompt without its last token; none when the
+// prompt is one token). Positions behind the last target are not computed: an answer segment of n tokens holds the
+// prompt's last token and the answer's first n - 1.
 typedef struct PackedRow {
     int32_t T, S;
     int32_t *token, *pos, *target;  // [T]
