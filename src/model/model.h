@@ -24,6 +24,7 @@ typedef struct ModelConfig {
     float rope_factor, rope_low, rope_high;
     int64_t rope_original;
     bool tied, qkv_bias;
+    bool headless;                      // a reward model: no output head
     float attn_softcap, final_softcap;  // 0: none
     int32_t window;                     // 0: none
     DType storage;                      // dtype of the weights on disk
@@ -52,7 +53,7 @@ typedef struct Model {
     int64_t elements;  // of the block, padding included
     float *w;          // the block; node-shared memory (par_shared_alloc) when `shared`
     bool shared;
-    float *rope;       // [max_positions used][D], owned
+    float *rope;       // [rope_positions][D], cos | sin (op_rope); shared like w
     int64_t rope_positions;
     Id fingerprint;    // of config and weight files
     char *dir;         // owned; where it was loaded from
@@ -72,8 +73,10 @@ void model_free(Model *m);
 float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // NULL when the model has none
 int64_t model_offset(const Model *m, WeightKind kind, int32_t layer);     // element offset, -1 when none
 
-// Writes a Hugging Face directory: safetensors (sharded above 4 GiB) in `storage`, config.json; copies tokenizer files,
-// chat template and generation_config.json byte for byte from `from`; re-reads itself and compares. Local: rank 0.
+// Writes a Hugging Face directory: safetensors (sharded above 4 GiB) in `storage`, config.json (that of `from` with our
+// values on top); copies tokenizer files, chat template and generation_config.json byte for byte from `from` (NULL: there
+// are none); model_card becomes README.md (NULL: none). Re-reads itself and compares every weight; `dir` appears whole or
+// not at all (an older one is replaced). Local: rank 0.
 Err model_export(const Model *m, const char *from, const char *dir, DType storage, const char *model_card) ERR_MUST_CHECK;
 
 // --- batches -------------------------------------------------------------------------------------------------------
@@ -96,12 +99,20 @@ typedef struct Acts Acts;
 // hidden[T][H] = output of the final norm. keep != NULL: activations are kept in *keep (allocated from `arena`).
 Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep) ERR_MUST_CHECK;
 
-// From d loss / d hidden to gradients, added to grad (same layout as the weights). dhidden is destroyed.
-Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, float *dhidden,
+// From d loss / d hidden to gradients, added to grad (same layout as the weights).
+Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
                    float *grad) ERR_MUST_CHECK;
 
-// The output head: the embedding when tied.
+// The output head: the embedding when tied; p = NULL when the model has none.
 Tensor model_head(const Model *m);
+
+// With a tied head both the lookup's and the head's gradients belong to the embedding. The order in which they are added
+// must not depend on the micro-batch (law 1), so the head's part has a place of its own behind the block:
+// a gradient is model_grad_elements() floats; op_logprob_bwd adds to model_head_grad(); after a chain's last row
+// model_grad_fold() adds that part to the embedding's gradient (and does nothing when the head is not tied).
+int64_t model_grad_elements(const Model *m);
+Tensor model_head_grad(const Model *m, float *grad);
+Err model_grad_fold(Ctx *ctx, const Model *m, float *grad) ERR_MUST_CHECK;
 
 // logits[n][V] of n hidden states (small n: generation, tests).
 Err model_logits(Ctx *ctx, const Model *m, const float *hidden, int64_t n, float *logits) ERR_MUST_CHECK;

@@ -1,0 +1,334 @@
+// Layout of the weight block, and filling it: from safetensors or with random numbers.
+//
+// Reading is cut into pieces of at most PIECE elements; with a shared block the ranks of a node take turns, so that each
+// byte is read once a node and checked (NaN, Inf) by the rank that reads it. The fingerprint is the hash of the pieces'
+// hashes in block order: it depends on the tensors, not on how files hold them.
+#include "model/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "par/par.h"
+
+enum { BORDER = 16, PIECE = 1 << 22 };  // floats: 64 bytes; elements
+
+// --- layout ----------------------------------------------------------------------------------------------------------
+
+static void add_spec(Model *m, WeightKind kind, int32_t layer, int64_t rows, int64_t cols)
+{
+    m->spec[m->specs++] = (WeightSpec){kind, layer, rows, cols, m->elements};
+    m->elements += (rows * cols + BORDER - 1) / BORDER * BORDER;
+}
+
+Err model_layout(Model *m)
+{
+    const ModelConfig *c = &m->cfg;
+    int64_t qkv = (c->N + 2 * c->K) * c->D;
+    m->specs = 0;
+    m->elements = 0;
+    TRY(MEM_ARRAY(&m->spec, 8 * c->layers + 3));
+    add_spec(m, W_EMBED, -1, c->V, c->H);
+    for (int32_t l = 0; l < c->layers; l++) {
+        add_spec(m, W_NORM_ATTN, l, 1, c->H);
+        add_spec(m, W_QKV, l, qkv, c->H);
+        if (c->qkv_bias) add_spec(m, W_QKV_BIAS, l, 1, qkv);
+        add_spec(m, W_O, l, c->H, c->N * c->D);
+        add_spec(m, W_NORM_MLP, l, 1, c->H);
+        add_spec(m, W_GATE_UP, l, 2 * c->F, c->H);
+        add_spec(m, W_DOWN, l, c->H, c->F);
+    }
+    add_spec(m, W_NORM_FINAL, -1, 1, c->H);
+    if (!c->tied && !c->headless) add_spec(m, W_HEAD, -1, c->V, c->H);
+    return OK;
+}
+
+int64_t model_offset(const Model *m, WeightKind kind, int32_t layer)
+{
+    // A layer's tensors lie together: start at its first one.
+    int32_t per_layer = m->cfg.qkv_bias ? 7 : 6;
+    int32_t first = layer < 0 ? 0 : 1 + layer * per_layer;
+    for (int32_t i = first; i < m->specs; i++)
+        if (m->spec[i].kind == kind && m->spec[i].layer == layer) return m->spec[i].offset;
+    return -1;
+}
+
+float *model_weight(const Model *m, WeightKind kind, int32_t layer)
+{
+    int64_t at = model_offset(m, kind, layer);
+    return at < 0 ? NULL : m->w + at;
+}
+
+// --- parts -----------------------------------------------------------------------------------------------------------
+
+typedef struct PartList {
+    WeightPart *part;
+    int64_t n;
+} PartList;
+
+// Takes the next `rows` rows of a spec; returns the offset behind them.
+static int64_t add_part(PartList *list, const WeightSpec *s, const char *name, int64_t offset, int64_t rows)
+{
+    WeightPart *p = &list->part[list->n++];
+    bool vector = s->rows == 1;
+    *p = (WeightPart){.dims = vector ? 1 : 2, .dim = {rows, vector ? 1 : s->cols}, .offset = offset,
+                      .n = vector ? rows : rows * s->cols};
+    if (s->layer < 0) snprintf(p->name, sizeof p->name, "%s", name);
+    else snprintf(p->name, sizeof p->name, "model.layers.%d.%s", s->layer, name);
+    return offset + p->n;
+}
+
+static void add_qkv(PartList *list, const ModelConfig *c, const WeightSpec *s)
+{
+    static const char *const names[2][3] = {
+        {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
+        {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}};
+    const char *const *name = names[s->kind == W_QKV_BIAS];
+    int64_t at = add_part(list, s, name[0], s->offset, c->N * c->D);
+    at = add_part(list, s, name[1], at, c->K * c->D);
+    add_part(list, s, name[2], at, c->K * c->D);
+}
+
+static void add_parts(PartList *list, const ModelConfig *c, const WeightSpec *s)
+{
+    static const char *const names[] = {
+        [W_EMBED] = "model.embed_tokens.weight", [W_NORM_ATTN] = "input_layernorm.weight",
+        [W_O] = "self_attn.o_proj.weight",       [W_NORM_MLP] = "post_attention_layernorm.weight",
+        [W_DOWN] = "mlp.down_proj.weight",       [W_NORM_FINAL] = "model.norm.weight",
+        [W_HEAD] = "lm_head.weight"};
+    if (s->kind == W_QKV || s->kind == W_QKV_BIAS) {
+        add_qkv(list, c, s);
+    } else if (s->kind == W_GATE_UP) {
+        int64_t at = add_part(list, s, "mlp.gate_proj.weight", s->offset, c->F);
+        add_part(list, s, "mlp.up_proj.weight", at, c->F);
+    } else {
+        add_part(list, s, names[s->kind], s->offset, s->rows == 1 ? s->cols : s->rows);
+    }
+}
+
+Err weight_parts(const Model *m, WeightPart **out, int64_t *n)
+{
+    PartList list = {0};
+    TRY(MEM_ARRAY(&list.part, (int64_t)SPEC_PARTS * m->specs));
+    for (int32_t i = 0; i < m->specs; i++) add_parts(&list, &m->cfg, &m->spec[i]);
+    *out = list.part;
+    *n = list.n;
+    return OK;
+}
+
+// --- checking what a directory holds -----------------------------------------------------------------------------------
+
+Err weight_find(const StDir *dir, const WeightPart *part, const StTensor **out)
+{
+    const StTensor *t = st_find(dir, part->name);
+    char cols[24] = "";
+    if (part->dims == 2) snprintf(cols, sizeof cols, "%lld", (long long)part->dim[1]);
+    CHECK(t, ERR_DATA, "%s: tensor '%s' is missing", dir->tensors ? dir->tensor[0].file : "(no tensors)", part->name);
+    CHECK(t->dims == part->dims && t->dim[0] == part->dim[0] && (t->dims == 1 || t->dim[1] == part->dim[1]), ERR_DATA,
+          "%s: tensor '%s' has the wrong shape; config.json asks for %lld%s%s", t->file, t->name,
+          (long long)part->dim[0], part->dims == 2 ? " x " : "", cols);
+    CHECK(t->readable, ERR_DATA, "%s: tensor '%s' is neither bf16, f16 nor f32", t->file, t->name);
+    *out = t;
+    return OK;
+}
+
+static bool known_extra(const ModelConfig *c, const char *name)
+{
+    if (strstr(name, ".rotary_emb.inv_freq")) return true;                   // recomputed from rope_theta
+    if (!strcmp(name, "lm_head.weight")) return c->tied || c->headless;      // a copy of the embedding
+    return c->headless && (!strncmp(name, "gating.", 7) || !strcmp(name, "regression_layer.weight") ||
+                           !strcmp(name, "reward_transform_matrix"));
+}
+
+static int by_part_name(const void *a, const void *b)
+{
+    return strcmp(((const WeightPart *)a)->name, ((const WeightPart *)b)->name);
+}
+
+// A tensor that we do not use means a model that we do not compute.
+static Err check_extra(const Model *m, const StDir *dir)
+{
+    WeightPart *part, key;
+    int64_t n;
+    TRY(weight_parts(m, &part, &n));
+    qsort(part, (size_t)n, sizeof *part, by_part_name);
+    const StTensor *odd = NULL;
+    for (int64_t i = 0; i < dir->tensors && !odd; i++) {
+        snprintf(key.name, sizeof key.name, "%s", dir->tensor[i].name);
+        if (!bsearch(&key, part, (size_t)n, sizeof key, by_part_name) && !known_extra(&m->cfg, dir->tensor[i].name))
+            odd = &dir->tensor[i];
+    }
+    mem_free(part);
+    CHECK(!odd, ERR_DATA, "%s: tensor '%s' has no place in a model of this config.json", odd->file, odd->name);
+    return OK;
+}
+
+// --- loading ---------------------------------------------------------------------------------------------------------
+
+typedef struct Piece {
+    const StTensor *tensor;
+    int64_t first, n, offset;  // elements of the tensor; place in the block
+} Piece;
+
+static Err make_pieces(const Model *m, const StDir *dir, Piece **out, int64_t *n)
+{
+    WeightPart *part = NULL;
+    int64_t parts = 0, cap = 0;
+    Err err = OK;
+    *n = 0;
+    TRY_DONE(weight_parts(m, &part, &parts));
+    for (int64_t i = 0; i < parts; i++) {
+        const StTensor *t = NULL;
+        TRY_DONE(weight_find(dir, &part[i], &t));
+        for (int64_t at = 0; at < t->n; at += PIECE) {
+            TRY_DONE(MEM_GROW(out, *n, &cap, *n + 1));
+            int64_t len = t->n - at < PIECE ? t->n - at : PIECE;
+            (*out)[(*n)++] = (Piece){t, at, len, part[i].offset + at};
+        }
+    }
+done:
+    mem_free(part);
+    return err;
+}
+
+// This rank's share of the pieces; the hash of each goes to hash[piece].
+static Err read_pieces(Model *m, const Piece *piece, int64_t n, Id *hash)
+{
+    int64_t ranks = m->shared ? par_node_size() : 1, rank = m->shared ? par_node_rank() : 0;
+    for (int64_t i = rank; i < n; i += ranks) {
+        const Piece *p = &piece[i];
+        TRY(st_read(p->tensor, p->first, p->n, m->w + p->offset));
+        int64_t size = dtype_size(p->tensor->dtype);
+        hash[i] = hash_bytes(p->tensor->data + p->first * size, p->n * size);
+    }
+    return OK;
+}
+
+static Err fingerprint(Model *m, const Id *hash, int64_t n)
+{
+    char path[IO_PATH];
+    Id config;
+    Hash *h;
+    TRY(io_join(path, m->dir, "config.json"));
+    TRY(hash_file(path, &config));
+    TRY(hash_new(&h));
+    hash_add_id(h, config);
+    for (int64_t i = 0; i < n; i++) hash_add_id(h, hash[i]);
+    m->fingerprint = hash_end(h);
+    return OK;
+}
+
+static Err shared_or_own(bool shared, int64_t bytes, void *pp)
+{
+    if (shared) TRY(par_shared_alloc(bytes, pp));
+    else TRY(mem_alloc(pp, bytes, 1));
+    return OK;
+}
+
+static void release(bool shared, void *p, int64_t bytes)
+{
+    if (shared && p) par_shared_free(p, bytes);
+    else mem_free(p);
+}
+
+// Makes an error of one rank an error of all when the block is shared.
+static Err agree(bool shared, Err err)
+{
+    return shared ? par_agree(err) : err;
+}
+
+static Err open_model(Model *m, const char *dir, StDir *st, Piece **piece, int64_t *n)
+{
+    TRY(mem_strdup(&m->dir, dir));
+    TRY(model_config_load(dir, &m->cfg));
+    TRY(model_layout(m));
+    TRY(st_open(dir, st));
+    TRY(check_extra(m, st));
+    TRY(make_pieces(m, st, piece, n));
+    m->cfg.storage = (*piece)[0].tensor->dtype;
+    return OK;
+}
+
+static Err fill_model(Model *m, const Piece *piece, int64_t n)
+{
+    Id *hash = NULL;
+    int64_t bytes = n * (int64_t)sizeof *hash;
+    Err err = OK;
+    TRY_DONE(shared_or_own(m->shared, m->elements * 4, &m->w));
+    TRY_DONE(shared_or_own(m->shared, bytes, &hash));
+    TRY_DONE(agree(m->shared, read_pieces(m, piece, n, hash)));
+    if (m->shared) TRY_DONE(par_node_barrier());
+    TRY_DONE(agree(m->shared, fingerprint(m, hash, n)));
+    TRY_DONE(model_rope_table(m));
+done:
+    release(m->shared, hash, bytes);
+    return err;
+}
+
+Err model_load(Model *m, const char *dir, bool shared)
+{
+    StDir st = {0};
+    Piece *piece = NULL;
+    int64_t n = 0;
+    *m = (Model){.shared = shared};
+    Err err = agree(shared, open_model(m, dir, &st, &piece, &n));
+    if (err == OK) err = fill_model(m, piece, n);
+    mem_free(piece);
+    st_close(&st);
+    if (err != OK) model_free(m);
+    return err;
+}
+
+// --- random weights ----------------------------------------------------------------------------------------------------
+
+static void draw(Model *m, const WeightPart *p, uint64_t seed)
+{
+    float *w = m->w + p->offset;
+    bool bias = strstr(p->name, ".bias"), norm = strstr(p->name, "norm.weight");
+    RngKey key = rng_key(seed, hash_text(p->name).lo);
+    for (int64_t i = 0; i < p->n; i++) w[i] = norm ? 1 : bias ? 0 : (float)(0.02 * rng_normal(key, (uint64_t)i));
+}
+
+static Err draw_all(Model *m, uint64_t seed)
+{
+    int64_t ranks = m->shared ? par_node_size() : 1, rank = m->shared ? par_node_rank() : 0, n = 0;
+    WeightPart *part = NULL;
+    TRY(weight_parts(m, &part, &n));
+    for (int64_t i = rank; i < n; i += ranks) draw(m, &part[i], seed);
+    mem_free(part);
+    Hash *h;
+    TRY(hash_new(&h));
+    hash_add_text(h, "random");
+    hash_add_i64(h, (int64_t)seed);
+    hash_add_i64(h, m->elements);
+    m->fingerprint = hash_end(h);
+    return OK;
+}
+
+static Err init_random(Model *m, uint64_t seed)
+{
+    TRY(model_layout(m));
+    TRY(shared_or_own(m->shared, m->elements * 4, &m->w));
+    TRY(agree(m->shared, draw_all(m, seed)));
+    return model_rope_table(m);
+}
+
+Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shared)
+{
+    *m = (Model){.cfg = *cfg, .shared = shared};
+    Err err = init_random(m, seed);
+    if (err != OK) model_free(m);
+    return err;
+}
+
+void model_free(Model *m)
+{
+    release(m->shared, m->rope, m->rope_positions * m->cfg.D * 4);
+    release(m->shared, m->w, m->elements * 4);
+    mem_free(m->spec);
+    mem_free(m->dir);
+    *m = (Model){0};
+}

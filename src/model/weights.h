@@ -1,0 +1,27 @@
+// How the tensors of a Hugging Face checkpoint map to our block; shared by loading, random weights and export.
+#ifndef IMF_MODEL_WEIGHTS_H
+#define IMF_MODEL_WEIGHTS_H
+
+#include "model/model.h"
+#include "model/safetensors.h"
+
+enum { PART_NAME = 96, SPEC_PARTS = 3 };
+
+// One tensor on disk: `dims` (1 or 2) dimensions, contiguous at `offset` of our block.
+typedef struct WeightPart {
+    char name[PART_NAME];
+    int32_t dims;
+    int64_t dim[2];
+    int64_t offset, n;  // elements
+} WeightPart;
+
+// Every part of the model in block order; *out is owned by the caller (mem_free).
+Err weight_parts(const Model *m, WeightPart **out, int64_t *n) ERR_MUST_CHECK;
+
+// The tensor of `dir` that a part names: ERR_DATA when it is missing, has another shape or is not bf16, f16 or f32.
+Err weight_find(const StDir *dir, const WeightPart *part, const StTensor **out) ERR_MUST_CHECK;
+
+// Fills m->rope for cfg (spec 1.2, 1.3). Collective when m->shared.
+Err model_rope_table(Model *m) ERR_MUST_CHECK;
+
+#endif
