@@ -67,6 +67,9 @@ check-real: setup ## comparisons that need the real models (downloads 1.2 GB onc
 	@$(MAKE) --no-print-directory all
 	@sh tools/fetch_models.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
+check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
+	@$(MAKE) --no-print-directory all
+	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
