@@ -1,0 +1,70 @@
+// Inside of the CPU back end: op_x (ops_*.c) checks the arguments and cuts the work into pieces whose shape depends on
+// the op alone; a form (plain, or fast at one ISA level) computes a piece on one thread. So results do not depend on
+// the number of threads.
+#ifndef IMF_KERNELS_CPU_H
+#define IMF_KERNELS_CPU_H
+
+#include "kernels/ops.h"
+
+// Computes items [from, to) of the op whose argument struct is `args`.
+typedef void Piece(const void *args, int64_t from, int64_t to);
+
+// What logprob's row pieces work on: a block of `n` gathered tokens times one chunk of the vocabulary.
+typedef struct LogprobBlock {
+    float *logits;          // [n][width], overwritten by the backward with the gradient of the logits
+    const int32_t *target;  // [n] all >= 0
+    float *max, *sum;       // [n] running maximum and sum of exp(logit - max)
+    float *picked;          // [n] the target's logit
+    const float *lse, *coef;  // [n] backward
+    int64_t first, width;   // vocabulary entries of this chunk
+    float softcap;
+} LogprobBlock;
+
+typedef struct Form {
+    Piece *rmsnorm_fwd, *rmsnorm_bwd_x;  // items: tokens
+    Piece *rmsnorm_bwd_w;                // columns
+    Piece *rope, *swiglu_fwd, *swiglu_bwd, *add;  // tokens
+    Piece *attn_pack;                    // AttnArgs: (segment, kv head) pairs; NULL: nothing to pack
+    Piece *attn_fwd;                     // (segment, head) pairs
+    Piece *attn_bwd_pack;                // AttnBwdArgs: (segment, kv head) pairs
+    Piece *attn_bwd;                     // (segment, kv head) pairs; a segment with a prefix is done with its prefix
+    Piece *attn_decode;                  // (slot, kv head) pairs
+    Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
+    Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
+} Form;
+
+extern const Form form_plain;
+const Form *form_of(const Ctx *ctx);
+
+// Runs fn over [0, n) in pieces of `grain` items on the rank's team.
+void pieces(const Ctx *ctx, Piece *fn, const void *args, int64_t n, int64_t grain);
+
+// c[M][N] = op(a) . op(b) (+ c when accumulate); row-major, ld in elements.
+typedef enum GemmForm {
+    GEMM_NT,  // a[M][K] . b[N][K]^T
+    GEMM_NN,  // a[M][K] . b[K][N]
+    GEMM_TN   // a[K][M]^T . b[K][N]
+} GemmForm;
+typedef struct Gemm {
+    GemmForm form;
+    int64_t M, N, K;
+    const float *a, *b;
+    float *c;
+    int64_t lda, ldb, ldc;
+    bool accumulate;
+} Gemm;
+Err gemm(const Ctx *ctx, const Gemm *g) ERR_MUST_CHECK;
+// The fixed-order definition: every element sums over k in ascending order.
+void gemm_plain(const Gemm *g);
+// Same bits for every M and thread count on this machine? Decides ctx->gemm_dnnl.
+bool gemm_guard(int threads);
+
+// MAX_D: largest head size. Workspace of the fast attention: keys (and for the backward values) transposed in blocks of ATTN_BLOCK keys that are
+// counted from their segment's start.
+enum { ATTN_BLOCK = 64, MAX_D = 256 };
+int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
+
+#define CHECK_F32(t) ASSERT((t).p && (t).dtype == DT_F32)
+static inline float *row_f32(const Tensor *t, int64_t i) { return (float *)t->p + i * t->stride; }
+
+#endif

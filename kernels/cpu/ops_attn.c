@@ -1,0 +1,90 @@
+// op_x entry points of attention.
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+int64_t attn_blocks(int64_t T, int64_t S) { return T / ATTN_BLOCK + S; }
+
+int64_t op_attn_fwd_workspace(const AttnArgs *a)
+{
+    return attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K * (int64_t)sizeof(float);
+}
+
+static Err check_shape(int64_t N, int64_t K, int64_t D)
+{
+    ASSERT(N > 0 && K > 0 && N % K == 0);
+    ASSERT(D > 0 && D <= MAX_D && D % 4 == 0);
+    return OK;
+}
+
+static Err check_segments(const Segment *seg, int64_t S, int64_t T)
+{
+    for (int64_t s = 0; s < S; s++) {
+        ASSERT(seg[s].start >= 0 && seg[s].len >= 0 && seg[s].start + (int64_t)seg[s].len <= T);
+        ASSERT(seg[s].prefix < s && (seg[s].prefix < 0 || seg[seg[s].prefix].prefix < 0));
+    }
+    return OK;
+}
+
+static void zero_rows(const Tensor *t, int64_t rows, int64_t width)
+{
+    for (int64_t i = 0; i < rows; i++) memset(row_f32(t, i), 0, (size_t)width * sizeof(float));
+}
+
+Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
+{
+    const Form *form = form_of(ctx);
+    TRY(check_shape(a->N, a->K, a->D));
+    TRY(check_segments(a->seg, a->S, a->T));
+    CHECK_F32(a->q);
+    CHECK_F32(a->k);
+    CHECK_F32(a->v);
+    CHECK_F32(a->o);
+    zero_rows(&a->o, a->T, a->N * a->D);
+    if (a->lse) memset(a->lse, 0, (size_t)(a->N * a->T) * sizeof(float));
+    if (form->attn_pack) pieces(ctx, form->attn_pack, a, a->S * a->K, 1);
+    pieces(ctx, form->attn_fwd, a, a->S * a->N, 1);
+    return OK;
+}
+
+// Keys and values transposed, and one number a query and head (dout . o).
+int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
+{
+    return (2 * attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K + a->N * a->T) * (int64_t)sizeof(float);
+}
+
+Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
+{
+    const Form *form = form_of(ctx);
+    TRY(check_shape(a->N, a->K, a->D));
+    TRY(check_segments(a->seg, a->S, a->T));
+    CHECK_F32(a->q);
+    CHECK_F32(a->k);
+    CHECK_F32(a->v);
+    CHECK_F32(a->o);
+    CHECK_F32(a->dout);
+    CHECK_F32(a->dq);
+    CHECK_F32(a->dk);
+    CHECK_F32(a->dv);
+    zero_rows(&a->dq, a->T, a->N * a->D);
+    zero_rows(&a->dk, a->T, a->K * a->D);
+    zero_rows(&a->dv, a->T, a->K * a->D);
+    if (form->attn_bwd_pack) pieces(ctx, form->attn_bwd_pack, a, a->S * a->K, 1);
+    pieces(ctx, form->attn_bwd, a, a->S * a->K, 1);
+    return OK;
+}
+
+int64_t op_attn_decode_workspace(const DecodeAttnArgs *a)
+{
+    (void)a;
+    return 0;
+}
+
+Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a)
+{
+    TRY(check_shape(a->N, a->K, a->D));
+    CHECK_F32(a->q);
+    CHECK_F32(a->o);
+    pieces(ctx, form_of(ctx)->attn_decode, a, a->slots * a->K, 1);
+    return OK;
+}

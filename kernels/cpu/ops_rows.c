@@ -1,0 +1,151 @@
+// op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum { TOKEN_GRAIN = 16, COLUMN_GRAIN = 64 };
+
+Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
+{
+    CHECK_F32(a->x);
+    CHECK_F32(a->w);
+    CHECK_F32(a->y);
+    Gemm g = {.form = GEMM_NT, .M = a->T, .N = a->out, .K = a->in, .a = a->x.p, .b = a->w.p, .c = a->y.p,
+              .lda = a->x.stride, .ldb = a->w.stride, .ldc = a->y.stride, .accumulate = a->accumulate};
+    TRY(gemm(ctx, &g));
+    for (int64_t t = 0; a->bias && t < a->T; t++) {
+        float *y = row_f32(&a->y, t);
+        for (int64_t o = 0; o < a->out; o++) y[o] += a->bias[o];
+    }
+    return OK;
+}
+
+Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a)
+{
+    CHECK_F32(a->dy);
+    CHECK_F32(a->w);
+    CHECK_F32(a->dx);
+    Gemm g = {.form = GEMM_NN, .M = a->T, .N = a->in, .K = a->out, .a = a->dy.p, .b = a->w.p, .c = a->dx.p,
+              .lda = a->dy.stride, .ldb = a->w.stride, .ldc = a->dx.stride, .accumulate = a->accumulate};
+    return gemm(ctx, &g);
+}
+
+static void dbias_columns(const void *args, int64_t from, int64_t to)
+{
+    const GemmDwArgs *a = args;
+    for (int32_t r = 0; r < a->rows; r++) {
+        float sum[COLUMN_GRAIN] = {0};
+        for (int64_t t = a->row[r]; t < a->row[r + 1]; t++)
+            for (int64_t o = from; o < to; o++) sum[o - from] += row_f32(&a->dy, t)[o];
+        for (int64_t o = from; o < to; o++) a->dbias[o] += sum[o - from];
+    }
+}
+
+Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
+{
+    CHECK_F32(a->dy);
+    CHECK_F32(a->x);
+    CHECK_F32(a->dw);
+    for (int32_t r = 0; r < a->rows; r++) {
+        Gemm g = {.form = GEMM_TN, .M = a->out, .N = a->in, .K = a->row[r + 1] - a->row[r], .a = row_f32(&a->dy, a->row[r]),
+                  .b = row_f32(&a->x, a->row[r]), .c = a->dw.p, .lda = a->dy.stride, .ldb = a->x.stride,
+                  .ldc = a->dw.stride, .accumulate = true};
+        TRY(gemm(ctx, &g));
+    }
+    if (a->dbias) pieces(ctx, dbias_columns, a, a->out, COLUMN_GRAIN);
+    return OK;
+}
+
+Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
+{
+    (void)ctx;
+    CHECK_F32(a->table);
+    CHECK_F32(a->y);
+    for (int64_t t = 0; t < a->T; t++) {
+        ASSERT(a->token[t] >= 0 && a->token[t] < a->V);
+        memcpy(row_f32(&a->y, t), row_f32(&a->table, a->token[t]), (size_t)a->H * sizeof(float));
+    }
+    return OK;
+}
+
+Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
+{
+    (void)ctx;
+    CHECK_F32(a->dy);
+    CHECK_F32(a->dtable);
+    for (int64_t t = 0; t < a->T; t++) {
+        ASSERT(a->token[t] >= 0 && a->token[t] < a->V);
+        float *sum = row_f32(&a->dtable, a->token[t]);
+        const float *dy = row_f32(&a->dy, t);
+        for (int64_t h = 0; h < a->H; h++) sum[h] += dy[h];
+    }
+    return OK;
+}
+
+Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
+{
+    CHECK_F32(a->x);
+    CHECK_F32(a->y);
+    pieces(ctx, form_of(ctx)->rmsnorm_fwd, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+// dw first: it reads dy, which dx may share.
+Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
+{
+    CHECK_F32(a->x);
+    CHECK_F32(a->dy);
+    CHECK_F32(a->dx);
+    if (a->dw) pieces(ctx, form_of(ctx)->rmsnorm_bwd_w, a, a->H, COLUMN_GRAIN);
+    pieces(ctx, form_of(ctx)->rmsnorm_bwd_x, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+Err op_rope(Ctx *ctx, const RopeArgs *a)
+{
+    CHECK_F32(a->x);
+    ASSERT(a->D % 2 == 0);
+    pieces(ctx, form_of(ctx)->rope, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+{
+    CHECK_F32(a->g);
+    CHECK_F32(a->u);
+    CHECK_F32(a->y);
+    pieces(ctx, form_of(ctx)->swiglu_fwd, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+{
+    CHECK_F32(a->g);
+    CHECK_F32(a->u);
+    CHECK_F32(a->dy);
+    CHECK_F32(a->dg);
+    CHECK_F32(a->du);
+    pieces(ctx, form_of(ctx)->swiglu_bwd, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+Err op_add(Ctx *ctx, const AddArgs *a)
+{
+    CHECK_F32(a->a);
+    CHECK_F32(a->b);
+    CHECK_F32(a->y);
+    pieces(ctx, form_of(ctx)->add, a, a->T, TOKEN_GRAIN);
+    return OK;
+}
+
+Err op_adamw(Ctx *ctx, const AdamWArgs *a)
+{
+    pieces(ctx, form_of(ctx)->adamw, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
+    return OK;
+}
+
+Err op_sqnorm(Ctx *ctx, const SqNormArgs *a)
+{
+    pieces(ctx, form_of(ctx)->sqnorm, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
+    return OK;
+}

@@ -1,0 +1,10 @@
+// The plain forms: the definition of correct.
+#ifndef IMF_KERNELS_CPU_PLAIN_H
+#define IMF_KERNELS_CPU_PLAIN_H
+
+#include "kernels/cpu/cpu.h"
+
+Piece plain_rmsnorm_fwd, plain_rmsnorm_bwd_x, plain_rmsnorm_bwd_w, plain_rope, plain_swiglu_fwd, plain_swiglu_bwd, plain_add;
+Piece plain_attn_fwd, plain_attn_bwd, plain_attn_decode, plain_logprob_fwd, plain_logprob_bwd, plain_adamw, plain_sqnorm;
+
+#endif

@@ -1,0 +1,127 @@
+// Plain forms of the ops that work token by token, and of the optimiser. Sums are taken in double in index order.
+#include <math.h>
+
+#include "kernels/cpu/plain.h"
+
+void plain_rmsnorm_fwd(const void *args, int64_t from, int64_t to)
+{
+    const RmsNormArgs *a = args;
+    for (int64_t t = from; t < to; t++) {
+        const float *x = row_f32(&a->x, t);
+        float *y = row_f32(&a->y, t);
+        double sum = 0;
+        for (int64_t h = 0; h < a->H; h++) sum += (double)x[h] * x[h];
+        float rstd = (float)(1 / sqrt(sum / (double)a->H + (double)a->eps));
+        for (int64_t h = 0; h < a->H; h++) y[h] = x[h] * rstd * a->w[h];
+        if (a->rstd) a->rstd[t] = rstd;
+    }
+}
+
+// y_h = x_h r w_h with r = (mean x^2 + eps)^-1/2, so dx_h = r (w_h dy_h - x_h r^2 mean(w dy x)).
+void plain_rmsnorm_bwd_x(const void *args, int64_t from, int64_t to)
+{
+    const RmsNormBwdArgs *a = args;
+    for (int64_t t = from; t < to; t++) {
+        const float *x = row_f32(&a->x, t), *dy = row_f32(&a->dy, t);
+        const float *residual = a->dx_in.p ? row_f32(&a->dx_in, t) : NULL;
+        float *dx = row_f32(&a->dx, t);
+        double dot = 0, r = (double)a->rstd[t];
+        for (int64_t h = 0; h < a->H; h++) dot += (double)a->w[h] * dy[h] * x[h];
+        dot *= r * r / (double)a->H;
+        for (int64_t h = 0; h < a->H; h++) {
+            float through = (float)(r * ((double)a->w[h] * dy[h] - x[h] * dot));
+            dx[h] = residual ? residual[h] + through : through;
+        }
+    }
+}
+
+void plain_rmsnorm_bwd_w(const void *args, int64_t from, int64_t to)
+{
+    const RmsNormBwdArgs *a = args;
+    for (int32_t r = 0; r < a->rows; r++)
+        for (int64_t h = from; h < to; h++) {
+            double sum = 0;
+            for (int64_t t = a->row[r]; t < a->row[r + 1]; t++)
+                sum += (double)row_f32(&a->dy, t)[h] * row_f32(&a->x, t)[h] * a->rstd[t];
+            a->dw[h] += (float)sum;
+        }
+}
+
+void plain_rope(const void *args, int64_t from, int64_t to)
+{
+    const RopeArgs *a = args;
+    int64_t half = a->D / 2;
+    for (int64_t t = from; t < to; t++) {
+        const float *c = a->table + a->pos[t] * a->D, *s = c + half;
+        for (int64_t n = 0; n < a->heads; n++) {
+            float *x = row_f32(&a->x, t) + n * a->D;
+            for (int64_t i = 0; i < half; i++) {
+                float lo = x[i], hi = x[i + half], sine = a->inverse ? -s[i] : s[i];
+                x[i] = lo * c[i] - hi * sine;
+                x[i + half] = hi * c[i] + lo * sine;
+            }
+        }
+    }
+}
+
+void plain_swiglu_fwd(const void *args, int64_t from, int64_t to)
+{
+    const SwigluArgs *a = args;
+    for (int64_t t = from; t < to; t++) {
+        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t);
+        float *y = row_f32(&a->y, t);
+        for (int64_t f = 0; f < a->F; f++) y[f] = (float)(g[f] / (1 + exp(-(double)g[f])) * u[f]);
+    }
+}
+
+// silu'(g) = s + g s (1 - s), s = sigmoid(g)
+void plain_swiglu_bwd(const void *args, int64_t from, int64_t to)
+{
+    const SwigluBwdArgs *a = args;
+    for (int64_t t = from; t < to; t++) {
+        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t), *dy = row_f32(&a->dy, t);
+        float *dg = row_f32(&a->dg, t), *du = row_f32(&a->du, t);
+        for (int64_t f = 0; f < a->F; f++) {
+            double gate = g[f], up = u[f], s = 1 / (1 + exp(-gate));
+            dg[f] = (float)(dy[f] * up * (s + gate * s * (1 - s)));
+            du[f] = (float)(dy[f] * gate * s);
+        }
+    }
+}
+
+void plain_add(const void *args, int64_t from, int64_t to)
+{
+    const AddArgs *a = args;
+    for (int64_t t = from; t < to; t++) {
+        const float *x = row_f32(&a->a, t), *z = row_f32(&a->b, t);
+        float *y = row_f32(&a->y, t);
+        for (int64_t h = 0; h < a->H; h++) y[h] = x[h] + z[h];
+    }
+}
+
+void plain_adamw(const void *args, int64_t from, int64_t to)
+{
+    const AdamWArgs *a = args;
+    double t = (double)*a->step, lr = (double)*a->lr;
+    double first = 1 - pow((double)a->beta1, t), second = 1 - pow((double)a->beta2, t);
+    int64_t end = to * NORM_BLOCK < a->n ? to * NORM_BLOCK : a->n;
+    for (int64_t i = from * NORM_BLOCK; i < end; i++) {
+        double g = (double)a->g[i] * *a->clip, w = a->w[i] - lr * a->decay * a->w[i];
+        double m = a->beta1 * (double)a->m[i] + (1 - (double)a->beta1) * g;
+        double v = a->beta2 * (double)a->v[i] + (1 - (double)a->beta2) * g * g;
+        a->m[i] = (float)m;
+        a->v[i] = (float)v;
+        a->w[i] = (float)(w - lr / first * m / (sqrt(v) / sqrt(second) + (double)a->eps));
+    }
+}
+
+void plain_sqnorm(const void *args, int64_t from, int64_t to)
+{
+    const SqNormArgs *a = args;
+    for (int64_t b = from; b < to; b++) {
+        int64_t end = (b + 1) * NORM_BLOCK < a->n ? (b + 1) * NORM_BLOCK : a->n;
+        double sum = 0;
+        for (int64_t i = b * NORM_BLOCK; i < end; i++) sum += (double)a->g[i] * a->g[i];
+        a->sum[b] = sum;
+    }
+}
