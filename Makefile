@@ -13,7 +13,7 @@ WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmiss
 OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
 CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS) \
            -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
-CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong
+CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong $(OPENMP)
 LDLIBS  := $(NETCDF_LIBS) $(MPI_LIBS) $(PKG_LIBS) -ldnnl -lm -lpthread
 VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 
@@ -46,7 +46,7 @@ ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
 define ISA_RULE
 $(BUILD)/%.$(1).o: %.c config.mk
 	@mkdir -p $$(@D)
-	$(CC) $(CPP) $(CFLAGS) -O3 $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
+	$(CC) $(CPP) $(CFLAGS) -O3 -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
 endef
 $(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
 

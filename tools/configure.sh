@@ -27,6 +27,10 @@ if [ -n "$missing" ]; then
     echo "imf: libraries are missing; as root: apt-get install$missing" >&2
     exit 69
 fi
+# Without OpenMP (clang and no libomp) the ops run on one thread.
+scratch=$(mktemp)
+if echo 'int main(void) { return 0; }' | ${CC:-gcc} -fopenmp -x c -o "$scratch" - 2>/dev/null; then echo "OPENMP = -fopenmp"; fi
+rm -f "$scratch"
 echo "MPI_CFLAGS = $(mpicc --showme:compile)"
 echo "MPI_LIBS = $(mpicc --showme:link)"
 echo "NETCDF_CFLAGS = -I$inc"

@@ -1,5 +1,6 @@
 // Plain forms of the ops that work token by token, and of the optimiser. Sums are taken in double in index order.
 #include <math.h>
+#include <stddef.h>
 
 #include "kernels/cpu/plain.h"
 
