@@ -1,0 +1,226 @@
+// Method: one layer loop for both uses; only attention differs (a packed segment, or one query a slot against pages). Every
+// other op works row by row, so a token's bits do not depend on the rows beside it.
+#include "decode/step.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+// Frees *pp and allocates n elements; the old contents are lost.
+#define REPLACE(pp, n) replace((pp), (n), (int64_t)sizeof **(pp))
+static Err replace(void *pp, int64_t n, int64_t size)
+{
+    void *old;
+    memcpy(&old, pp, sizeof old);
+    mem_free(old);
+    return mem_alloc(pp, n, size);
+}
+
+static int64_t qkv_width(const ModelConfig *c) { return (c->N + 2 * c->K) * c->D; }
+
+static AttnArgs prefill_args(const Step *s, const Segment *seg)
+{
+    const ModelConfig *c = &s->model->cfg;
+    const int64_t width = qkv_width(c);
+    return (AttnArgs){.q = tensor_f32(s->qkv, width), .k = tensor_f32(s->qkv + c->N * c->D, width),
+                      .v = tensor_f32(s->qkv + (c->N + c->K) * c->D, width), .o = tensor_f32(s->att, c->N * c->D),
+                      .seg = seg, .T = seg->len, .S = 1, .N = c->N, .K = c->K, .D = c->D,
+                      .scale = 1.0f / sqrtf((float)c->D), .softcap = c->attn_softcap, .window = c->window,
+                      .workspace = s->workspace};
+}
+
+static DecodeAttnArgs decode_args(const Step *s, int64_t layer, int64_t active)
+{
+    const ModelConfig *c = &s->model->cfg;
+    const SlotTables *t = &s->tables;
+    return (DecodeAttnArgs){.q = tensor_f32(s->qkv, qkv_width(c)), .o = tensor_f32(s->att, c->N * c->D),
+                            .pages = s->kv.layer[layer], .prefix_page = t->prefix_page, .prefix_len = t->prefix_len,
+                            .own_page = t->own_page, .own_len = t->own_len, .slots = active, .N = c->N, .K = c->K,
+                            .D = c->D, .max_prefix_pages = t->max_prefix, .max_own_pages = t->max_own,
+                            .scale = 1.0f / sqrtf((float)c->D), .softcap = c->attn_softcap, .window = c->window,
+                            .workspace = s->workspace};
+}
+
+static Err reserve_rows(Step *s, int64_t rows)
+{
+    const ModelConfig *c = &s->model->cfg;
+    if (rows <= s->rows) return OK;
+    s->rows = 0;
+    TRY(REPLACE(&s->x, rows * c->H));
+    TRY(REPLACE(&s->h, rows * c->H));
+    TRY(REPLACE(&s->qkv, rows * qkv_width(c)));
+    TRY(REPLACE(&s->att, rows * c->N * c->D));
+    TRY(REPLACE(&s->gate_up, rows * 2 * c->F));
+    TRY(REPLACE(&s->act, rows * c->F));
+    TRY(REPLACE(&s->pos, rows));
+    s->rows = rows;
+    return OK;
+}
+
+// Widens a table of `slots` rows from *width to `wider` columns.
+static Err widen(int32_t **table, int64_t slots, int64_t *width, int64_t wider)
+{
+    int32_t *fresh;
+    TRY(MEM_ARRAY(&fresh, slots * wider));
+    for (int64_t i = 0; i < slots && *width > 0; i++)
+        memcpy(fresh + i * wider, *table + i * *width, (size_t)*width * sizeof *fresh);
+    mem_free(*table);
+    *table = fresh;
+    *width = wider;
+    return OK;
+}
+
+static Err reserve_workspace(Step *s)
+{
+    const Segment seg = {0, (int32_t)s->rows, -1, 0};
+    const AttnArgs a = prefill_args(s, &seg);
+    const DecodeAttnArgs d = decode_args(s, 0, s->tables.slots);
+    int64_t bytes = op_attn_fwd_workspace(&a), more = op_attn_decode_workspace(&d);
+    if (more > bytes) bytes = more;
+    if (bytes <= s->workspace_bytes) return OK;
+    s->workspace_bytes = bytes;
+    void *fresh;
+    TRY(mem_alloc(&fresh, bytes, 1));
+    mem_free(s->workspace);
+    s->workspace = fresh;
+    return OK;
+}
+
+Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
+{
+    *s = (Step){.ctx = ctx, .model = m, .tables = {.slots = slots}};
+    TRY(kv_open(&s->kv, m->cfg.layers, m->cfg.K, m->cfg.D, 2 * slots));
+    TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
+    TRY(MEM_ARRAY(&s->tables.own_len, slots));
+    return step_reserve(s, KV_PAGE, KV_PAGE);
+}
+
+void step_close(Step *s)
+{
+    kv_close(&s->kv);
+    mem_free(s->tables.prefix_page);
+    mem_free(s->tables.prefix_len);
+    mem_free(s->tables.own_page);
+    mem_free(s->tables.own_len);
+    mem_free(s->x);
+    mem_free(s->h);
+    mem_free(s->qkv);
+    mem_free(s->att);
+    mem_free(s->gate_up);
+    mem_free(s->act);
+    mem_free(s->pos);
+    mem_free(s->workspace);
+    *s = (Step){0};
+}
+
+Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens)
+{
+    SlotTables *t = &s->tables;
+    const int64_t prefix = kv_pages_for(prompt_len), own = kv_pages_for(new_tokens);
+    const int64_t rows = prompt_len > t->slots ? prompt_len : t->slots;
+    if (rows <= s->rows && prefix <= t->max_prefix && own <= t->max_own) return OK;
+    TRY(reserve_rows(s, rows));
+    if (prefix > t->max_prefix) TRY(widen(&t->prefix_page, t->slots, &t->max_prefix, prefix));
+    if (own > t->max_own) TRY(widen(&t->own_page, t->slots, &t->max_own, own));
+    return reserve_workspace(s);
+}
+
+// --- layers ----------------------------------------------------------------------------------------------------------
+
+// y[T] (+)= x[T] . weight^T (+ bias, or NULL)
+static Err gemm(Step *s, float *x, WeightKind kind, int64_t layer, const float *bias, float *y, int64_t T, bool accumulate)
+{
+    const Model *m = s->model;
+    const WeightSpec *spec = NULL;
+    for (int32_t i = 0; i < m->specs && !spec; i++)
+        if (m->spec[i].kind == kind && m->spec[i].layer == layer) spec = &m->spec[i];
+    ASSERT(spec);
+    GemmArgs a = {.x = tensor_f32(x, spec->cols), .w = tensor_f32(m->w + spec->offset, spec->cols),
+                  .y = tensor_f32(y, spec->rows), .bias = bias, .T = T, .in = spec->cols, .out = spec->rows, .accumulate = accumulate};
+    return op_gemm_fwd(s->ctx, &a);
+}
+
+static Err norm(Step *s, const float *x, WeightKind kind, int64_t layer, float *y, int64_t T)
+{
+    const ModelConfig *c = &s->model->cfg;
+    RmsNormArgs a = {.x = tensor_f32((float *)x, c->H), .y = tensor_f32(y, c->H),
+                     .w = model_weight(s->model, kind, (int32_t)layer), .T = T, .H = c->H, .eps = c->eps};
+    return op_rmsnorm_fwd(s->ctx, &a);
+}
+
+static Err mlp(Step *s, int64_t layer, int64_t T)
+{
+    const int64_t F = s->model->cfg.F;
+    TRY(norm(s, s->x, W_NORM_MLP, layer, s->h, T));
+    TRY(gemm(s, s->h, W_GATE_UP, layer, NULL, s->gate_up, T, false));
+    SwigluArgs a = {.g = tensor_f32(s->gate_up, 2 * F), .u = tensor_f32(s->gate_up + F, 2 * F),
+                    .y = tensor_f32(s->act, F), .T = T, .F = F};
+    TRY(op_swiglu_fwd(s->ctx, &a));
+    return gemm(s, s->act, W_DOWN, layer, NULL, s->x, T, true);
+}
+
+// x -> q, k, v at their positions; q and k lie side by side, so one rotation serves both.
+static Err project(Step *s, int64_t layer, int64_t T)
+{
+    const ModelConfig *c = &s->model->cfg;
+    TRY(norm(s, s->x, W_NORM_ATTN, layer, s->h, T));
+    TRY(gemm(s, s->h, W_QKV, layer, model_weight(s->model, W_QKV_BIAS, (int32_t)layer), s->qkv, T, false));
+    RopeArgs a = {.x = tensor_f32(s->qkv, qkv_width(c)), .pos = s->pos, .table = s->model->rope, .T = T,
+                  .heads = c->N + c->K, .D = c->D};
+    return op_rope(s->ctx, &a);
+}
+
+static void store(Step *s, int64_t layer, int64_t row, int32_t page, int64_t place)
+{
+    const ModelConfig *c = &s->model->cfg;
+    const float *k = s->qkv + row * qkv_width(c) + c->N * c->D;
+    kv_store(&s->kv, layer, page, place, k, k + c->K * c->D);
+}
+
+static Err embed(Step *s, const int32_t *token, int64_t T)
+{
+    const ModelConfig *c = &s->model->cfg;
+    EmbedArgs a = {.table = tensor_f32(model_weight(s->model, W_EMBED, -1), c->H), .y = tensor_f32(s->x, c->H),
+                   .token = token, .T = T, .H = c->H, .V = c->V};
+    return op_embed_fwd(s->ctx, &a);
+}
+
+Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits)
+{
+    const ModelConfig *c = &s->model->cfg;
+    const Segment seg = {0, (int32_t)n, -1, 0};
+    const AttnArgs attn = prefill_args(s, &seg);
+    for (int64_t t = 0; t < n; t++) s->pos[t] = (int32_t)t;
+    TRY(embed(s, token, n));
+    for (int64_t l = 0; l < c->layers; l++) {
+        TRY(project(s, l, n));
+        for (int64_t t = 0; t < n; t++) store(s, l, t, page[t / KV_PAGE], t % KV_PAGE);
+        TRY(op_attn_fwd(s->ctx, &attn));
+        TRY(gemm(s, s->att, W_O, l, NULL, s->x, n, true));
+        TRY(mlp(s, l, n));
+    }
+    TRY(norm(s, s->x + (n - 1) * c->H, W_NORM_FINAL, -1, s->h, 1));
+    return model_logits(s->ctx, s->model, s->h, 1, logits);
+}
+
+Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
+{
+    const ModelConfig *c = &s->model->cfg;
+    const SlotTables *t = &s->tables;
+    for (int64_t i = 0; i < active; i++) s->pos[i] = t->prefix_len[i] + t->own_len[i] - 1;
+    TRY(embed(s, token, active));
+    for (int64_t l = 0; l < c->layers; l++) {
+        TRY(project(s, l, active));
+        for (int64_t i = 0; i < active; i++) {
+            const int64_t last = t->own_len[i] - 1;
+            store(s, l, i, t->own_page[i * t->max_own + last / KV_PAGE], last % KV_PAGE);
+        }
+        const DecodeAttnArgs attn = decode_args(s, l, active);
+        TRY(op_attn_decode(s->ctx, &attn));
+        TRY(gemm(s, s->att, W_O, l, NULL, s->x, active, true));
+        TRY(mlp(s, l, active));
+    }
+    TRY(norm(s, s->x, W_NORM_FINAL, -1, s->h, active));
+    return model_logits(s->ctx, s->model, s->h, active, logits);
+}

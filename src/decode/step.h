@@ -1,0 +1,40 @@
+// The forward pass of generation: a prompt as one row (prefill), then one token a slot (decode), both through pages.
+#ifndef IMF_DECODE_STEP_H
+#define IMF_DECODE_STEP_H
+
+#include "decode/kv.h"
+#include "model/model.h"
+
+// Where the slots' keys and values lie: the tables of DecodeAttnArgs. Owned by step_open / step_close.
+typedef struct SlotTables {
+    int32_t *prefix_page, *prefix_len;  // [slots][max_prefix], [slots]
+    int32_t *own_page, *own_len;        // [slots][max_own], [slots]
+    int64_t slots, max_prefix, max_own;
+} SlotTables;
+
+typedef struct Step {
+    Ctx *ctx;
+    const Model *model;  // borrowed
+    KvPool kv;
+    SlotTables tables;
+    int64_t rows;        // tokens that the buffers below can hold
+    float *x, *h, *qkv, *att, *gate_up, *act;
+    int32_t *pos;
+    void *workspace;
+    int64_t workspace_bytes;
+} Step;
+
+Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots) ERR_MUST_CHECK;
+void step_close(Step *s);
+
+// Makes room for prompts of prompt_len tokens and answers of new_tokens. Allocates only when a request is the longest yet.
+Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens) ERR_MUST_CHECK;
+
+// Computes a prompt, writes its keys and values to page[kv_pages_for(n)], and the logits behind its last token.
+Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits) ERR_MUST_CHECK;
+
+// One token for each of the slots 0 .. active-1: token[i] at position prefix_len + own_len - 1 (own_len counts it, its page is
+// in the table). logits[active][V].
+Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits) ERR_MUST_CHECK;
+
+#endif
