@@ -37,6 +37,7 @@ Err stage_judge(const Job *job);
 
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
+#define SET_DROPPED_PROMPTS "dropped_prompts"  // data: {what: "prompt", id, reason, dataset} of the select stage
 #define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids, finish, logp}
 #define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
 #define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust}
