@@ -39,6 +39,7 @@ Err stage_judge(const Job *job);
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
 #define SET_DROPPED_PROMPTS "dropped_prompts"  // data: {what: "prompt", id, reason, dataset} of the select stage
 #define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids, finish, logp}
+#define SET_DROPPED_SAMPLES "dropped_samples"  // data: {what: "samples", id: prompt, source, reason} of the sample stage
 #define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
 #define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust}
 #define SET_SFT "sft_rows"       // data: {prompt, sample, messages, answer, ids|null, source, kind}
