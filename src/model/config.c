@@ -132,9 +132,9 @@ static Err read_rope(Source s, ModelConfig *c)
         TRY(get_f32(r, "factor", &c->rope_factor));
         TRY(get_f32(r, "low_freq_factor", &c->rope_low));
         TRY(get_f32(r, "high_freq_factor", &c->rope_high));
-        TRY(get_i64(r, "original_max_position_embeddings", 1, 1 << 24, &c->rope_original));
         CHECK(c->rope_factor > 0 && c->rope_low > 0 && c->rope_high > c->rope_low, ERR_DATA,
               "%s: %s wants factor, low_freq_factor < high_freq_factor", s.path, keys[i]);
+        TRY(get_i64(r, "original_max_position_embeddings", 1, 1 << 24, &c->rope_original));
     }
     return OK;
 }

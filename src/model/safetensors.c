@@ -373,15 +373,15 @@ const StTensor *st_find(const StDir *d, const char *name)
 
 // --- writing ---------------------------------------------------------------------------------------------------------
 
-Err st_header(const StEntry *e, int64_t n, DType dtype, Str *out)
+Err st_header(const StEntry *e, int64_t n, Str *out)
 {
     Str text = {0};
     Err err = OK;
     int64_t at = 0;
     TRY_DONE(str_puts(&text, "{\"__metadata__\":{\"format\":\"pt\"}"));
     for (int64_t i = 0; i < n; i++) {
-        int64_t end = at + e[i].n * dtype_size(dtype);
-        TRY_DONE(str_printf(&text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld", e[i].name, dtype_name(dtype),
+        int64_t end = at + e[i].n * dtype_size(e[i].dtype);
+        TRY_DONE(str_printf(&text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld", e[i].name, dtype_name(e[i].dtype),
                             (long long)e[i].dim[0]));
         if (e[i].dims == 2) TRY_DONE(str_printf(&text, ",%lld", (long long)e[i].dim[1]));
         TRY_DONE(str_printf(&text, "],\"data_offsets\":[%lld,%lld]}", (long long)at, (long long)end));

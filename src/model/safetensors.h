@@ -59,8 +59,9 @@ typedef struct StEntry {
     int32_t dims;
     int64_t dim[2];
     int64_t n;
+    DType dtype;
 } StEntry;
 // Appends the 8 bytes of N and the padded header.
-Err st_header(const StEntry *e, int64_t n, DType dtype, Str *out) ERR_MUST_CHECK;
+Err st_header(const StEntry *e, int64_t n, Str *out) ERR_MUST_CHECK;
 
 #endif
