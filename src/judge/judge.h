@@ -20,9 +20,13 @@ typedef struct Verdict {
     double cpu_s;       // code: CPU seconds of the run (goes into the record's `run`)
 } Verdict;
 
-// Math: finds the final answer in `answer` (spec 6.6) and compares it with gold.
+// Math: finds the final answer in `answer` (spec 6.6) and compares it with gold (which may be a bare answer, a solution with
+// \boxed{} or GSM8K's "... #### 42"). math_judge is strict and three-valued: "right" only with identical text or an exact
+// proof. math_judge_fuseeval is the published evaluation protocol, two-valued, with its quirks (a hundredth or hundredfold of
+// gold passes, relative tolerance 1e-4): for `imf eval` alone. *out of math_extract is empty when there is no answer.
 Err math_extract(const char *answer, Str *out) ERR_MUST_CHECK;
 Err math_judge(const char *gold, const char *answer, Verdict *out) ERR_MUST_CHECK;
+Err math_judge_fuseeval(const char *gold, const char *answer, Verdict *out) ERR_MUST_CHECK;
 
 // Instruction checks: spec is the prompt record's "checks" array, see judge/checks.c for the kinds.
 Err checks_judge(const json_t *checks, const char *answer, const char *where, Verdict *out) ERR_MUST_CHECK;

@@ -1,7 +1,127 @@
+// imf judge math|fuseeval|checks|code < JSONL: the judges by hand. One row in, one row out, in order:
+//   math      {gold, answer}            -> {verdict, extracted, reason}
+//   fuseeval  {gold, answer}            -> the same by the evaluation protocol of spec 6.6
+//   checks    {checks, answer}          -> {verdict, grade, reason}
+//   code      {program|answer, tests}   -> {verdict, reason, time, trust}; answer: the program is taken out of the response
+// A row's "id", if it has one, is repeated.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "judge/judge.h"
+#include "par/par.h"
 #include "stage/stage.h"
+#include "text/record.h"
+
+enum { LINE_MAX_BYTES = 64 << 20 };
+
+typedef Err (*RowJudge)(const json_t *row, const char *where, Verdict *v);
+
+static const char *const outcome_names[] = {"wrong", "right", "undecided"};
+
+// gold may be a number in JSON too.
+static Err gold_text(const json_t *row, const char *where, char *buf, size_t size, const char **out)
+{
+    const json_t *g = json_object_get(row, "gold");
+    if (json_is_integer(g) || json_is_real(g)) {
+        if (json_is_integer(g)) snprintf(buf, size, "%lld", (long long)json_integer_value(g));
+        else snprintf(buf, size, "%.17g", json_real_value(g));
+        *out = buf;
+        return OK;
+    }
+    return json_get_text(row, "gold", where, out);
+}
+
+static Err judge_math(const json_t *row, const char *where, Verdict *v)
+{
+    const char *gold, *answer;
+    char buf[64];
+    TRY(gold_text(row, where, buf, sizeof buf, &gold));
+    TRY(json_get_text(row, "answer", where, &answer));
+    return math_judge(gold, answer, v);
+}
+
+static Err judge_fuseeval(const json_t *row, const char *where, Verdict *v)
+{
+    const char *gold, *answer;
+    char buf[64];
+    TRY(gold_text(row, where, buf, sizeof buf, &gold));
+    TRY(json_get_text(row, "answer", where, &answer));
+    return math_judge_fuseeval(gold, answer, v);
+}
+
+static Err judge_checks(const json_t *row, const char *where, Verdict *v)
+{
+    const char *answer;
+    TRY(json_get_text(row, "answer", where, &answer));
+    return checks_judge(json_object_get(row, "checks"), answer, where, v);
+}
+
+static const struct {
+    const char *name;
+    RowJudge judge;
+} judges[] = {{"math", judge_math}, {"fuseeval", judge_fuseeval}, {"checks", judge_checks}};
+
+static Err judge_row(int kind, const json_t *row, const char *where)
+{
+    Verdict v;
+    TRY(judges[kind].judge(row, where, &v));
+    json_t *out = json_object();
+    if (json_object_get(row, "id")) json_object_set(out, "id", json_object_get(row, "id"));
+    json_object_set_new(out, "verdict", json_string(outcome_names[v.outcome]));
+    if (kind == 2) json_object_set_new(out, "grade", json_real(v.grade));
+    else json_object_set_new(out, "extracted", json_string(v.extracted));
+    json_object_set_new(out, "reason", json_string(v.reason));
+    json_dumpf(out, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(out);
+    return OK;
+}
+
+// One line of stdin without its end; *more is false at the end of the input.
+static Err read_line(Str *line, bool *more)
+{
+    int c;
+    str_clear(line);
+    while ((c = getc_unlocked(stdin)) != EOF && c != '\n') {
+        char byte = (char)c;
+        TRY(str_add(line, &byte, 1));
+        CHECK(line->len <= LINE_MAX_BYTES, ERR_DATA, "stdin: a line is longer than 64 MiB");
+    }
+    *more = c != EOF || line->len > 0;
+    return OK;
+}
+
+static Err each_line(int kind)
+{
+    Str line = {0};
+    json_t *row = NULL;
+    Err err = OK;
+    bool more = true;
+    char where[40];
+    for (int64_t n = 1;; n++) {
+        TRY_DONE(read_line(&line, &more));
+        if (!more) break;
+        if (!str_text(&line)[strspn(str_text(&line), " \t\r")]) continue;
+        snprintf(where, sizeof where, "stdin:%lld", (long long)n);
+        TRY_DONE(json_parse(str_text(&line), line.len, where, &row));
+        TRY_DONE(judge_row(kind, row, where));
+        json_decref(row);
+        row = NULL;
+    }
+done:
+    json_decref(row);
+    str_free(&line);
+    return err;
+}
 
 Err stage_judge(const Job *job)
 {
-    (void)job;
-    FAIL(ERR_UNAVAILABLE, "imf judge is not built yet");
+    int kind = -1;
+    CHECK(job->argc == 1, ERR_USAGE, "imf judge wants one word: math, fuseeval, checks or code");
+    for (int i = 0; i < (int)(sizeof judges / sizeof judges[0]); i++)
+        if (!strcmp(judges[i].name, job->argv[0])) kind = i;
+    CHECK(kind >= 0, ERR_USAGE, "imf judge: unknown judge '%s'; there are math, fuseeval, checks and code", job->argv[0]);
+    if (par_rank() != 0) return OK;
+    return each_line(kind);
 }
