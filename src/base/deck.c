@@ -57,32 +57,49 @@ DeckNode *deck_node(const Deck *d, const char *path)
 
 // ---- unknown keys ----------------------------------------------------------------------------------------------------
 
-// The key's path whose part after the parent is nearest to `name`; the whole table when nothing near is there.
-static const char *nearest(const char *pattern)
+// Length of the longest beginning of a pattern that is a section, with its dot; the next component is the wrong one.
+static int known_part(const char *pattern)
 {
-    const char *name = pattern, *best = "";
-    for (const char *p = pattern; *p; p++)
-        if (*p == '.') name = p + 1;
-    size_t parent = (size_t)(name - pattern);
-    int best_distance = 1000;
-    for (int i = 0; i < deck_schema_size; i++) {
-        const char *path = deck_schema[i].path, *last = strrchr(path, '.');
-        char sibling[DECK_PATH];
-        snprintf(sibling, sizeof sibling, "%.*s", deck_component(path + (strncmp(path, pattern, parent) ? 0 : parent)),
-                 path + (strncmp(path, pattern, parent) ? 0 : parent));
-        int beside = strncmp(path, pattern, parent) ? 1000 : str_distance(name, sibling) * 2;
-        int elsewhere = str_distance(name, last ? last + 1 : path) * 2 + 1;  // same name in another section
-        int distance = beside < elsewhere ? beside : elsewhere;
-        if (distance >= best_distance) continue;
-        best_distance = distance;
-        best = path;
+    char part[DECK_PATH];
+    int known = 0;
+    for (int n = 0; pattern[n]; n++) {
+        if (pattern[n] != '.') continue;
+        snprintf(part, sizeof part, "%.*s", n, pattern);
+        if (!deck_is_section(part)) break;
+        known = n + 1;
     }
-    return best;
+    return known;
+}
+
+// The nearest name beside the wrong component; when that is the last one, the same name in another section counts too.
+static void nearest(const char *pattern, char out[DECK_PATH])
+{
+    char name[DECK_PATH], other[DECK_PATH];
+    int known = known_part(pattern), n = deck_component(pattern + known), best = 1000;
+    bool last = !strchr(pattern + known, '.');
+    snprintf(name, sizeof name, "%.*s", n, pattern + known);
+    for (int i = 0; i < deck_schema_size; i++) {
+        const char *path = deck_schema[i].path, *dot = strrchr(path, '.'), *leaf = dot ? dot + 1 : path;
+        bool beside = !strncmp(path, pattern, (size_t)known);
+        int m = beside ? deck_component(path + known) : 0;
+        snprintf(other, sizeof other, "%.*s", m, path + (beside ? known : 0));
+        int distance = beside ? 2 * str_distance(name, other) : 1000, far = last ? 2 * str_distance(name, leaf) + 1 : 1000;
+        if (distance < best) {
+            best = distance;
+            snprintf(out, DECK_PATH, "%.*s", known + m, path);
+        }
+        if (far < best) {
+            best = far;
+            snprintf(out, DECK_PATH, "%s", path);
+        }
+    }
 }
 
 static Err unknown(const char *path, const char *pattern, const char *where)
 {
-    FAIL(ERR_RECIPE, "%s: unknown key '%s'; did you mean '%s'? (imf help recipe lists all)", where, path, nearest(pattern));
+    char near[DECK_PATH] = "";
+    nearest(pattern, near);
+    FAIL(ERR_RECIPE, "%s: unknown key '%s'; did you mean '%s'? (imf help recipe lists all)", where, path, near);
 }
 
 // ---- values ----------------------------------------------------------------------------------------------------------
