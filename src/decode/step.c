@@ -128,8 +128,8 @@ Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens)
 
 // --- layers ----------------------------------------------------------------------------------------------------------
 
-// y[T] (+)= x[T] . weight^T (+ bias, or NULL)
-static Err gemm(Step *s, float *x, WeightKind kind, int64_t layer, const float *bias, float *y, int64_t T, bool accumulate)
+// y[T] = x[T] . weight^T (+ bias, or NULL)
+static Err gemm(Step *s, float *x, WeightKind kind, int64_t layer, const float *bias, float *y, int64_t T)
 {
     const Model *m = s->model;
     const WeightSpec *spec = NULL;
@@ -137,8 +137,17 @@ static Err gemm(Step *s, float *x, WeightKind kind, int64_t layer, const float *
         if (m->spec[i].kind == kind && m->spec[i].layer == layer) spec = &m->spec[i];
     ASSERT(spec);
     GemmArgs a = {.x = tensor_f32(x, spec->cols), .w = tensor_f32(m->w + spec->offset, spec->cols),
-                  .y = tensor_f32(y, spec->rows), .bias = bias, .T = T, .in = spec->cols, .out = spec->rows, .accumulate = accumulate};
+                  .y = tensor_f32(y, spec->rows), .bias = bias, .T = T, .in = spec->cols, .out = spec->rows};
     return op_gemm_fwd(s->ctx, &a);
+}
+
+// x += y . weight^T
+static Err residual(Step *s, float *y, WeightKind kind, int64_t layer, int64_t T)
+{
+    const int64_t H = s->model->cfg.H;
+    TRY(gemm(s, y, kind, layer, NULL, s->h, T));
+    AddArgs a = {.a = tensor_f32(s->x, H), .b = tensor_f32(s->h, H), .y = tensor_f32(s->x, H), .T = T, .H = H};
+    return op_add(s->ctx, &a);
 }
 
 static Err norm(Step *s, const float *x, WeightKind kind, int64_t layer, float *y, int64_t T)
@@ -153,11 +162,11 @@ static Err mlp(Step *s, int64_t layer, int64_t T)
 {
     const int64_t F = s->model->cfg.F;
     TRY(norm(s, s->x, W_NORM_MLP, layer, s->h, T));
-    TRY(gemm(s, s->h, W_GATE_UP, layer, NULL, s->gate_up, T, false));
+    TRY(gemm(s, s->h, W_GATE_UP, layer, NULL, s->gate_up, T));
     SwigluArgs a = {.g = tensor_f32(s->gate_up, 2 * F), .u = tensor_f32(s->gate_up + F, 2 * F),
                     .y = tensor_f32(s->act, F), .T = T, .F = F};
     TRY(op_swiglu_fwd(s->ctx, &a));
-    return gemm(s, s->act, W_DOWN, layer, NULL, s->x, T, true);
+    return residual(s, s->act, W_DOWN, layer, T);
 }
 
 // x -> q, k, v at their positions; q and k lie side by side, so one rotation serves both.
@@ -165,7 +174,7 @@ static Err project(Step *s, int64_t layer, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
     TRY(norm(s, s->x, W_NORM_ATTN, layer, s->h, T));
-    TRY(gemm(s, s->h, W_QKV, layer, model_weight(s->model, W_QKV_BIAS, (int32_t)layer), s->qkv, T, false));
+    TRY(gemm(s, s->h, W_QKV, layer, model_weight(s->model, W_QKV_BIAS, (int32_t)layer), s->qkv, T));
     RopeArgs a = {.x = tensor_f32(s->qkv, qkv_width(c)), .pos = s->pos, .table = s->model->rope, .T = T,
                   .heads = c->N + c->K, .D = c->D};
     return op_rope(s->ctx, &a);
@@ -197,7 +206,7 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
         TRY(project(s, l, n));
         for (int64_t t = 0; t < n; t++) store(s, l, t, page[t / KV_PAGE], t % KV_PAGE);
         TRY(op_attn_fwd(s->ctx, &attn));
-        TRY(gemm(s, s->att, W_O, l, NULL, s->x, n, true));
+        TRY(residual(s, s->att, W_O, l, n));
         TRY(mlp(s, l, n));
     }
     TRY(norm(s, s->x + (n - 1) * c->H, W_NORM_FINAL, -1, s->h, 1));
@@ -218,7 +227,7 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         }
         const DecodeAttnArgs attn = decode_args(s, l, active);
         TRY(op_attn_decode(s->ctx, &attn));
-        TRY(gemm(s, s->att, W_O, l, NULL, s->x, active, true));
+        TRY(residual(s, s->att, W_O, l, active));
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, s->x, W_NORM_FINAL, -1, s->h, active));
