@@ -19,11 +19,11 @@
 #define TRAIN(s, lr, epochs, data_help)                                                                                             \
     F64(s ".learning_rate", "", 0, 1, lr, "peak learning rate of AdamW"),                                                            \
     F64(s ".num_train_epochs", "", 0, 1e6, epochs, "passes over the rows"),                                                          \
-    I64(s ".max_steps", "steps", 0, BIG, "0", "stop after that many steps of the schedule; 0: num_train_epochs decides"),           \
+    I64(s ".max_steps", "steps", 0, BIG, "0", "optimiser steps in all (the schedule ends there); 0: num_train_epochs decides"),     \
     I64(s ".global_batch", "rows", 1, 1e9, "128", "examples (or pairs) of one optimiser step, over all ranks"),                      \
     I64(s ".max_length", "tokens", 8, 1e7, "2048", "longest example; longer ones are treated as truncation says"),                   \
     ONE_OF(s ".truncation", "drop", "drop|keep_start", "over-long examples: drop them or keep their start (counted, listed)"),       \
-    I64(s ".row_tokens", "tokens", 8, 1e7, "2048", "examples are packed into rows of that many tokens"),                             \
+    I64(s ".row_tokens", "tokens", 0, 1e7, "0", "examples are packed into rows of that many tokens; 0: about one row a chain"),     \
     I64_LAYOUT(s ".micro_rows", "rows", 1, 1e6, "1", "rows computed together; changes speed and memory, no result"),                \
     I64(s ".grad_chains", "", 1, 1e6, "8", "gradient sums are kept in that many chains: the largest useful number of ranks"),        \
     F64(s ".warmup_ratio", "", 0, 1, "0.1", "share of the steps with rising learning rate"),                                        \
@@ -91,8 +91,10 @@ const DeckKey deck_schema[] = {
 
     STR("target.path", "", "Hugging Face directory of the model to be fine-tuned"),
     STR("target.template", "", "chat template by name; empty: by the model's own template"),
+    ONE_OF("target.init", "load", "load|random", "random: target.path has config.json and tokenizer only, weights are drawn by seed"),
     TRAIN("sft", "5e-06", "3", "a user's file of rows that takes the place of the pair stage's"),
     TRAIN("dpo", "1e-06", "1", "a user's file of pairs that takes the place of the pair stage's"),
+    STR("dpo.base", "", "model to start from; empty: the run's SFT model when there is one, else target.path"),
     F64("dpo.beta", "", 0, 1e6, "0.1", "strength of the tie to the reference model"),
     ONE_OF("dpo.loss_type", "sigmoid", "sigmoid|sigmoid_norm", "DPO, or DPO with length-normalised log-probabilities (LN-DPO)"),
     F64("dpo.label_smoothing", "", 0, 0.5, "0", "probability that a pair is the wrong way round"),

@@ -31,7 +31,10 @@ int32_t chain_plan(int32_t first, int32_t last, ChainNode node[CHAIN_NODES])
     return n;
 }
 
-void chain_init(ChainSum *s, int64_t elements) { *s = (ChainSum){.elements = elements}; }
+void chain_init(ChainSum *s, const Model *m)
+{
+    *s = (ChainSum){.elements = m->elements, .room = model_grad_elements(m)};
+}
 
 void chain_reset(ChainSum *s)
 {
@@ -51,9 +54,9 @@ Err chain_begin(ChainSum *s, float **g)
     ASSERT(!s->open && s->nodes < CHAIN_NODES);
     if (s->spares > 0) {
         s->open = s->spare[--s->spares];
-        memset(s->open, 0, (size_t)s->elements * sizeof(float));
+        memset(s->open, 0, (size_t)s->room * sizeof(float));
     } else {
-        TRY(MEM_ARRAY(&s->open, s->elements));
+        TRY(MEM_ARRAY(&s->open, s->room));
     }
     *g = s->open;
     return OK;

@@ -18,7 +18,8 @@ typedef struct ChainNode {
 } ChainNode;
 
 typedef struct ChainSum {
-    int64_t elements;
+    int64_t elements;             // that are summed
+    int64_t room;                 // elements of a buffer, at least `elements`
     ChainNode node[CHAIN_NODES];  // subtrees held, ascending
     int32_t nodes;
     float *spare[CHAIN_NODES];    // owned buffers not in use
@@ -32,7 +33,7 @@ void chain_share(int32_t active, int rank, int ranks, int32_t *first, int32_t *l
 // The subtrees that chains [first, last) form, in the order in which a rank holds them; returns their number.
 int32_t chain_plan(int32_t first, int32_t last, ChainNode node[CHAIN_NODES]);
 
-void chain_init(ChainSum *s, int64_t elements);
+void chain_init(ChainSum *s, const Model *m);
 void chain_free(ChainSum *s);
 void chain_reset(ChainSum *s);                               // forgets the sums, keeps the buffers
 Err chain_begin(ChainSum *s, float **g) ERR_MUST_CHECK;      // a zeroed buffer for the next chain

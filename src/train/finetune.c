@@ -1,0 +1,192 @@
+#include "train/finetune.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "par/par.h"
+#include "text/record.h"
+#include "train/loop.h"
+#include "train/refs.h"
+
+typedef struct Work {
+    const FineTune *job;
+    TrainSpec spec;
+    Model model;
+    Tokenizer *tok;
+    const ChatTemplate *chat;
+    Dataset data;
+    PairLogp *ref;
+    Id recipe, base;       // hashes; base: before training
+    char dir[IO_PATH];     // run_dir/<stage>
+} Work;
+
+static const char *section_text(const FineTune *job, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s.%s", job->stage, name);
+    return deck_str(job->deck, path);
+}
+
+static Err load_model(Work *w)
+{
+    const FineTune *j = w->job;
+    bool shared = par_size() > 1;
+    if (!j->random) return model_load(&w->model, j->base, shared);
+    ModelConfig cfg;
+    TRY(par_agree(model_config_load(j->base, &cfg)));
+    return model_init_random(&w->model, &cfg, w->spec.seed, shared);
+}
+
+static Err load_text(Work *w)
+{
+    const FineTune *j = w->job;
+    TRY(tok_load(j->base, &w->tok));
+    return chat_template(w->tok, deck_str(j->deck, "target.template"), &w->chat);
+}
+
+static Err load_data(Work *w)
+{
+    const FineTune *j = w->job;
+    DataSpec d = {.stage = j->stage, .run_dir = j->run_dir, .path = section_text(j, "data"), .set = j->set,
+                  .prompts = j->prompts, .pairs = j->pairs, .keep_start = w->spec.keep_start,
+                  .max_length = w->spec.max_length, .tok = w->tok, .chat = w->chat};
+    return dataset_load(&d, &w->data);
+}
+
+// Tokens inside the vocabulary, positions inside the model.
+static Err check_fit(const Work *w)
+{
+    const ModelConfig *c = &w->model.cfg;
+    for (int64_t i = 0; i < w->data.n; i++) {
+        const Example *e = &w->data.ex[i];
+        for (int32_t t = 0; t < e->n; t++)
+            CHECK(e->id_tokens[t] >= 0 && e->id_tokens[t] < c->V, ERR_DATA,
+                  "token %d is outside the model's vocabulary of %lld: tokenizer and weights in %s do not belong together",
+                  (int)e->id_tokens[t], (long long)c->V, w->job->base);
+    }
+    CHECK(c->max_positions <= 0 || w->spec.max_length <= c->max_positions || w->data.longest <= c->max_positions, ERR_RECIPE,
+          "the longest example takes %lld tokens, the model has %lld positions; lower %s.max_length", (long long)w->data.longest,
+          (long long)c->max_positions, w->job->stage);
+    return OK;
+}
+
+// --- done.json -----------------------------------------------------------------------------------------------------------
+
+static Err field_is(const json_t *o, const char *key, Id want, const char *path, bool *same)
+{
+    const char *text;
+    Id id;
+    TRY(json_get_text(o, key, path, &text));
+    *same = *same && id_parse(text, &id) && id_equal(id, want);
+    return OK;
+}
+
+static Err read_done(const Work *w, int32_t *done)
+{
+    char path[IO_PATH];
+    Str s = {0};
+    json_t *o = NULL;
+    bool same = true;
+    Err err = OK;
+    TRY(io_join(path, w->dir, "done.json"));
+    *done = io_exists(path);
+    if (!*done) return OK;
+    TRY_DONE(io_read(path, &s, 1 << 16));
+    TRY_DONE(json_parse(str_text(&s), s.len, path, &o));
+    TRY_DONE(field_is(o, "recipe", w->recipe, path, &same));
+    TRY_DONE(field_is(o, "data", w->data.hash, path, &same));
+    TRY_DONE(field_is(o, "base", w->base, path, &same));
+    CHECK_DONE(same, ERR_RECIPE, "%s holds a model trained with another recipe, data or base model; remove %s or choose another run_dir",
+               w->dir, w->dir);
+done:
+    json_decref(o);
+    str_free(&s);
+    return err;
+}
+
+static Err is_done(const Work *w, int32_t *done)
+{
+    *done = 0;
+    TRY(par_agree(par_rank() == 0 ? read_done(w, done) : OK));
+    return par_bcast(done, (int64_t)sizeof *done, 0);
+}
+
+static Err write_done(const Work *w)
+{
+    char path[IO_PATH], recipe[ID_TEXT], data[ID_TEXT], base[ID_TEXT], text[256];
+    id_print(w->recipe, recipe);
+    id_print(w->data.hash, data);
+    id_print(w->base, base);
+    int n = snprintf(text, sizeof text, "{\"recipe\":\"%s\",\"data\":\"%s\",\"base\":\"%s\"}\n", recipe, data, base);
+    TRY(io_join(path, w->dir, "done.json"));
+    return io_write(path, text, n);
+}
+
+// --- the model directory ---------------------------------------------------------------------------------------------------
+
+static Err model_card(const Work *w, Str *out)
+{
+    char data[ID_TEXT], base[ID_TEXT];
+    id_print(w->data.hash, data);
+    id_print(w->base, base);
+    TRY(str_printf(out, "# %s model written by imf %s\n\n- base model: %s (fingerprint %s)\n- %s: %lld, data hash %s\n", w->job->stage,
+                   IMF_VERSION, io_basename(w->job->base), base, w->job->pairs ? "pairs" : "examples", (long long)w->data.n, data));
+    TRY(str_puts(out, "\n## Recipe\n\n```yaml\n"));
+    TRY(deck_print(w->job->deck, out));
+    return str_puts(out, "```\n");
+}
+
+static Err export_model(const Work *w)
+{
+    char dir[IO_PATH];
+    Str card = {0};
+    Err err = OK;
+    TRY(io_join(dir, w->dir, "model"));
+    TRY_DONE(model_card(w, &card));
+    TRY_DONE(model_export(&w->model, w->job->base, dir, w->model.cfg.storage, str_text(&card)));
+    TRY_DONE(write_done(w));
+    log_info(w->job->stage, "model written to %s", dir);
+done:
+    str_free(&card);
+    return err;
+}
+
+// --- all of it -------------------------------------------------------------------------------------------------------------
+
+static Err train(Work *w)
+{
+    int32_t done;
+    TRY(par_agree(check_fit(w)));
+    w->base = w->model.fingerprint;
+    TRY(train_spec_hash(&w->spec, &w->recipe));
+    TRY(is_done(w, &done));
+    if (done) {
+        log_info(w->job->stage, "already trained: %s/model", w->dir);
+        return OK;
+    }
+    if (w->job->pairs)
+        TRY(refs_get(w->job->ctx, &w->spec, &w->model, &w->data, train_row_tokens(&w->spec, &w->data), &w->ref));
+    TRY(train_run(&w->spec, w->job->ctx, &w->model, &w->data, w->ref));
+    return par_agree(par_rank() == 0 ? export_model(w) : OK);
+}
+
+Err finetune(const FineTune *job)
+{
+    Work w = {.job = job};
+    Err err = OK;
+    TRY(train_spec(&w.spec, job->deck, job->stage, job->run_dir, job->pairs));
+    TRY(io_join(w.dir, job->run_dir, job->stage));
+    TRY_DONE(par_agree(load_text(&w)));
+    TRY_DONE(load_data(&w));
+    TRY_DONE(load_model(&w));
+    TRY_DONE(train(&w));
+done:
+    mem_free(w.ref);
+    dataset_free(&w.data);
+    tok_free(w.tok);
+    model_free(&w.model);
+    return err;
+}

@@ -1,0 +1,300 @@
+// Step s (0-based) of epoch e takes examples order_e[k * global_batch ..), k = s mod steps per epoch; the last step of an
+// epoch takes what is left. All of it follows from (data, recipe, seed, s), so resuming needs only s and the optimiser's state.
+#include "train/loop.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "par/par.h"
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+#include "train/step.h"
+
+typedef struct Trainer {
+    const TrainSpec *spec;
+    Ctx *ctx;
+    Model *model;
+    const Dataset *data;
+    const PairLogp *reference;
+    Split split;
+    Schedule schedule;
+    Optim optim;
+    ChainSum sum;
+    Metrics metrics;
+    TrainState state;
+    Arena arena;              // of one step
+    char dir[IO_PATH];        // run_dir/<stage>
+    int64_t row_tokens, per_epoch, total;
+    int64_t *order, order_epoch;
+    PairLogp *policy, *ref;   // [global_batch] of the step
+    int64_t saved;            // step of the newest checkpoint
+} Trainer;
+
+static volatile sig_atomic_t stop_asked;
+static void ask_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_asked = 1;
+}
+
+int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data)
+{
+    if (spec->row_tokens > 0) return spec->row_tokens;
+    double step = (double)data->tokens / (double)data->n * (double)spec->global_batch;
+    int64_t even = (int64_t)(1.1 * step / (double)spec->grad_chains) + 1, most = 2 * spec->max_length;
+    if (even > most) even = most;
+    return even > data->longest ? even : data->longest;
+}
+
+// --- one step ----------------------------------------------------------------------------------------------------------
+
+typedef struct Pick {  // the examples of a step
+    const Example **ex;
+    const int32_t *index;
+    int64_t n;
+} Pick;
+
+// Packs the picked examples and runs them; their log-probs land in t->policy, their reference in t->ref.
+static Err run_examples(Trainer *t, const Pick *p, ChainSum *sum, PackedStep *step, int32_t *active)
+{
+    for (int64_t i = 0; i < p->n; i++)
+        if (t->reference) t->ref[i] = t->reference[p->index[i]];
+    TRY(pack_step(&t->arena, p->ex, (int32_t)p->n, t->row_tokens, step));
+    StepJob job = {.ctx = t->ctx, .model = t->model, .step = step, .chains = (int32_t)t->spec->grad_chains,
+                   .micro_rows = (int32_t)t->spec->micro_rows, .dpo = t->spec->pairs ? &t->spec->dpo : NULL,
+                   .reference = t->ref, .sum = sum};
+    return step_run(&job, t->policy, active);
+}
+
+static Err pick(Trainer *t, const int32_t *from, const int64_t *order, int64_t first, int64_t n, Pick *out)
+{
+    int32_t *index;
+    arena_reset(&t->arena);
+    TRY(ARENA_ARRAY(&t->arena, &index, n));
+    TRY(ARENA_ARRAY(&t->arena, &out->ex, n));
+    for (int64_t i = 0; i < n; i++) {
+        index[i] = from[order ? order[first + i] : first + i];
+        out->ex[i] = &t->data->ex[index[i]];
+    }
+    out->index = index;
+    out->n = n;
+    return OK;
+}
+
+static Err pick_step(Trainer *t, Pick *out)
+{
+    int64_t epoch = t->state.step / t->per_epoch, k = t->state.step % t->per_epoch, n = t->split.n_train;
+    int64_t first = k * t->spec->global_batch, count = n - first < t->spec->global_batch ? n - first : t->spec->global_batch;
+    if (t->order_epoch != epoch) {
+        dataset_order(t->spec->seed, epoch, n, t->order);
+        t->order_epoch = epoch;
+    }
+    return pick(t, t->split.train, t->order, first, count, out);
+}
+
+// Names the examples whose log-probabilities are not finite, or all of the step when it is the gradient.
+static Err not_finite(const Trainer *t, const Pick *p, const char *what, double value)
+{
+    Str ids = {0};
+    char id[ID_TEXT];
+    int listed = 0, bad = 0;
+    Err err = OK;
+    for (int64_t i = 0; i < p->n; i++) bad += !isfinite(t->policy[i].logp[0] + t->policy[i].logp[1]);
+    for (int64_t i = 0; i < p->n && listed < 8; i++) {
+        if (bad && isfinite(t->policy[i].logp[0] + t->policy[i].logp[1])) continue;
+        id_print(p->ex[i]->id, id);
+        TRY_DONE(str_printf(&ids, "%s%s", listed++ ? ", " : "", id));
+    }
+    err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
+                    "%s: %s is %g at step %lld; examples: %s%s. The weights before this step are in the newest checkpoint; lower "
+                    "learning_rate or look at these examples", t->spec->stage, what, value, (long long)t->state.step + 1,
+                    str_text(&ids), (bad ? bad : p->n) > listed ? " and others" : "");
+done:
+    str_free(&ids);
+    return err;
+}
+
+static Err one_step(Trainer *t)
+{
+    Pick p;
+    PackedStep step;
+    int32_t active;
+    double norm, lr = schedule_lr(&t->schedule, t->state.step);
+    TRY(par_agree(pick_step(t, &p)));
+    TRY(run_examples(t, &p, &t->sum, &step, &active));
+    StepMetrics s = metrics_of(t->spec, t->policy, t->ref, p.n);
+    if (!isfinite(s.loss)) return not_finite(t, &p, "the loss", s.loss);
+    TRY(optim_step(&t->optim, t->ctx, &t->sum, active, lr, t->state.step + 1, &norm));
+    if (!isfinite(norm)) return not_finite(t, &p, "the gradient's norm", norm);
+    int64_t tokens = 0;
+    for (int32_t r = 0; r < step.rows; r++) tokens += step.row[r].T;
+    t->state.step++;
+    t->state.epoch = t->state.step / t->per_epoch;
+    t->state.examples_seen += p.n;
+    return par_agree(metrics_step(&t->metrics, t->state.step, &s, lr, norm, tokens));
+}
+
+// --- held-out ------------------------------------------------------------------------------------------------------------
+
+static Err evaluate(Trainer *t)
+{
+    StepMetrics sum = {0};
+    double weight = 0;
+    for (int64_t at = 0; at < t->split.n_val; at += t->spec->global_batch) {
+        int64_t n = t->split.n_val - at < t->spec->global_batch ? t->split.n_val - at : t->spec->global_batch;
+        Pick p;
+        PackedStep step;
+        int32_t active;
+        TRY(par_agree(pick(t, t->split.val, NULL, at, n, &p)));
+        TRY(run_examples(t, &p, NULL, &step, &active));
+        StepMetrics s = metrics_of(t->spec, t->policy, t->ref, n);
+        double w = t->spec->pairs ? (double)n : (double)step.targets;
+        metrics_add(&sum, &s, w);
+        weight += w;
+    }
+    StepMetrics mean = {0};
+    metrics_add(&mean, &sum, 1.0 / weight);
+    return par_agree(metrics_eval(&t->metrics, t->state.step, &mean));
+}
+
+static Err maybe_evaluate(Trainer *t)
+{
+    if (!t->split.n_val || !t->spec->eval_steps) return OK;
+    bool due = t->state.step % t->spec->eval_steps == 0 || t->state.step == t->total;
+    return due ? evaluate(t) : OK;
+}
+
+// --- checkpoints ---------------------------------------------------------------------------------------------------------
+
+static Err save(Trainer *t)
+{
+    if (t->saved == t->state.step) return OK;
+    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state));
+    t->saved = t->state.step;
+    return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, (int)t->spec->save_total_limit) : OK);
+}
+
+static Err maybe_save(Trainer *t)
+{
+    bool due = t->spec->save_steps && t->state.step % t->spec->save_steps == 0;
+    return due || t->state.step == t->total ? save(t) : OK;
+}
+
+static Err resume(Trainer *t)
+{
+    int64_t step;
+    TRY(checkpoint_find(t->dir, &step));
+    if (step < 0) return OK;
+    TRY(checkpoint_load(t->dir, step, t->model, t->optim.m, t->optim.v, &t->state));
+    t->saved = step;
+    log_info(t->spec->stage, "resumed from step %lld of %lld", (long long)step, (long long)t->total);
+    return OK;
+}
+
+// --- the run -------------------------------------------------------------------------------------------------------------
+
+static Err check_layout(const TrainSpec *spec, const Dataset *data, int64_t row_tokens)
+{
+    CHECK(par_size() <= spec->grad_chains, ERR_RECIPE, "%s: %d ranks but %s.grad_chains is %lld: the largest useful number of ranks is %lld",
+          spec->stage, par_size(), spec->stage, (long long)spec->grad_chains, (long long)spec->grad_chains);
+    CHECK(data->longest <= row_tokens, ERR_RECIPE, "the longest example takes %lld tokens; set %s.row_tokens to %lld or more",
+          (long long)data->longest, spec->stage, (long long)data->longest);
+    return OK;
+}
+
+static Err plan(Trainer *t, Dataset *data)
+{
+    const TrainSpec *s = t->spec;
+    t->row_tokens = train_row_tokens(s, data);
+    TRY(check_layout(s, data, t->row_tokens));
+    TRY(io_join(t->dir, s->run_dir, s->stage));
+    TRY(dataset_split(data, s->val_size, s->seed, &t->split));
+    t->per_epoch = (t->split.n_train + s->global_batch - 1) / s->global_batch;
+    t->total = s->max_steps ? s->max_steps : (int64_t)ceil(s->epochs * (double)t->per_epoch - 1e-9);
+    CHECK(t->total > 0, ERR_RECIPE, "%s: num_train_epochs %g gives no step", s->stage, s->epochs);
+    TRY(schedule_make(&t->schedule, s->scheduler, s->learning_rate, s->warmup_ratio, t->total));
+    t->state = (TrainState){.seed = s->seed, .data = data->hash, .base_model = t->model->fingerprint};
+    TRY(train_spec_hash(s, &t->state.recipe));
+    TRY(MEM_ARRAY(&t->order, t->split.n_train));
+    TRY(MEM_ARRAY(&t->policy, s->global_batch));
+    TRY(MEM_ARRAY(&t->ref, s->global_batch));
+    t->order_epoch = t->saved = -1;
+    if (par_rank() == 0) TRY(io_mkdirs(t->dir));
+    return OK;
+}
+
+static void warn_lengths(const Trainer *t)
+{
+    double n[2] = {0, 0};
+    for (int64_t i = 0; i < t->data->n; i++) {
+        const Example *e = &t->data->ex[i];
+        n[0] += e->chosen;
+        n[1] += e->n - e->prompt - e->chosen;
+    }
+    metrics_lengths(t->spec, n[0] / (double)t->data->n, n[1] / (double)t->data->n);
+}
+
+static Err announce(Trainer *t)
+{
+    double batch = (double)t->spec->global_batch;
+    log_info(t->spec->stage, "%lld examples (%lld held out), %lld steps of %.0f, rows of %lld tokens, %d ranks, gradient in %lld chains",
+             (long long)t->split.n_train, (long long)t->split.n_val, (long long)t->total, batch, (long long)t->row_tokens,
+             par_size(), (long long)t->spec->grad_chains);
+    if (t->spec->pairs) warn_lengths(t);
+    return OK;
+}
+
+static Err run_steps(Trainer *t)
+{
+    int64_t stop;
+    if (t->state.step == 0) TRY(maybe_evaluate(t));
+    while (t->state.step < t->total) {
+        TRY(one_step(t));
+        TRY(maybe_evaluate(t));
+        TRY(maybe_save(t));
+        stop = stop_asked;
+        TRY(par_max_i64(&stop, 1));
+        if (!stop || t->state.step == t->total) continue;
+        TRY(save(t));
+        FAIL(ERR_REQUEUE, "%s: stopped on request at step %lld of %lld, checkpoint written; run the same command to go on",
+             t->spec->stage, (long long)t->state.step, (long long)t->total);
+    }
+    return OK;
+}
+
+static void close_all(Trainer *t)
+{
+    metrics_close(&t->metrics);
+    optim_free(&t->optim);
+    chain_free(&t->sum);
+    arena_free(&t->arena);
+    mem_free(t->order);
+    mem_free(t->policy);
+    mem_free(t->ref);
+}
+
+Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference)
+{
+    Trainer t = {.spec = spec, .ctx = ctx, .model = model, .data = data, .reference = reference};
+    struct sigaction old, action = {.sa_handler = ask_stop};
+    Err err = OK;
+    stop_asked = 0;
+    sigaction(SIGUSR1, &action, &old);
+    t.metrics.fd = -1;
+    TRY_DONE(par_agree(plan(&t, data)));
+    chain_init(&t.sum, model);
+    TRY_DONE(optim_open(&t.optim, model, &spec->optim));
+    TRY_DONE(resume(&t));
+    TRY_DONE(par_agree(metrics_open(&t.metrics, spec, t.state.step, t.total, (double)t.per_epoch)));
+    TRY_DONE(announce(&t));
+    TRY_DONE(run_steps(&t));
+done:
+    sigaction(SIGUSR1, &old, NULL);
+    close_all(&t);
+    return err;
+}

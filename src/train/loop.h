@@ -1,0 +1,19 @@
+// The step loop of SFT and DPO.
+#ifndef IMF_TRAIN_LOOP_H
+#define IMF_TRAIN_LOOP_H
+
+#include "train/dataset.h"
+#include "train/spec.h"
+
+// The number of tokens of a packed row: row_tokens, or (0) a value from data and recipe alone that gives every chain about
+// one row a step.
+int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data);
+
+// Collective. Trains `model` in place (its weights must be node-shared when there are several ranks), resuming from the
+// newest checkpoint under run_dir/<stage> when there is one of the same recipe, data and base model; leaves checkpoints and
+// metrics there. reference: one per example of data (pairs) or NULL. ERR_REQUEUE after SIGUSR1: the step was finished and
+// a checkpoint written. ERR_INTERNAL when a loss or gradient is not finite, naming step and examples. ERR_RECIPE when there
+// are more ranks than grad_chains.
+Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference) ERR_MUST_CHECK;
+
+#endif

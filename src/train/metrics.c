@@ -1,0 +1,190 @@
+#include "train/metrics.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "par/par.h"
+#include "text/record.h"
+
+StepMetrics metrics_of(const TrainSpec *spec, const PairLogp *policy, const PairLogp *reference, int64_t n)
+{
+    StepMetrics s = {0};
+    double tokens = 0;
+    for (int64_t i = 0; i < n && !spec->pairs; i++) s.loss -= policy[i].logp[0], tokens += policy[i].n[0];
+    if (!spec->pairs) {
+        s.loss /= tokens;
+        return s;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        PairLoss p = dpo_pair(&spec->dpo, &policy[i], &reference[i]);
+        s.loss += (double)p.loss;
+        s.accuracy += p.reward[0] > p.reward[1];
+        s.margin += p.reward[0] - p.reward[1];
+        for (int k = 0; k < 2; k++) {
+            s.reward[k] += p.reward[k];
+            s.logp[k] += p.logp[k];
+            s.ref_logp[k] += reference[i].logp[k] / (spec->dpo.length_norm ? (double)reference[i].n[k] : 1.0);
+        }
+    }
+    double *field = (double *)&s;  // all fields are sums over pairs here
+    for (size_t i = 0; i < sizeof s / sizeof *field; i++) field[i] /= (double)n;
+    return s;
+}
+
+// --- the file --------------------------------------------------------------------------------------------------------
+
+// Does a line stay when the stage resumes behind `step`?
+static Err stays(const TrainSpec *spec, const char *line, int64_t n, const char *path, int64_t step, bool *out)
+{
+    json_t *o = NULL;
+    const char *stage;
+    int64_t at;
+    Err err = OK;
+    TRY(json_parse(line, n, path, &o));
+    TRY_DONE(json_get_text(o, "stage", path, &stage));
+    TRY_DONE(json_get_i64(o, "step", path, &at));
+    *out = strcmp(stage, spec->stage) || at <= step;
+done:
+    json_decref(o);
+    return err;
+}
+
+// Rewrites the file without this stage's lines behind `step`; a torn last line goes too.
+static Err forget_lines(const TrainSpec *spec, const char *path, int64_t step)
+{
+    Str all = {0}, kept = {0};
+    Err err = OK;
+    TRY_DONE(io_read(path, &all, INT64_MAX));
+    for (const char *line = all.p, *end; line && (end = strchr(line, '\n')); line = end + 1) {
+        bool keep = false;
+        TRY_DONE(stays(spec, line, end - line, path, step, &keep));
+        if (keep) TRY_DONE(str_add(&kept, line, end - line + 1));
+    }
+    TRY_DONE(io_write(path, str_text(&kept), kept.len));
+done:
+    str_free(&all);
+    str_free(&kept);
+    return err;
+}
+
+static Err open_file(Metrics *m, int64_t step)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, m->spec->run_dir, "metrics.jsonl"));
+    if (io_size(path) > 0) TRY(forget_lines(m->spec, path, step));
+    m->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    CHECK(m->fd >= 0, ERR_CREATE, "cannot write %s", path);
+    return OK;
+}
+
+Err metrics_open(Metrics *m, const TrainSpec *spec, int64_t step, int64_t total, double steps_per_epoch)
+{
+    *m = (Metrics){.spec = spec, .fd = -1, .total = total, .steps_per_epoch = steps_per_epoch, .first_step = step};
+    m->started = time_now();
+    return par_rank() == 0 ? open_file(m, step) : OK;
+}
+
+void metrics_close(Metrics *m)
+{
+    if (m->fd >= 0) close(m->fd);
+    m->fd = -1;
+}
+
+static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char *prefix, const char *more)
+{
+    Str t = {0};
+    Err err = OK;
+    if (m->fd < 0) return OK;
+    TRY_DONE(str_printf(&t, "{\"stage\":\"%s\",\"step\":%lld,\"epoch\":%.6g,\"%sloss\":%.9g%s", m->spec->stage, (long long)step,
+                        (double)step / m->steps_per_epoch, prefix, s->loss, more));
+    if (m->spec->pairs)
+        TRY_DONE(str_printf(&t,
+                            ",\"%srewards/chosen\":%.9g,\"%srewards/rejected\":%.9g,\"%srewards/accuracies\":%.9g,"
+                            "\"%srewards/margins\":%.9g,\"%slogps/chosen\":%.9g,\"%slogps/rejected\":%.9g",
+                            prefix, s->reward[0], prefix, s->reward[1], prefix, s->accuracy, prefix, s->margin, prefix,
+                            s->logp[0], prefix, s->logp[1]));
+    TRY_DONE(str_puts(&t, "}\n"));
+    TRY_DONE(io_write_all(m->fd, "metrics.jsonl", t.p, t.len));
+done:
+    str_free(&t);
+    return err;
+}
+
+// --- intervals and warnings --------------------------------------------------------------------------------------------
+
+void metrics_add(StepMetrics *sum, const StepMetrics *s, double factor)
+{
+    double *a = (double *)sum;
+    const double *b = (const double *)s;
+    for (size_t i = 0; i < sizeof *s / sizeof *a; i++) a[i] += factor * b[i];
+}
+
+static void print_line(const Metrics *m, int64_t step, const StepMetrics *s, double lr, double norm)
+{
+    char pairs[96] = "";
+    double spent = time_now() - m->started, left = spent / (double)(step - m->first_step) * (double)(m->total - step);
+    if (m->spec->pairs) snprintf(pairs, sizeof pairs, "  margin %.4f  accuracy %.3f", s->margin, s->accuracy);
+    log_info(m->spec->stage, "step %lld/%lld  epoch %.2f  loss %.4f%s  grad norm %.3f  lr %.3g  %.0f tokens/s, %.0f s left",
+             (long long)step, (long long)m->total, (double)step / m->steps_per_epoch, s->loss, pairs, norm, lr,
+             m->tokens / spent, left);
+}
+
+static void warn_pairs(Metrics *m, int64_t step, const StepMetrics *s)
+{
+    const char *stage = m->spec->stage;
+    if (!m->warned_logps && s->logp[0] < 1.2 * s->ref_logp[0]) {
+        m->warned_logps = true;
+        log_warn(stage, "step %lld: chosen answers have become more than 20 %% less likely (mean log-prob %.2f, reference %.2f): "
+                 "the model forgets what it should prefer; lower learning_rate or raise beta", (long long)step, s->logp[0],
+                 s->ref_logp[0]);
+    }
+    double warmup = ceil(m->spec->warmup_ratio * (double)m->total);
+    if ((double)step <= warmup) return;
+    m->accuracy_sum += s->accuracy, m->accuracy_count++;
+    bool late = step >= (m->total + (int64_t)warmup) / 2 && m->accuracy_count >= 4;
+    if (!m->warned_accuracy && late && m->accuracy_sum / (double)m->accuracy_count < 0.55) {
+        m->warned_accuracy = true;
+        log_warn(stage, "step %lld: the preferred answer wins only %.0f %% of the time since the warm-up: the model does not learn "
+                 "these preferences; raise learning_rate or look at the pairs", (long long)step,
+                 100 * m->accuracy_sum / (double)m->accuracy_count);
+    }
+}
+
+Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, double norm, int64_t tokens)
+{
+    metrics_add(&m->sum, s, 1);
+    m->count++;
+    m->tokens += (double)tokens;
+    if (m->spec->pairs) warn_pairs(m, step, s);
+    if (step % m->spec->logging_steps && step != m->total) return OK;
+    StepMetrics mean = {0};
+    char more[96];
+    metrics_add(&mean, &m->sum, 1.0 / (double)m->count);
+    m->sum = (StepMetrics){0};
+    m->count = 0;
+    snprintf(more, sizeof more, ",\"grad_norm\":%.9g,\"learning_rate\":%.9g", norm, lr);
+    print_line(m, step, &mean, lr, norm);
+    return write_line(m, step, &mean, "", more);
+}
+
+Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s)
+{
+    if (m->spec->pairs)
+        log_info(m->spec->stage, "step %lld: held-out loss %.4f  margin %.4f  accuracy %.3f", (long long)step, s->loss,
+                 s->margin, s->accuracy);
+    else
+        log_info(m->spec->stage, "step %lld: held-out loss %.4f", (long long)step, s->loss);
+    return write_line(m, step, s, "eval_", "");
+}
+
+void metrics_lengths(const TrainSpec *spec, double chosen, double rejected)
+{
+    if (chosen > 1.3 * rejected)
+        log_warn(spec->stage, "chosen answers are %.0f %% longer than rejected ones (%.0f against %.0f tokens): the model will "
+                 "learn to lengthen its answers; loss_type: sigmoid_norm lessens it", 100 * (chosen / rejected - 1), chosen, rejected);
+}

@@ -1,0 +1,160 @@
+#include "train/refs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "par/par.h"
+#include "train/step.h"
+
+static const char magic[8] = {'I', 'M', 'F', 'R', 'E', 'F', '0', '1'};
+
+typedef struct RefHead {
+    char magic[8];
+    Id fingerprint;
+    int64_t n;
+} RefHead;
+typedef struct RefItem {
+    Id id;
+    double logp[2];
+    int32_t n[2];
+} RefItem;
+_Static_assert(sizeof(RefHead) == 32 && sizeof(RefItem) == 40, "ref_logps.bin has this layout");
+
+static Err fingerprint(const Model *m, const Dataset *d, Id *out)
+{
+    Hash *h;
+    TRY(hash_new(&h));
+    hash_add_id(h, m->fingerprint);
+    hash_add_id(h, d->hash);
+    *out = hash_end(h);
+    return OK;
+}
+
+// Forward over all pairs, a few at a time in order of id.
+static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *d, int64_t row_tokens, PairLogp *ref)
+{
+    Arena arena = {0};
+    Progress p;
+    Err err = OK;
+    progress_start(&p, "reference log-probs", d->n, "pairs");
+    for (int64_t at = 0; at < d->n; at += spec->global_batch) {
+        const Example **ex;
+        PackedStep step;
+        int64_t n = d->n - at < spec->global_batch ? d->n - at : spec->global_batch;
+        int32_t active;
+        arena_reset(&arena);
+        TRY_DONE(ARENA_ARRAY(&arena, &ex, n));
+        for (int64_t i = 0; i < n; i++) ex[i] = &d->ex[at + i];
+        TRY_DONE(pack_step(&arena, ex, (int32_t)n, row_tokens, &step));
+        StepJob job = {.ctx = ctx, .model = model, .step = &step, .chains = (int32_t)spec->grad_chains,
+                       .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo};
+        TRY_DONE(step_run(&job, ref + at, &active));
+        progress_show(&p, at + n, 0);
+    }
+    progress_end(&p, d->n, 0);
+done:
+    arena_free(&arena);
+    return err;
+}
+
+static Err save(const char *path, Id print, const Dataset *d, const PairLogp *ref)
+{
+    RefHead head = {.fingerprint = print, .n = d->n};
+    Str s = {0};
+    Err err = OK;
+    memcpy(head.magic, magic, sizeof magic);
+    TRY_DONE(str_add(&s, (const char *)&head, (int64_t)sizeof head));
+    for (int64_t i = 0; i < d->n; i++) {
+        RefItem item = {d->ex[i].id, {ref[i].logp[0], ref[i].logp[1]}, {ref[i].n[0], ref[i].n[1]}};
+        TRY_DONE(str_add(&s, (const char *)&item, (int64_t)sizeof item));
+    }
+    TRY_DONE(io_write(path, s.p, s.len));
+done:
+    str_free(&s);
+    return err;
+}
+
+static Err check_head(const char *path, const FileMap *f, RefHead *head)
+{
+    CHECK(f->size >= (int64_t)sizeof *head, ERR_DATA, "%s is shorter than its header; remove it", path);
+    memcpy(head, f->p, sizeof *head);
+    CHECK(!memcmp(head->magic, magic, sizeof magic), ERR_DATA, "%s is not a file of reference log-probabilities", path);
+    CHECK(head->n >= 0 && head->n <= (f->size - 32) / 40 && f->size == 32 + 40 * head->n, ERR_DATA,
+          "%s is torn (%lld bytes for %lld pairs); remove it", path, (long long)f->size, (long long)head->n);
+    return OK;
+}
+
+static Err load(const char *path, Id print, const Dataset *d, PairLogp *ref)
+{
+    FileMap f;
+    RefHead head;
+    Err err = OK;
+    TRY(io_map(path, &f));
+    TRY_DONE(check_head(path, &f, &head));
+    CHECK_DONE(id_equal(head.fingerprint, print) && head.n == d->n, ERR_DATA,
+               "%s belongs to another model or to other pairs; remove it or choose another run_dir", path);
+    for (int64_t i = 0; i < d->n; i++) {
+        RefItem item;
+        memcpy(&item, f.p + 32 + 40 * i, sizeof item);
+        CHECK_DONE(id_equal(item.id, d->ex[i].id), ERR_DATA, "%s: pair %lld has another id; remove the file", path, (long long)i);
+        ref[i] = (PairLogp){{item.logp[0], item.logp[1]}, {item.n[0], item.n[1]}};
+    }
+done:
+    io_unmap(&f);
+    return err;
+}
+
+// Rank 0 looks for the file and reads it; *found on every rank.
+static Err find(const char *path, Id print, const Dataset *d, PairLogp *ref, int32_t *found)
+{
+    *found = par_rank() == 0 && io_exists(path);
+    Err err = *found ? load(path, print, d, ref) : OK;
+    TRY(par_agree(err));
+    TRY(par_bcast(found, (int64_t)sizeof *found, 0));
+    if (*found) TRY(par_bcast(ref, d->n * (int64_t)sizeof *ref, 0));
+    return OK;
+}
+
+Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *d, int64_t row_tokens, PairLogp **ref)
+{
+    char path[IO_PATH], dir[IO_PATH];
+    int32_t found = 0;
+    Id print;
+    TRY(io_join(dir, spec->run_dir, spec->stage));
+    TRY(io_join(path, dir, "ref_logps.bin"));
+    TRY(fingerprint(model, d, &print));
+    TRY(par_agree(MEM_ARRAY(ref, d->n)));
+    TRY(find(path, print, d, *ref, &found));
+    if (found) {
+        log_info(spec->stage, "reference log-probabilities of %lld pairs read from %s", (long long)d->n, path);
+        return OK;
+    }
+    TRY(compute(ctx, spec, model, d, row_tokens, *ref));
+    return par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK);
+}
+
+Err refs_show(const char *path, Str *out)
+{
+    FileMap f;
+    RefHead head;
+    char id[ID_TEXT];
+    Err err = OK;
+    TRY(io_map(path, &f));
+    TRY_DONE(check_head(path, &f, &head));
+    id_print(head.fingerprint, id);
+    TRY_DONE(str_printf(out, "reference log-probabilities of %lld pairs, fingerprint %s\n", (long long)head.n, id));
+    for (int64_t i = 0; i < head.n && i < 10; i++) {
+        RefItem item;
+        memcpy(&item, f.p + 32 + 40 * i, sizeof item);
+        id_print(item.id, id);
+        TRY_DONE(str_printf(out, "  %s  chosen %.4f (%d tokens)  rejected %.4f (%d tokens)\n", id, item.logp[0], (int)item.n[0],
+                            item.logp[1], (int)item.n[1]));
+    }
+    if (head.n > 10) TRY_DONE(str_printf(out, "  ... %lld more\n", (long long)head.n - 10));
+done:
+    io_unmap(&f);
+    return err;
+}

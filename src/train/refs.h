@@ -1,0 +1,25 @@
+// Reference log-probabilities of preference pairs: computed once by the code path of training (so that policy and
+// reference agree bit for bit while the weights do) and kept in a file.
+//
+//   OFFSET  SIZE  run_dir/dpo/ref_logps.bin, little endian
+//   0       8     "IMFREF01"
+//   8       16    fingerprint: model, rendered data (tokens), length limits
+//   24      8     pairs n
+//   32      40 n  id (16), log-prob of chosen, of rejected (8 each, sums over tokens), tokens of chosen, rejected (4 each)
+#ifndef IMF_TRAIN_REFS_H
+#define IMF_TRAIN_REFS_H
+
+#include "base/str.h"
+#include "train/dataset.h"
+#include "train/loss.h"
+#include "train/spec.h"
+
+// Collective. ref[data->n] in the data's order, owned by the caller (mem_free). Reads the file when it is there; ERR_DATA
+// when it belongs to another model or other data.
+Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *data, int64_t row_tokens, PairLogp **ref)
+    ERR_MUST_CHECK;
+
+// Local: what `imf show` prints of such a file.
+Err refs_show(const char *path, Str *out) ERR_MUST_CHECK;
+
+#endif

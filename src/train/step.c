@@ -1,0 +1,158 @@
+// Rows of a chain are computed micro_rows at a time in ascending order; per-example sums of log-probabilities are formed
+// in token order in double and gathered, so that every rank computes the same loss from the same numbers.
+#include "train/step.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "par/par.h"
+
+typedef struct Micro {  // one model call
+    Batch batch;
+    int32_t *target;
+    const int32_t *row_index;
+    int32_t rows;
+    float *hidden, *logp, *lse;
+    Acts *acts;
+} Micro;
+
+static Err logprobs(const StepJob *j, Arena *arena, Micro *u)
+{
+    const Model *m = j->model;
+    TRY(ARENA_ARRAY(arena, &u->logp, u->batch.T));
+    TRY(ARENA_ARRAY(arena, &u->lse, u->batch.T));
+    LogprobArgs a = {.hidden = tensor_f32(u->hidden, m->cfg.H), .head = model_head(m), .target = u->target, .logp = u->logp,
+                     .lse = u->lse, .T = u->batch.T, .H = m->cfg.H, .V = m->cfg.V, .softcap = m->cfg.final_softcap};
+    ArenaMark mark = arena_mark(arena);
+    TRY(arena_alloc(arena, &a.workspace, op_logprob_fwd_workspace(&a), 1));
+    TRY(op_logprob_fwd(j->ctx, &a));
+    arena_rewind(arena, mark);
+    return OK;
+}
+
+static void add_logps(const StepJob *j, const Micro *u, PairLogp *logp)
+{
+    int64_t at = 0;
+    for (int32_t i = 0; i < u->rows; i++) {
+        const PackedRow *r = &j->step->row[u->row_index[i]];
+        for (int32_t t = 0; t < r->T; t++, at++) {
+            if (r->example[t] < 0) continue;
+            PairLogp *p = &logp[r->example[t]];
+            p->logp[r->side[t]] += (double)u->logp[at];
+            p->n[r->side[t]]++;
+        }
+    }
+}
+
+// d loss / d logp of every token of one example.
+static void example_coef(const StepJob *j, const PairLogp *logp, int32_t example, double coef[2])
+{
+    coef[0] = -1.0 / (double)j->step->targets;
+    coef[1] = 0;
+    if (!j->dpo) return;
+    PairLoss loss = dpo_pair(j->dpo, &logp[example], &j->reference[example]);
+    for (int k = 0; k < 2; k++) coef[k] = loss.coef[k] / (double)j->step->examples;
+}
+
+static void fill_coef(const StepJob *j, const Micro *u, const PairLogp *logp, float *coef)
+{
+    int64_t at = 0;
+    int32_t current = -1;
+    double c[2] = {0, 0};
+    for (int32_t i = 0; i < u->rows; i++) {
+        const PackedRow *r = &j->step->row[u->row_index[i]];
+        for (int32_t t = 0; t < r->T; t++, at++) {
+            coef[at] = 0;
+            if (r->example[t] < 0) continue;
+            if (r->example[t] != current) example_coef(j, logp, current = r->example[t], c);
+            coef[at] = (float)c[r->side[t]];
+        }
+    }
+}
+
+static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *logp, float *grad)
+{
+    const Model *m = j->model;
+    float *coef, *dhidden;
+    TRY(ARENA_ARRAY(arena, &coef, u->batch.T));
+    TRY(ARENA_ARRAY(arena, &dhidden, u->batch.T * m->cfg.H));
+    fill_coef(j, u, logp, coef);
+    LogprobBwdArgs a = {.hidden = tensor_f32(u->hidden, m->cfg.H), .head = model_head(m),
+                        .dhidden = tensor_f32(dhidden, m->cfg.H), .dhead = model_head_grad(m, grad), .target = u->target,
+                        .lse = u->lse, .coef = coef, .row = u->batch.row, .rows = u->rows, .T = u->batch.T, .H = m->cfg.H,
+                        .V = m->cfg.V, .softcap = m->cfg.final_softcap};
+    ArenaMark mark = arena_mark(arena);
+    TRY(arena_alloc(arena, &a.workspace, op_logprob_bwd_workspace(&a), 1));
+    TRY(op_logprob_bwd(j->ctx, &a));
+    arena_rewind(arena, mark);
+    return model_backward(j->ctx, m, &u->batch, arena, u->acts, dhidden, grad);
+}
+
+static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, int32_t rows, PairLogp *logp, float *grad)
+{
+    Micro u = {.row_index = row_index, .rows = rows};
+    TRY(pack_batch(arena, j->step, row_index, rows, &u.batch, &u.target));
+    TRY(ARENA_ARRAY(arena, &u.hidden, u.batch.T * j->model->cfg.H));
+    TRY(model_forward(j->ctx, j->model, &u.batch, arena, u.hidden, grad ? &u.acts : NULL));
+    TRY(logprobs(j, arena, &u));
+    add_logps(j, &u, logp);
+    return grad ? backward(j, arena, &u, logp, grad) : OK;
+}
+
+static Err run_chain(const StepJob *j, Arena *arena, int32_t chain, PairLogp *logp)
+{
+    float *grad = NULL;
+    int32_t n = 0, *index;
+    if (j->sum) TRY(chain_begin(j->sum, &grad));
+    arena_reset(arena);
+    TRY(ARENA_ARRAY(arena, &index, j->step->rows));
+    for (int32_t r = chain; r < j->step->rows; r += j->chains) index[n++] = r;
+    ArenaMark mark = arena_mark(arena);
+    for (int32_t i = 0; i < n; i += j->micro_rows) {
+        arena_rewind(arena, mark);
+        TRY(run_micro(j, arena, index + i, n - i < j->micro_rows ? n - i : j->micro_rows, logp, grad));
+    }
+    if (!j->sum) return OK;
+    TRY(model_grad_fold(j->ctx, j->model, grad));
+    return chain_end(j->sum, chain);
+}
+
+static Err run_own(const StepJob *j, Arena *arena, int32_t active, PairLogp *logp)
+{
+    int32_t first, last;
+    chain_share(active, par_rank(), par_size(), &first, &last);
+    if (j->sum) chain_reset(j->sum);
+    for (int32_t c = first; c < last; c++) TRY(run_chain(j, arena, c, logp));
+    return OK;
+}
+
+typedef struct Entry {
+    int64_t example;
+    PairLogp logp;
+} Entry;
+
+static Err gather(PairLogp *logp, int32_t examples)
+{
+    Entry *own = NULL, *all = NULL;
+    int64_t n = 0, bytes;
+    Err err = OK;
+    TRY(par_agree(MEM_ARRAY(&own, examples)));
+    for (int32_t i = 0; i < examples; i++)
+        if (logp[i].n[0] > 0) own[n++] = (Entry){i, logp[i]};
+    TRY_DONE(par_allgather(own, n * (int64_t)sizeof *own, &all, &bytes, NULL));
+    ASSERT(bytes == examples * (int64_t)sizeof *all);
+    for (int32_t i = 0; i < examples; i++) logp[all[i].example] = all[i].logp;
+done:
+    mem_free(own);
+    mem_free(all);
+    return err;
+}
+
+Err step_run(const StepJob *j, PairLogp *logp, int32_t *active)
+{
+    static Arena arena;  // kept over the steps: the blocks of the first step serve all
+    *active = j->step->rows < j->chains ? j->step->rows : j->chains;
+    memset(logp, 0, (size_t)j->step->examples * sizeof *logp);
+    TRY(par_agree(run_own(j, &arena, *active, logp)));
+    return gather(logp, j->step->examples);
+}
