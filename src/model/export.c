@@ -31,6 +31,11 @@ static void plan_free(Plan *p)
     mem_free(p->shard);
 }
 
+static ExportTensor part_tensor(const Export *x, const WeightPart *w)
+{
+    return (ExportTensor){{w->name, w->dims, {w->dim[0], w->dim[1]}, w->n, x->storage}, x->model->w + w->offset};
+}
+
 static Err plan_make(const Export *x, Plan *p)
 {
     int64_t parts = 0, bytes = 0;
@@ -39,10 +44,7 @@ static Err plan_make(const Export *x, Plan *p)
     TRY(MEM_ARRAY(&p->tensor, p->n));
     TRY(MEM_ARRAY(&p->shard, p->n));
     for (int64_t i = 0; i < p->n; i++) {
-        const WeightPart *w = &p->part[i];
-        if (i >= parts) p->tensor[i] = x->extra[i - parts];
-        else p->tensor[i] = (ExportTensor){{w->name, w->dims, {w->dim[0], w->dim[1]}, w->n, x->storage},
-                                           x->model->w + w->offset};
+        p->tensor[i] = i < parts ? part_tensor(x, &p->part[i]) : x->extra[i - parts];
         int64_t size = p->tensor[i].entry.n * dtype_size(p->tensor[i].entry.dtype);
         if (bytes + size > SHARD_BYTES && bytes) {
             p->shards++;
