@@ -1,7 +1,9 @@
 // JSON through jansson, with messages that name file, line and key.
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
@@ -105,6 +107,14 @@ static Err line_each(const char *path, const char *text, int64_t n, JsonlFn f, v
     return OK;
 }
 
+static Err text_each(const char *path, const Str *text, JsonlFn f, void *user)
+{
+    const char *p = str_text(text), *end = p + text->len;
+    if (str_starts(p, "\xef\xbb\xbf")) p += 3;
+    bool array = p[strspn(p, " \t\r\n")] == '[';
+    return array ? array_each(path, p, end - p, f, user) : line_each(path, p, end - p, f, user);
+}
+
 Err jsonl_each(const char *path, JsonlFn f, void *user)
 {
     Str text = {0};
@@ -113,12 +123,26 @@ Err jsonl_each(const char *path, JsonlFn f, void *user)
     TRY(io_map(path, &map));
     TRY_DONE(str_add(&text, map.p, map.size));  // a copy: NUL-terminated, and safe from a file that is cut meanwhile
     io_unmap(&map);
-    const char *p = str_text(&text), *end = p + text.len;
-    if (str_starts(p, "\xef\xbb\xbf")) p += 3;
-    bool array = p[strspn(p, " \t\r\n")] == '[';
-    TRY_DONE(array ? array_each(path, p, end - p, f, user) : line_each(path, p, end - p, f, user));
+    TRY_DONE(text_each(path, &text, f, user));
 done:
     io_unmap(&map);
+    str_free(&text);
+    return err;
+}
+
+Err jsonl_stdin(JsonlFn f, void *user)
+{
+    Str text = {0};
+    char block[65536];
+    Err err = OK;
+    for (ssize_t n = 1; n != 0;) {
+        n = read(STDIN_FILENO, block, sizeof block);
+        if (n < 0 && errno == EINTR) continue;
+        CHECK_DONE(n >= 0, ERR_IO, "cannot read standard input: %s", strerror(errno));
+        TRY_DONE(str_add(&text, block, n));
+    }
+    TRY_DONE(text_each("standard input", &text, f, user));
+done:
     str_free(&text);
     return err;
 }

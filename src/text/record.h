@@ -71,6 +71,7 @@ json_t *json_id(Id id);
 // Calls f for every line of a JSONL file (blank lines skipped; a JSON array file is accepted too).
 typedef Err (*JsonlFn)(void *user, const json_t *row, const char *where);
 Err jsonl_each(const char *path, JsonlFn f, void *user) ERR_MUST_CHECK;
+Err jsonl_stdin(JsonlFn f, void *user) ERR_MUST_CHECK;  // the same for standard input, read to its end first
 
 // Canonical text of a JSON value (sorted keys, compact, 17 digits), appended to *out: what ids are hashed from.
 Err json_canonical(const json_t *v, Str *out) ERR_MUST_CHECK;
