@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "judge/judge.h"
 #include "par/par.h"
+#include "stage/import.h"
 #include "stage/stage.h"
 
 enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, MAX_SETS = 256 };
@@ -140,7 +141,8 @@ done:
 static Err run_command(const Command *c, const Job *job)
 {
     if (c) return par_agree(c->run(job));
-    for (int i = 0; i < PIPELINE; i++) TRY(par_agree(commands[i].run(job)));
+    int first = *deck_str(job->deck, "samples.path") ? 2 : 0;  // a user's answers take the place of select and sample
+    for (int i = first; i < PIPELINE; i++) TRY(par_agree(commands[i].run(job)));
     return par_agree(stage_report(job));
 }
 
@@ -162,6 +164,7 @@ static Err run_job(const char *name, const Options *o)
         job.run_dir = deck_str(deck, "run_dir");
         TRY_DONE(par_agree(open_run_dir(deck, job.run_dir)));
         TRY_DONE(par_agree(log_to(job.run_dir)));
+        TRY_DONE(import_samples(deck, job.run_dir));
     }
     TRY_DONE(par_agree(ctx_init(&ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
     job.ctx = &ctx;

@@ -196,6 +196,9 @@ static Err join_verdicts(PairData *d)
 {
     Judged *j = NULL;
     int64_t n;
+    for (int64_t i = 0; i < d->n_prompts && !d->verdicts; i++)
+        CHECK(d->p[i].kind == PAIR_IF, ERR_NOINPUT, "math and code answers have no finished verdicts; run 'imf verify' with this recipe first");
+    if (!d->verdicts) return OK;
     TRY(gather(d->verdicts, VERDICT, NULL, sizeof *j, &j, &n));
     for (int64_t i = 0; i < n; i++) {
         PairAnswer *a = find_answer(d, j[i].sample);
@@ -235,13 +238,16 @@ Err pair_load(PairData *d, const Deck *deck)
     return pair_order(d->a, d->answers, d->p, d->n_prompts);
 }
 
-// Verdicts are wanted where a prompt has something to judge; a run without such prompts may have none.
+// A run whose prompts have nothing to judge may have no verdicts.
 Err pair_open(PairData *d, const char *run_dir)
 {
+    bool judged = record_done(run_dir, SET_VERDICTS, &d->digest[3], NULL);
     TRY(record_require(&d->prompts, run_dir, SET_PROMPTS, "select", &d->digest[0]));
     TRY(record_require(&d->samples, run_dir, SET_SAMPLES, "sample", &d->digest[1]));
     TRY(record_require(&d->scores, run_dir, SET_SCORES, "score", &d->digest[2]));
-    return record_require(&d->verdicts, run_dir, SET_VERDICTS, "verify", &d->digest[3]);
+    TRY(par_bcast(&judged, sizeof judged, 0));
+    TRY(par_bcast(&d->digest[3], sizeof d->digest[3], 0));
+    return judged ? record_open(&d->verdicts, run_dir, SET_VERDICTS) : OK;
 }
 
 void pair_free(PairData *d)

@@ -15,7 +15,8 @@ Err pair_name_number(PairNames *t, const char *name, int64_t *number) ERR_MUST_C
 void pair_names_free(PairNames *t);
 
 typedef struct PairData {
-    RecordSet *prompts, *samples, *scores, *verdicts;
+    RecordSet *prompts, *samples, *scores;
+    RecordSet *verdicts;     // NULL: the verify stage did not end
     Id digest[4];            // of the above
     PairNames sources, datasets;
     PairAnswer *a;

@@ -41,7 +41,8 @@ Err stage_judge(const Job *job);
 #define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids, finish, logp}
 #define SET_DROPPED_SAMPLES "dropped_samples"  // data: {what: "samples", id: prompt, source, reason} of the sample stage
 #define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
-#define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust}
+#define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust};
+                                 // outcome: right | wrong | undecided, trust: strong | weak
 #define SET_SFT "sft_rows"       // data: {prompt, sample, messages, answer, ids|null, source, kind}
 #define SET_PAIRS "pairs"        // data: {prompt, chosen:{sample,answer,ids,score}, rejected:{..}, source, margin, kind}
 #define SET_DROPPED "dropped"    // data: {what, id, reason} of the pair stage
