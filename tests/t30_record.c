@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -202,6 +203,41 @@ static void test_other_recipe_is_refused(void **state)
     json_decref(b);
 }
 
+// On a disk of 256 KiB: the error names the file, what was written before stays whole, nothing is committed.
+static void test_full_disk(void **state)
+{
+    (void)state;
+    char disk[IO_PATH];
+    RecordWriter *w;
+    RecordSet *s;
+    Id digest;
+    Err err = OK;
+    int written = 0;
+    assert_int_equal(io_join(disk, dir, "disk"), OK);
+    assert_int_equal(io_mkdirs(disk), OK);
+    if (mount("tmpfs", disk, "tmpfs", 0, "size=256k") != 0) skip();
+    json_t *h = header("a"), *data = json_pack("{s:s}", "text", "some hundred characters of text that fill the disk a little faster than none");
+    assert_int_equal(record_create(&w, disk, "full", h), OK);
+    while (err == OK && written < 10000) {
+        err = record_write(w, id_of(written), data, NULL);
+        written += err == OK;
+    }
+    assert_int_equal(err, ERR_IO);
+    assert_non_null(strstr(err_message(), "/disk/full/part-"));
+    assert_non_null(strstr(err_message(), "No space left"));
+    assert_int_equal(record_write(w, id_of(written), data, NULL), ERR_IO);
+    assert_int_equal(record_close(w), OK);
+    assert_true(written > 100);
+    assert_int_equal(record_finish(disk, "full", &digest), ERR_IO);
+    assert_false(record_done(disk, "full", NULL, NULL));
+    assert_int_equal(record_open(&s, disk, "full"), OK);
+    assert_int_equal(record_count(s), written);
+    record_free(s);
+    json_decref(h);
+    json_decref(data);
+    assert_int_equal(umount(disk), 0);
+}
+
 typedef struct Rows {
     int n;
     char where[200];
@@ -268,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_empty_stage_ends),
         cmocka_unit_test(test_crashed_compaction),
         cmocka_unit_test(test_other_recipe_is_refused),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_canonical),
     };
