@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/lease.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "judge/judge.h"
@@ -12,7 +13,7 @@
 #include "stage/import.h"
 #include "stage/stage.h"
 
-enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, MAX_SETS = 256 };
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, MAX_SETS = 256 };  // RUN_DIR: writes there
 
 typedef struct Command {
     const char *name;
@@ -33,8 +34,8 @@ static const Command commands[] = {
     {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs"},
     {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models"},
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape"},
-    {"trace", stage_trace, RECIPE | RUN_DIR, "", "print the life of a prompt, sample or pair: trace RECIPE ID"},
-    {"report", stage_report, RECIPE | RUN_DIR, "", "write the run's page (report.html) and print its table"},
+    {"trace", stage_trace, RECIPE, "", "print the life of a prompt, sample or pair: trace RECIPE ID"},
+    {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table"},
     {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH"},
     {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL"},
     {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL"},
@@ -122,7 +123,7 @@ static Err parse_options(int argc, char **argv, Options *o)
     return OK;
 }
 
-// Rank 0 makes the run directory and keeps the resolved recipe there.
+// Rank 0 makes the run directory, takes its lease and keeps the resolved recipe there.
 static Err open_run_dir(const Deck *deck, const char *dir)
 {
     if (par_rank() != 0) return OK;
@@ -130,6 +131,7 @@ static Err open_run_dir(const Deck *deck, const char *dir)
     char path[IO_PATH];
     Err err = OK;
     TRY_DONE(io_mkdirs(dir));
+    TRY_DONE(lease_take(dir, par_host()));
     TRY_DONE(io_join(path, dir, "recipe.yaml"));
     TRY_DONE(deck_print(deck, &text));
     TRY_DONE(io_write(path, str_text(&text), text.len));
@@ -162,6 +164,8 @@ static Err run_job(const char *name, const Options *o)
         job.argc--, job.argv++;
         job.deck = deck;
         job.run_dir = deck_str(deck, "run_dir");
+    }
+    if (needs & RUN_DIR) {
         TRY_DONE(par_agree(open_run_dir(deck, job.run_dir)));
         TRY_DONE(par_agree(log_to(job.run_dir)));
         TRY_DONE(import_samples(deck, job.run_dir));
@@ -213,6 +217,7 @@ int main(int argc, char **argv)
     // An agreed error is the same on all ranks: rank 0 speaks. After a failed collective nobody can be waited for.
     if (err != OK && par_rank() == 0) print_error(err);
     log_close();
+    lease_drop();
     Err stopped = sandbox_stop();
     if (err == OK) err = stopped;
     if (err != OK && par_size() > 1) par_abort((int)err);

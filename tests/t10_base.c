@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -13,6 +14,8 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/lease.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 
@@ -284,6 +287,42 @@ static void test_full_disk(void **state)
     close(fd);
 }
 
+// ---- lease -----------------------------------------------------------------------------------------------------------
+
+static void write_lease(const char *text)
+{
+    char path[IO_PATH];
+    assert_int_equal(io_join(path, dir, "lease"), OK);
+    assert_int_equal(io_write(path, text, (int64_t)strlen(text)), OK);
+}
+
+static void test_lease(void **state)
+{
+    (void)state;
+    char path[IO_PATH];
+    Str mine = {0};
+    assert_int_equal(io_join(path, dir, "lease"), OK);
+    log_quiet(true);
+    assert_int_equal(lease_take(dir, "here"), OK);
+    lease_renew();
+    assert_int_equal(io_read(path, &mine, 1000), OK);
+    assert_int_equal(lease_take(dir, "here"), ERR_CREATE);  // this process lives
+    assert_non_null(strstr(err_message(), "remove"));
+    lease_drop();
+    assert_false(io_exists(path));
+    write_lease("7 here 999999999 12345\n");                // no such process
+    assert_int_equal(lease_take(dir, "here"), OK);
+    lease_drop();
+    write_lease("7 elsewhere 1 1\n");                       // renewed just now
+    assert_int_equal(lease_take(dir, "here"), ERR_CREATE);
+    assert_non_null(strstr(err_message(), "elsewhere"));
+    struct timespec old[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
+    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    assert_int_equal(lease_take(dir, "here"), OK);
+    lease_drop();
+    str_free(&mine);
+}
+
 static int remove_dir(void **state)
 {
     (void)state;
@@ -299,7 +338,7 @@ int main(void)
         cmocka_unit_test(test_hash), cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_random_numbers), cmocka_unit_test(test_permutation),
         cmocka_unit_test(test_files), cmocka_unit_test(test_file_errors_name_the_path),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_lease),
     };
     if (!mkdtemp(dir)) return 1;
     return cmocka_run_group_tests(tests, NULL, remove_dir);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/lease.h"
 
 static struct {
     int rank;
@@ -70,6 +71,7 @@ static void put_json_text(FILE *f, const char *s)
 
 static void put(const char *level, const char *component, const char *text)
 {
+    lease_renew();
     if (g.rank == 0 && (!g.quiet || strcmp(level, "info") != 0))
         fprintf(stderr, "%s%s: %s\n", strcmp(level, "warn") ? "" : "warning: ", component, text);
     if (!g.file) return;
@@ -120,6 +122,7 @@ void progress_show(Progress *p, int64_t done, int64_t tokens)
 {
     bool terminal = isatty(STDERR_FILENO);
     double now = time_now();
+    lease_renew();
     if (g.rank != 0 || g.quiet || now - p->shown < (terminal ? 1.0 : 10.0)) return;
     p->shown = now;
     if (terminal) fputc('\r', stderr);
