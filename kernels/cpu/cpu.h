@@ -31,9 +31,10 @@ typedef struct Form {
     Piece *attn_decode;                  // (slot, kv head) pairs
     Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
     Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
+    Piece *gemm_panel;                   // Gemm: panels of GEMM_PANEL columns; NULL: gemm_plain
 } Form;
 
-extern const Form form_plain;
+extern const Form form_plain, form_base, form_avx2, form_avx512;
 const Form *form_of(const Ctx *ctx);
 
 // Runs fn over [0, n) in pieces of `grain` items on the rank's team.
@@ -53,6 +54,7 @@ typedef struct Gemm {
     int64_t lda, ldb, ldc;
     bool accumulate;
 } Gemm;
+enum { GEMM_PANEL = 64 };
 Err gemm(const Ctx *ctx, const Gemm *g) ERR_MUST_CHECK;
 // The fixed-order definition: every element sums over k in ascending order.
 void gemm_plain(const Gemm *g);

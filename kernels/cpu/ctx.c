@@ -48,8 +48,8 @@ Err ctx_init(Ctx *ctx, int threads)
 
 const Form *form_of(const Ctx *ctx)
 {
-    (void)ctx;
-    return &form_plain;
+    static const Form *const forms[] = {&form_base, &form_avx2, &form_avx512};
+    return ctx->plain ? &form_plain : forms[ctx->isa];
 }
 
 void pieces(const Ctx *ctx, Piece *fn, const void *args, int64_t n, int64_t grain)

@@ -1,8 +1,11 @@
-// f32 gemm: oneDNN where its bits do not depend on M or on the number of threads, else a plain loop.
+// f32 gemm: oneDNN's matmul where its bits do not depend on M or on the number of threads, else our own
+// fixed-order kernel (fast_gemm.c).
 //
-// Method: dnnl_sgemm, no packing kept between calls. The guard computes a few shapes whole and by rows, on one thread
-// and on the team, and compares bit for bit (law 1: a row's result must not depend on how many rows share the call).
-// Drawback: the guard samples shapes; it cannot prove all of them.
+// Method: a matmul primitive for each shape is kept in a direct-mapped cache, since making one costs more than a small
+// product. (dnnl_sgemm has no such cost but was measured to change bits for M < 4: it turns to another kernel.) The
+// guard computes a few shapes whole and by rows, on one thread and on the team, and compares bit for bit (law 1: a
+// row's result must not depend on how many rows share the call).
+// Drawback: the guard samples shapes; it cannot prove all of them. Only one thread of a process may call gemm().
 #include <dnnl.h>
 #include <string.h>
 
@@ -10,6 +13,7 @@
 #include <omp.h>
 #endif
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
 
@@ -25,26 +29,128 @@ void gemm_plain(const Gemm *g)
         }
 }
 
+typedef struct Product {  // a cached primitive and its three operands
+    Gemm key;             // pointers are NULL
+    dnnl_primitive_t primitive;
+    dnnl_memory_t a, b, c;
+} Product;
+
+enum { CACHE = 512 };
+static Product cache[CACHE];
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+
+static Gemm key_of(const Gemm *g)
+{
+    Gemm key;
+    memset(&key, 0, sizeof key);  // padding too: keys are compared as bytes
+    key.form = g->form;
+    key.M = g->M, key.N = g->N, key.K = g->K;
+    key.lda = g->lda, key.ldb = g->ldb, key.ldc = g->ldc;
+    key.accumulate = g->accumulate;
+    return key;
+}
+
+static void product_free(Product *p)
+{
+    if (p->primitive) dnnl_primitive_destroy(p->primitive);
+    if (p->a) dnnl_memory_destroy(p->a);
+    if (p->b) dnnl_memory_destroy(p->b);
+    if (p->c) dnnl_memory_destroy(p->c);
+    memset(p, 0, sizeof *p);
+}
+
+// A rows x cols matrix; transposed: stored [cols][rows].
+static bool matrix_desc(dnnl_memory_desc_t *d, int64_t rows, int64_t cols, int64_t ld, bool transposed)
+{
+    dnnl_dims_t dims = {rows, cols}, strides = {transposed ? 1 : ld, transposed ? ld : 1};
+    return dnnl_memory_desc_init_by_strides(d, 2, dims, dnnl_f32, strides) == dnnl_success;
+}
+
+static bool accumulate_attr(dnnl_primitive_attr_t *attr)
+{
+    dnnl_post_ops_t sum = NULL;
+    bool ok = dnnl_primitive_attr_create(attr) == dnnl_success && dnnl_post_ops_create(&sum) == dnnl_success &&
+              dnnl_post_ops_append_sum(sum, 1.0f) == dnnl_success &&
+              dnnl_primitive_attr_set_post_ops(*attr, sum) == dnnl_success;
+    if (sum) dnnl_post_ops_destroy(sum);
+    return ok;
+}
+
+static bool product_make(Product *p, const Gemm *key)
+{
+    dnnl_memory_desc_t a, b, c;
+    dnnl_matmul_desc_t op;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_attr_t attr = NULL;
+    product_free(p);
+    bool ok = matrix_desc(&a, key->M, key->K, key->lda, key->form == GEMM_TN) &&
+              matrix_desc(&b, key->K, key->N, key->ldb, key->form == GEMM_NT) &&
+              matrix_desc(&c, key->M, key->N, key->ldc, false) &&
+              (!key->accumulate || accumulate_attr(&attr)) &&
+              dnnl_matmul_desc_init(&op, &a, &b, NULL, &c) == dnnl_success &&
+              dnnl_primitive_desc_create(&desc, &op, attr, engine, NULL) == dnnl_success &&
+              dnnl_primitive_create(&p->primitive, desc) == dnnl_success &&
+              dnnl_memory_create(&p->a, &a, engine, DNNL_MEMORY_NONE) == dnnl_success &&
+              dnnl_memory_create(&p->b, &b, engine, DNNL_MEMORY_NONE) == dnnl_success &&
+              dnnl_memory_create(&p->c, &c, engine, DNNL_MEMORY_NONE) == dnnl_success;
+    if (desc) dnnl_primitive_desc_destroy(desc);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    if (ok) p->key = *key;
+    else product_free(p);
+    return ok;
+}
+
+static Product *product_find(const Gemm *g)
+{
+    if (!engine && (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success ||
+                    dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success))
+        return NULL;
+    Gemm key = key_of(g);
+    Product *p = &cache[hash_bytes(&key, (int64_t)sizeof key).lo % CACHE];
+    if (p->primitive && !memcmp(&p->key, &key, sizeof key)) return p;
+    return product_make(p, &key) ? p : NULL;
+}
+
+// oneDNN takes mutable pointers but only reads a and b.
+static bool set_operand(dnnl_memory_t memory, const float *p)
+{
+    union { const float *in; void *out; } cast = {.in = p};
+    return dnnl_memory_set_data_handle(memory, cast.out) == dnnl_success;
+}
+
 static bool gemm_dnnl(const Gemm *g)
 {
-    return dnnl_sgemm(g->form == GEMM_TN ? 'T' : 'N', g->form == GEMM_NT ? 'T' : 'N', g->M, g->N, g->K, 1.0f, g->a, g->lda,
-                      g->b, g->ldb, g->accumulate ? 1.0f : 0.0f, g->c, g->ldc) == dnnl_success;
+    Product *p = product_find(g);
+    if (!p || !set_operand(p->a, g->a) || !set_operand(p->b, g->b) || !set_operand(p->c, g->c)) return false;
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}};
+    return dnnl_primitive_execute(p->primitive, stream, 3, args) == dnnl_success && dnnl_stream_wait(stream) == dnnl_success;
+}
+
+// oneDNN takes operands with padded rows too, but through the kernel whose bits depend on M.
+static bool is_dense(const Gemm *g)
+{
+    return g->lda == (g->form == GEMM_TN ? g->M : g->K) && g->ldb == (g->form == GEMM_NT ? g->K : g->N) && g->ldc == g->N;
 }
 
 Err gemm(const Ctx *ctx, const Gemm *g)
 {
     ASSERT(g->M >= 0 && g->N >= 0 && g->K >= 0);
     if (g->M == 0 || g->N == 0 || (g->K == 0 && g->accumulate)) return OK;
-    if (ctx->plain || !ctx->gemm_dnnl || g->K == 0) {
+    if (ctx->plain || g->K == 0) {
         gemm_plain(g);
-        return OK;
+    } else if (ctx->gemm_dnnl && is_dense(g)) {
+        CHECK(gemm_dnnl(g), ERR_INTERNAL, "oneDNN refused a gemm of %ld x %ld x %ld", (long)g->M, (long)g->N, (long)g->K);
+    } else {
+        pieces(ctx, form_of(ctx)->gemm_panel, g, (g->N + GEMM_PANEL - 1) / GEMM_PANEL, 1);
     }
-    CHECK(gemm_dnnl(g), ERR_INTERNAL, "oneDNN refused a gemm of %ld x %ld x %ld", (long)g->M, (long)g->N, (long)g->K);
     return OK;
 }
 
+// Primitives remember the team that they were made for, so a new size of the team empties the cache.
 static void set_team(int threads)
 {
+    for (int i = 0; i < CACHE; i++) product_free(&cache[i]);
 #ifdef _OPENMP
     omp_set_num_threads(threads);
 #else
@@ -52,38 +158,55 @@ static void set_team(int threads)
 #endif
 }
 
-// Whole result on one thread against the first m rows alone, on one thread and on the team.
-static bool guard_shape(GemmForm form, int64_t N, int64_t K, float *buf, int threads)
+enum { GUARD_M = 65, GUARD_N = 200, GUARD_K = 4096 };
+typedef struct GuardShape {
+    GemmForm form;
+    int64_t N, K;
+    bool accumulate;
+} GuardShape;
+
+static bool guard_run(const Gemm *shape, float *c)
 {
-    enum { M = 65 };
-    static const int64_t rows[] = {1, 2, 3, 17, 64, M};
-    float *a = buf, *b = a + M * K, *whole = b + N * K, *part = whole + M * N;
-    Gemm g = {.form = form, .M = M, .N = N, .K = K, .a = a, .b = b, .c = whole, .lda = K, .ldb = form == GEMM_NT ? K : N, .ldc = N};
-    for (int64_t i = 0; i < (M + N) * K; i++) buf[i] = (float)((i * 7919 + i / 13) % 2003 - 1001) / 1001.0f;
+    Gemm g = *shape;
+    g.c = c;
+    for (int64_t i = 0; i < GUARD_M * g.ldc; i++) c[i] = (float)(i % 7);
+    return gemm_dnnl(&g);
+}
+
+// Whole result on one thread against the first m rows alone, on one thread and on the team.
+static bool guard_shape(const GuardShape *s, float *buf, int threads)
+{
+    static const int64_t rows[] = {1, 2, 3, 17, 64, GUARD_M};
+    float *whole = buf + GUARD_K * (GUARD_M + GUARD_N), *part = whole + GUARD_M * GUARD_N;
+    Gemm g = {.form = s->form, .M = GUARD_M, .N = s->N, .K = s->K, .a = buf, .b = buf + GUARD_M * s->K,
+              .lda = s->form == GEMM_TN ? GUARD_M : s->K, .ldb = s->form == GEMM_NT ? s->K : s->N,
+              .ldc = s->N, .accumulate = s->accumulate};
     set_team(1);
-    if (!gemm_dnnl(&g)) return false;
-    bool same = true;
-    g.c = part;
-    for (int team = 1; team <= threads; team += threads > 1 ? threads - 1 : 1) {
-        set_team(team);
-        for (int i = 0; i < 6 && same; i++) {
+    bool same = guard_run(&g, whole);
+    for (int pass = 0; pass < 2 && same; pass++) {
+        if (pass) set_team(threads);
+        for (int i = s->form == GEMM_TN ? 5 : 0; i < 6 && same; i++) {
             g.M = rows[i];
-            same = gemm_dnnl(&g) && !memcmp(whole, part, (size_t)(g.M * N) * sizeof(float));
+            same = guard_run(&g, part);
+            for (int64_t r = 0; r < g.M && same; r++)
+                same = !memcmp(whole + r * g.ldc, part + r * g.ldc, (size_t)s->N * sizeof(float));
         }
     }
-    set_team(threads);
     return same;
 }
 
 bool gemm_guard(int threads)
 {
-    static const int64_t shapes[][2] = {{128, 64}, {96, 576}, {200, 1536}};
+    static const GuardShape shapes[] = {
+        {GEMM_NT, 128, 64, false}, {GEMM_NT, 200, 1536, false}, {GEMM_NT, 96, 576, true}, {GEMM_NN, 64, 128, false},
+        {GEMM_NN, 200, 1024, true}, {GEMM_TN, 96, 576, true}, {GEMM_NT, 64, GUARD_K, false}};
+    int64_t operands = GUARD_K * (GUARD_M + GUARD_N), result = GUARD_M * GUARD_N;
     float *buf = NULL;
-    if (MEM_ARRAY(&buf, 65 * 1536 + 200 * 1536 + 2 * 65 * 200) != OK) return false;
+    if (MEM_ARRAY(&buf, operands + 2 * result) != OK) return false;
+    for (int64_t i = 0; i < operands; i++) buf[i] = (float)((i * 7919 + i / 13) % 2003 - 1001) / 1001.0f;
     bool same = true;
-    for (int i = 0; i < 3 && same; i++)
-        same = guard_shape(GEMM_NT, shapes[i][0], shapes[i][1], buf, threads) &&
-               guard_shape(GEMM_NN, shapes[i][0], shapes[i][1], buf, threads);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && same; i++) same = guard_shape(&shapes[i], buf, threads);
+    set_team(threads);
     mem_free(buf);
     return same;
 }

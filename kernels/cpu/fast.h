@@ -1,0 +1,151 @@
+// What the fast forms share: vectors of the level that this file is compiled for, exp, and a small matrix product.
+//
+// kernels/cpu/fast*.c are compiled three times (ISA = base, avx2, avx512); NAME(x) gives each copy its own names.
+// Invariant: an element is computed by the same operations wherever it lies in its row, and mm sums over k in ascending
+// order in one chain, so that its bits do not depend on M, N or the tile that an element falls into.
+#ifndef IMF_KERNELS_CPU_FAST_H
+#define IMF_KERNELS_CPU_FAST_H
+
+#include <stddef.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+#define FAST_PASTE_(a, b) a##_##b
+#define FAST_PASTE(a, b) FAST_PASTE_(a, b)
+#define NAME(x) FAST_PASTE(x, ISA)
+
+#if defined(__AVX512F__)
+enum { VL = 16, NV = 4 };  // lanes; vectors a tile is wide
+#elif defined(__AVX2__)
+enum { VL = 8, NV = 2 };
+#else
+enum { VL = 4, NV = 2 };
+#endif
+enum { MR = 6 };  // rows of a tile
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+
+extern const Form NAME(form);
+Piece NAME(rmsnorm_fwd), NAME(rmsnorm_bwd_x), NAME(rmsnorm_bwd_w), NAME(rope), NAME(swiglu_fwd), NAME(swiglu_bwd), NAME(add);
+Piece NAME(attn_pack), NAME(attn_fwd), NAME(attn_bwd_pack), NAME(attn_bwd), NAME(attn_decode);
+Piece NAME(logprob_fwd), NAME(logprob_bwd), NAME(adamw), NAME(sqnorm), NAME(gemm_panel);
+
+static inline vf vset(float x) { return (vf){0} + x; }
+
+// n lanes (n >= VL: all) from p; the others are zero.
+static inline vf vload(const float *p, int64_t n)
+{
+    vf v = {0};
+    if (n >= VL) memcpy(&v, p, sizeof v);
+    else memcpy(&v, p, (size_t)n * sizeof(float));
+    return v;
+}
+
+static inline void vstore(float *p, vf v, int64_t n)
+{
+    if (n >= VL) memcpy(p, &v, sizeof v);
+    else memcpy(p, &v, (size_t)n * sizeof(float));
+}
+
+static inline vf vselect(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+static inline vf vmax(vf a, vf b) { return vselect(a > b, a, b); }
+
+// Fixed tree.
+static inline float vsum(vf v)
+{
+    float x[VL];
+    memcpy(x, &v, sizeof x);
+    for (int w = VL / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++) x[i] += x[i + w];
+    return x[0];
+}
+
+static inline float vmax_lanes(vf v)
+{
+    float x[VL];
+    memcpy(x, &v, sizeof x);
+    for (int w = VL / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++) x[i] = x[i] > x[i + w] ? x[i] : x[i + w];
+    return x[0];
+}
+
+// e^x, about 1 ulp: x = n ln 2 + r, Taylor polynomial of degree 7 in |r| <= 0.347, exponent by bits. 0 below -87, no
+// overflow above 88 (the value stays at e^88); NaN stays NaN.
+static inline vf vexp(vf x)
+{
+    const vf magic = vset(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    vf y = vselect(x < vset(-87.0f), vset(-87.0f), vselect(x > vset(88.0f), vset(88.0f), x));
+    vf t = y * vset(1.44269504f) + magic, n = t - magic;
+    vf r = y - n * vset(0.693359375f);
+    r = r - n * vset(-2.12194440e-4f);
+    vf p = vset(1.0f / 5040);
+    p = p * r + vset(1.0f / 720);
+    p = p * r + vset(1.0f / 120);
+    p = p * r + vset(1.0f / 24);
+    p = p * r + vset(1.0f / 6);
+    p = p * r + vset(0.5f);
+    p = p * r + vset(1.0f);
+    p = p * r + vset(1.0f);
+    vi power = ((vi)t - (vi)magic + 127) << 23;
+    return vselect(x < vset(-87.0f), vset(0), p * (vf)power);
+}
+
+static inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A matrix as pointer, row stride and column stride.
+typedef struct Mat {
+    const float *p;
+    int64_t rs, cs;
+} Mat;
+
+static inline __attribute__((always_inline)) void tile(int rows, int width, Mat a, const float *b, int64_t ldb, float *c,
+                                                       int64_t ldc, int64_t K, bool accumulate)
+{
+    vf acc[MR][NV];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < width; j++) acc[i][j] = accumulate ? vload(c + i * ldc + j * VL, VL) : vset(0);
+    for (int64_t k = 0; k < K; k++) {
+        vf line[NV];
+        for (int j = 0; j < width; j++) line[j] = vload(b + k * ldb + j * VL, VL);
+        for (int i = 0; i < rows; i++) {
+            vf x = vset(a.p[i * a.rs + k * a.cs]);
+            for (int j = 0; j < width; j++) acc[i][j] += x * line[j];
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < width; j++) vstore(c + i * ldc + j * VL, acc[i][j], VL);
+}
+
+// One column strip of constant width, all rows.
+#define MM_STRIP(WIDTH)                                                                            \
+    do {                                                                                           \
+        for (int64_t i = 0; i < M; i += MR) {                                                      \
+            Mat at = {a.p + i * a.rs, a.rs, a.cs};                                                 \
+            float *ct = c + i * ldc + j;                                                           \
+            switch (M - i) {                                                                       \
+            case 1: tile(1, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;                 \
+            case 2: tile(2, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;                 \
+            case 3: tile(3, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;                 \
+            case 4: tile(4, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;                 \
+            case 5: tile(5, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;                 \
+            default: tile(MR, WIDTH, at, b + j, ldb, ct, ldc, K, accumulate); break;               \
+            }                                                                                      \
+        }                                                                                          \
+    } while (0)
+
+// c[M][N] = a[M][K] . b[K][N] (+ c). Columns beyond a multiple of VL are computed one by one.
+static inline void mm(int64_t M, int64_t N, int64_t K, Mat a, const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
+{
+    int64_t j = 0;
+    for (; j + NV * VL <= N; j += NV * VL) MM_STRIP(NV);
+    for (; j + VL <= N; j += VL) MM_STRIP(1);
+    for (; j < N; j++)
+        for (int64_t i = 0; i < M; i++) {
+            vf sum = vset(accumulate ? c[i * ldc + j] : 0);
+            for (int64_t k = 0; k < K; k++) sum += vset(a.p[i * a.rs + k * a.cs]) * vset(b[k * ldb + j]);
+            vstore(&c[i * ldc + j], sum, 1);
+        }
+}
+
+#endif
