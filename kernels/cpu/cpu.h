@@ -61,9 +61,9 @@ void gemm_plain(const Gemm *g);
 // Same bits for every M and thread count on this machine? Decides ctx->gemm_dnnl.
 bool gemm_guard(int threads);
 
-// MAX_D: largest head size. Workspace of the fast attention: keys (and for the backward values) transposed in blocks of ATTN_BLOCK keys that are
+// MAX_D: largest head size; MAX_GROUP: most query heads of one key/value head. Workspace of the fast attention: keys (and for the backward values) transposed in blocks of ATTN_BLOCK keys that are
 // counted from their segment's start.
-enum { ATTN_BLOCK = 64, MAX_D = 256 };
+enum { ATTN_BLOCK = 64, MAX_D = 256, MAX_GROUP = 32 };
 int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
 
 #define CHECK_F32(t) ASSERT((t).p && (t).dtype == DT_F32)

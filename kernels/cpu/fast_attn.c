@@ -51,7 +51,7 @@ typedef struct Mask {
 static inline void visible(const Mask *m, int64_t pos, int64_t *from, int64_t *to)
 {
     *to = lesser(m->n, pos - m->first + 1);
-    *from = m->window > 0 && pos - m->window + 1 > m->first ? pos - m->window + 1 - m->first : 0;
+    *from = m->window > 0 && pos - m->window + 1 > m->first ? lesser(pos - m->window + 1 - m->first, m->n) : 0;
     if (*to < *from) *to = *from;
 }
 

@@ -6,8 +6,6 @@
 
 #include "kernels/cpu/fast.h"
 
-enum { MAX_GROUP = 16 };
-
 typedef struct Gather {
     _Alignas(64) float s[MAX_GROUP * KV_PAGE];
     _Alignas(64) float o[MAX_GROUP * MAX_D];

@@ -13,7 +13,7 @@ int64_t op_attn_fwd_workspace(const AttnArgs *a)
 static Err check_shape(int64_t N, int64_t K, int64_t D)
 {
     ASSERT(N > 0 && K > 0 && N % K == 0);
-    ASSERT(D > 0 && D <= MAX_D && D % 4 == 0);
+    ASSERT(N / K <= MAX_GROUP && D > 0 && D <= MAX_D && D % 4 == 0);
     return OK;
 }
 
