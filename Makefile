@@ -40,6 +40,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 $(BUILD)/%.o: %.c config.mk
 	@mkdir -p $(@D)
 	$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
+$(BUILD)/src/judge/code_python.o: src/judge/zygote.py src/judge/referee.py
 ISA_base   =
 ISA_avx2   = -mavx2 -mfma -mf16c
 ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl

@@ -57,10 +57,33 @@ static Err judge_checks(const json_t *row, const char *where, Verdict *v)
     return checks_judge(json_object_get(row, "checks"), answer, where, v);
 }
 
+static Err judge_code(const json_t *row, const char *where, Verdict *v)
+{
+    const char *text;
+    Str program = {0};
+    Err err = OK;
+    const json_t *tests = json_object_get(row, "tests"), *cpu = json_object_get(row, "cpu_s");
+    SandboxLimits limits = {.cpu_s = json_number_value(cpu)};
+    CHECK_DONE(json_is_array(tests), ERR_DATA, "%s: wants \"tests\": a list of texts", where);
+    if (json_object_get(row, "program")) {
+        TRY_DONE(json_get_text(row, "program", where, &text));
+        TRY_DONE(str_puts(&program, text));
+    } else {
+        TRY_DONE(json_get_text(row, "answer", where, &text));
+        TRY_DONE(code_extract(text, &program));
+    }
+    err = code_judge(str_text(&program), tests, &limits, v);
+    if (err == ERR_DATA) err = err_context(err, "%s", where);
+done:
+    str_free(&program);
+    return err;
+}
+
+enum { CHECKS = 2, CODE = 3 };
 static const struct {
     const char *name;
     RowJudge judge;
-} judges[] = {{"math", judge_math}, {"fuseeval", judge_fuseeval}, {"checks", judge_checks}};
+} judges[] = {{"math", judge_math}, {"fuseeval", judge_fuseeval}, {"checks", judge_checks}, {"code", judge_code}};
 
 static Err judge_row(int kind, const json_t *row, const char *where)
 {
@@ -69,9 +92,13 @@ static Err judge_row(int kind, const json_t *row, const char *where)
     json_t *out = json_object();
     if (json_object_get(row, "id")) json_object_set(out, "id", json_object_get(row, "id"));
     json_object_set_new(out, "verdict", json_string(outcome_names[v.outcome]));
-    if (kind == 2) json_object_set_new(out, "grade", json_real(v.grade));
-    else json_object_set_new(out, "extracted", json_string(v.extracted));
+    if (kind == CHECKS) json_object_set_new(out, "grade", json_real(v.grade));
+    else if (kind != CODE) json_object_set_new(out, "extracted", json_string(v.extracted));
     json_object_set_new(out, "reason", json_string(v.reason));
+    if (kind == CODE) {
+        json_object_set_new(out, "time", json_real(v.cpu_s));
+        json_object_set_new(out, "trust", json_string(v.weak ? "weak" : "strong"));
+    }
     json_dumpf(out, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(out);
