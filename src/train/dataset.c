@@ -171,7 +171,7 @@ done:
 static Err render_records(Render *r)  // collective
 {
     RowSource s;
-    Err err = row_source_open(&s, r->spec->run_dir, r->spec->set, r->spec->prompts, r->spec->pairs, r->spec->tok);
+    Err err = row_source_open(&s, r->spec->run_dir, r->spec->set, r->spec->pairs, r->spec->tok);
     if (err == OK) err = par_agree(render_own(&s, r));
     row_source_close(&s);
     return err;

@@ -10,8 +10,8 @@
 typedef struct DataSpec {
     const char *stage;     // "sft", "dpo": where dropped.jsonl goes
     const char *run_dir;
-    const char *path;      // a user's file; "": the records of the run directory, in the sets
-    const char *set, *prompts;
+    const char *path;      // a user's file; "": the run directory's record set
+    const char *set;
     bool pairs, keep_start;
     int64_t max_length;    // of prompt and (longer) answer together
     const Tokenizer *tok;

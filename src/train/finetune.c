@@ -51,7 +51,7 @@ static Err load_data(Work *w)
 {
     const FineTune *j = w->job;
     DataSpec d = {.stage = j->stage, .run_dir = j->run_dir, .path = section_text(j, "data"), .set = j->set,
-                  .prompts = j->prompts, .pairs = j->pairs, .keep_start = w->spec.keep_start,
+                  .pairs = j->pairs, .keep_start = w->spec.keep_start,
                   .max_length = w->spec.max_length, .tok = w->tok, .chat = w->chat};
     return dataset_load(&d, &w->data);
 }

@@ -13,7 +13,7 @@ typedef struct FineTune {
     bool pairs;
     const char *base;      // model directory to start from (and to take tokenizer files from)
     bool random;           // base gives config.json and tokenizer only: weights are drawn from the recipe's seed
-    const char *set, *prompts;  // record sets of rows and prompts when <stage>.data is empty
+    const char *set;       // record set of the rows when <stage>.data is empty
 } FineTune;
 
 // Collective. Leaves run_dir/<stage>/model and, last, run_dir/<stage>/done.json; returns at once when that file says that

@@ -3,7 +3,7 @@
 #include <string.h>
 
 
-Err row_source_open(RowSource *s, const char *run_dir, const char *set, const char *prompts, bool pairs, const Tokenizer *tok)
+Err row_source_open(RowSource *s, const char *run_dir, const char *set, bool pairs, const Tokenizer *tok)
 {
     *s = (RowSource){.pairs = pairs};
     id_print(tok_fingerprint(tok), s->tokenizer);
@@ -11,13 +11,12 @@ Err row_source_open(RowSource *s, const char *run_dir, const char *set, const ch
     s->n = record_count(s->rows);
     CHECK(s->n > 0, ERR_NOINPUT, "%s/%s holds no rows: run imf pair first, or give a file (%s.data)", run_dir, set,
           pairs ? "dpo" : "sft");
-    return record_open(&s->prompts, run_dir, prompts);
+    return OK;
 }
 
 void row_source_close(RowSource *s)
 {
     record_free(s->rows);
-    record_free(s->prompts);
     *s = (RowSource){0};
 }
 
@@ -43,27 +42,12 @@ static Err one_answer(const RowSource *s, const json_t *o, const char *key, cons
     return stored_ids(s, o, a, &out->ids[k]);
 }
 
-static Err prompt_messages(RowSource *s, const json_t *o, const char *where, Arena *a, Row *out)
-{
-    const json_t *messages = json_object_get(o, "messages");
-    if (messages) return rows_messages(messages, where, a, &out->m, &out->n);
-    char id[ID_TEXT];
-    json_t *prompt = NULL;
-    int64_t at = record_find(s->prompts, out->group);
-    id_print(out->group, id);
-    CHECK(at >= 0, ERR_DATA, "%s: prompt %s is not in the run directory's prompts", where, id);
-    TRY(record_read(s->prompts, at, &prompt));
-    Err err = rows_messages(json_object_get(prompt, "messages"), where, a, &out->m, &out->n);
-    json_decref(prompt);
-    return err;
-}
-
 static Err parse(RowSource *s, const json_t *o, const char *where, Arena *a, Row *out)
 {
     const char *prompt;
     TRY(json_get_text(o, "prompt", where, &prompt));
     CHECK(id_parse(prompt, &out->group), ERR_DATA, "%s: prompt '%s' is not an id", where, prompt);
-    TRY(prompt_messages(s, o, where, a, out));
+    TRY(rows_messages(json_object_get(o, "messages"), where, a, &out->m, &out->n));
     out->answers = s->pairs ? 2 : 1;
     if (!s->pairs) return one_answer(s, o, "answer", where, a, 0, out);
     TRY(one_answer(s, json_object_get(o, "chosen"), "answer", where, a, 0, out));

@@ -6,16 +6,14 @@
 #include "train/rows.h"
 
 typedef struct RowSource {
-    RecordSet *rows, *prompts;
+    RecordSet *rows;
     int64_t n;
     bool pairs;
     char tokenizer[ID_TEXT];  // fingerprint: stored ids of that tokenizer are used as they are
 } RowSource;
 
-// Collective. set: name of the record set of rows; prompts: that of prompts, where rows that hold no messages find them.
-// ERR_NOINPUT says which stage has to run first.
-Err row_source_open(RowSource *s, const char *run_dir, const char *set, const char *prompts, bool pairs, const Tokenizer *tok)
-    ERR_MUST_CHECK;
+// Collective. set: name of the record set. ERR_NOINPUT says which stage has to run first.
+Err row_source_open(RowSource *s, const char *run_dir, const char *set, bool pairs, const Tokenizer *tok) ERR_MUST_CHECK;
 Err row_source_read(RowSource *s, int64_t i, Arena *a, Row *out) ERR_MUST_CHECK;  // local
 void row_source_close(RowSource *s);
 
