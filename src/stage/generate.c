@@ -224,6 +224,7 @@ Err stage_generate(const Job *job)
                    .n = 1, .slots = 8, .seed = 42};
     Err err = OK;
     if (par_rank() != 0) return OK;
+    if (job->argc == 1 && !strcmp(job->argv[0], "--help")) return puts(usage), OK;
     TRY(parse(&g, job));
     TRY_DONE(tok_load(g.dir, &g.tok));
     TRY_DONE(model_load(&g.model, g.dir, false));

@@ -453,21 +453,19 @@ static Err close_writers(Sampling *s)
 
 static Err sample_all(Sampling *s, const json_t *header)
 {
-    Id dropped;
     TRY(record_open(&s->samples, s->job->run_dir, SET_SAMPLES));
     if (record_count(s->samples) > 0)
         log_info("sample", "resumed: %lld samples are there already", (long long)record_count(s->samples));
     TRY(par_agree(open_writers(s, header)));
     for (int64_t i = 0; i < deck_count(s->job->deck, "sources"); i++) TRY(run_source(s, i));
-    TRY(par_agree(close_writers(s)));
-    return record_finish(s->job->run_dir, SET_DROPPED_SAMPLES, &dropped);
+    return par_agree(close_writers(s));
 }
 
 Err stage_sample(const Job *job)
 {
     Sampling s = {.job = job, .seed = deck_i64(job->deck, "seed")};
     json_t *header = NULL;
-    Id prompts, digest;
+    Id prompts, digest, dropped;
     bool done;
     char text[ID_TEXT];
     Err err = OK;
@@ -477,6 +475,7 @@ Err stage_sample(const Job *job)
     TRY_DONE(record_begin(job->run_dir, SET_SAMPLES, header, &done));
     if (!done) TRY_DONE(sample_all(&s, header));
     TRY_DONE(record_finish(job->run_dir, SET_SAMPLES, &digest));
+    TRY_DONE(record_finish(job->run_dir, SET_DROPPED_SAMPLES, &dropped));  // after: a job killed in between can be run again
     id_print(digest, text);
     log_info("sample", "%s%s", done ? "done before; digest " : "digest ", text);
 done:

@@ -291,8 +291,8 @@ Err stage_select(const Job *job)
     TRY_DONE(record_begin(job->run_dir, SET_PROMPTS, header, &done));
     if (!done && par_rank() == 0) err = select_all(job, header);
     TRY_DONE(par_agree(err));
-    if (!done) TRY_DONE(record_finish(job->run_dir, SET_DROPPED_PROMPTS, &dropped));
     TRY_DONE(record_finish(job->run_dir, SET_PROMPTS, &digest));
+    TRY_DONE(record_finish(job->run_dir, SET_DROPPED_PROMPTS, &dropped));  // after: a job killed in between can be run again
     id_print(digest, text);
     log_info("select", "%s%s", done ? "done before; digest " : "digest ", text);
 done:
