@@ -41,4 +41,15 @@ grep -q 'bad.jsonl:481.*answer' "$dir/out" || fail "the row is not named: $(cat 
 [ ! -e "$dir/r4/samples/done" ] || fail "a broken import was committed"
 { cat "$dir/a/own.jsonl"; echo '{"prompt":"question 0","kind":"math","gold":"7","source":"s1","answer":"b"}'; } >"$dir/bad.jsonl"
 [ "$(code "$imf" pair "$dir/r.yaml" --set "run_dir=$dir/r4" --set "samples.path=$dir/bad.jsonl")" = 65 ] || fail "two gold answers"
+
+pair=$(sed -n 2p "$dir/r1/pairs/data-00000.jsonl" | cut -c 8-27)
+"$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "$pair" >"$dir/out" 2>&1 || fail "trace of a pair: $(cat "$dir/out")"
+for word in 'question' 'source: s' 'margin: 0.0' 'chosen answer of pair' 'rejected answer of pair' 'score: 0.1' 'verdict: wrong\|kind: if'; do
+    grep -q "$word" "$dir/out" || fail "trace does not say $word: $(cat "$dir/out")"
+done
+dropped=$(sed -n 's/.*"id":"\([0-9a-f]*\)","kind":"math","reason":"undecided".*/\1/p' "$dir/r1/dropped/data-00000.jsonl" | head -n 1)
+"$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "$dropped" | grep -q 'sample left out: undecided' || fail "trace of a dropped sample"
+[ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "")" = 64 ] || fail "trace of nothing"
+[ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" 0)" = 64 ] || fail "trace of many: $(cat "$dir/out")"
+[ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" ffffffffffffffff)" = 66 ] || fail "trace of an unknown id"
 exit 0
