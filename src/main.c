@@ -13,7 +13,8 @@
 #include "stage/import.h"
 #include "stage/stage.h"
 
-enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, MAX_SETS = 256 };  // RUN_DIR: writes there
+// RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option.
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MAX_SETS = 256 };
 
 typedef struct Command {
     const char *name;
@@ -27,7 +28,8 @@ static const Command commands[] = {
     // pipeline order: `run` executes those that need a recipe from select to eval
     {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids"},
     {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model"},
-    {"score", stage_score, RECIPE | RUN_DIR, "reward", "score every sample with the reward model"},
+    {"score", stage_score, RECIPE | RUN_DIR | DIRECT, "reward",
+     "score every sample with the reward model; or score --model DIR < JSONL"},
     {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests"},
     {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs"},
     {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows"},
@@ -152,6 +154,7 @@ static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
     int needs = c ? c->needs : RECIPE | RUN_DIR | SANDBOX;
+    if (needs & DIRECT && o->n_rest && !strncmp(o->rest[0], "--", 2)) needs &= ~(RECIPE | RUN_DIR);
     Job job = {.argc = o->n_rest, .argv = (char **)o->rest};
     Deck *deck = NULL;
     Ctx ctx;

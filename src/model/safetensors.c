@@ -237,7 +237,7 @@ static Err add_file(StDir *d, const char *path, const char *name)
     char *file;
     TRY(arena_strndup(&d->arena, &file, path, (int64_t)strlen(path)));
     Err err = io_map(path, map);
-    if (err != OK) return err_context(err, "weights %s: ", name);
+    if (err != OK) return err_context(err, "weights %s", name);
     d->maps++;
     TRY(parse_header(file, *map, &header, &n));
     err = add_tensors(d, header, file, map->p + 8 + n, map->size - 8 - n);

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A tiny random reward model of ArmoRM's shape and its scores of 200 conversations (torch, float64) -> tests/data/reward/.
 
-    reward.py OUT_DIR          needs torch, transformers, safetensors
+    reward.py OUT_DIR TEMPLATE.jinja         needs torch, transformers, safetensors
 
 The class below transcribes ArmoRM's modeling_custom.py (spec 1.7): regression_layer, gating MLP, logit_scale,
 reward_transform_matrix; gating position = first token of the last occurrence of the pattern; scoring position = last token.
+A byte-level tokenizer without merges and the chat template make it a directory for imf score too (tests/t51_score.sh).
 expect.safetensors: n [200], ids [sum n], objectives [200][K], gate [200][K], score [200].
 """
 import json
@@ -71,11 +72,37 @@ def conversation(g):
     return torch.tensor(ids)
 
 
+def byte_alphabet():
+    """byte -> character of byte-level BPE."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    other = [b for b in range(256) if b not in plain]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(other)}
+
+
+def write_tokenizer(out, template):
+    specials = ["<|bos|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    vocab = {t: i for i, t in enumerate(specials)} | {c: 4 + b for b, c in sorted(byte_alphabet().items())}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": True} for i, t in enumerate(specials)]
+    with open(os.path.join(out, "tokenizer.json"), "w") as f:
+        json.dump({"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+                   "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+                   "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab,
+                             "merges": []}}, f, ensure_ascii=False)
+    with open(template) as f:
+        text = f.read()
+    with open(os.path.join(out, "tokenizer_config.json"), "w") as f:
+        json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|bos|>", "eos_token": "<|end|>",
+                   "chat_template": text}, f, indent=1)
+
+
 def main():
     out = sys.argv[1]
     modeling_llama.LlamaRMSNorm.forward = norm_f64
     ALL_ATTENTION_FUNCTIONS.register("f64", attention_f64)
-    config = LlamaConfig(vocab_size=72, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    config = LlamaConfig(vocab_size=264, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=2, head_dim=16, max_position_embeddings=64, rms_norm_eps=1e-5,
                          tie_word_embeddings=False, rope_parameters=dict(rope_type="default", rope_theta=500000.0))
     g = torch.Generator().manual_seed(17)
@@ -87,6 +114,7 @@ def main():
                                     imf_gating_pattern=PATTERN, dtype="float32")
     with open(os.path.join(out, "config.json"), "w") as f:
         json.dump({k: v for k, v in value.items() if k not in ("id2label", "label2id")}, f, indent=1)
+    write_tokenizer(out, sys.argv[2])
     model = model.double()
     model.model.set_attn_implementation("f64")
     rows = [conversation(g) for _ in range(200)]

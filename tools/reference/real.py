@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""What transformers (fp32, eager) computes with real weights -> tests/data/real/<name>.json.
+
+    real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers
+
+50 prompts: 20 questions of GSM8K test, 15 messages, 15 pieces of text. A row: ids of the prompt; top: the 5 largest logits behind
+it; greedy: 64 tokens of greedy continuation (fewer when it stops); logp: their log-probabilities; gap: distance from the
+largest to the second largest logit at each of them, so that a different choice can be explained as a near-tie.
+"""
+import argparse
+import json
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+torch.set_num_threads(1)
+MESSAGES = [
+    "What is the capital of France?", "Write a haiku about rain.", "Sort these numbers: 9, 3, 27, 1.",
+    "Translate 'good morning' to German and Spanish.", "Why is the sky blue?", "Name three prime numbers above 50.",
+    "def add(a, b): complete this Python function.", "Give me a short recipe for pancakes.", "日本の首都はどこですか？",
+    "Summarise in one sentence: the cat sat on the mat because it was warm.", "What's 17 * 23?", "Tell me a joke 😀",
+    "List the planets in order.", "Explain recursion to a child.", "Reverse the word 'stressed'."]
+TEXTS = [
+    "The quick brown fox", "import numpy as np\n\ndef mean(x):\n", "Once upon a time, in a village by the sea,", "1 2 3 4 5 6",
+    "Water boils at", "The president of the United States in 1990 was", "E = mc", "<html>\n<head>\n<title>", "SELECT name FROM",
+    "Dear Sir or Madam,\n\nI am writing to", "In mathematics, a group is", "The three laws of robotics are: 1.",
+    "for (int i = 0; i < n; i++) {", "Paris is to France as Rome is to", "Der schnelle braune Fuchs"]
+
+
+def prompts(tokenizer, path):
+    with open(path) as f:
+        questions = [json.loads(line)["question"] for line in f][:20]
+    for text in questions + MESSAGES:
+        yield tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True,
+                                            return_dict=True)["input_ids"]
+    for text in TEXTS:
+        yield tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@torch.no_grad()
+def row(model, ids, stops):
+    past, step, out = None, torch.tensor([ids]), {"ids": ids, "greedy": [], "logp": [], "gap": []}
+    for i in range(64):
+        r = model(step, past_key_values=past, use_cache=True)
+        past, logits = r.past_key_values, r.logits[0, -1]
+        top = logits.topk(5)
+        if i == 0:
+            out["top"] = [[int(t), round(float(v), 6)] for t, v in zip(top.indices, top.values)]
+        token = int(top.indices[0])
+        out["greedy"].append(token)
+        out["logp"].append(round(float(logits.log_softmax(-1)[token]), 6))
+        out["gap"].append(round(float(top.values[0] - top.values[1]), 6))
+        if token in stops:
+            break
+        step = torch.tensor([[token]])
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out")
+    parser.add_argument("--prompts", required=True)
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="eager")
+    eos = model.generation_config.eos_token_id
+    stops = set(eos if isinstance(eos, list) else [eos])
+    rows = [row(model, list(ids), stops) for ids in prompts(tokenizer, args.prompts)]
+    with open(args.out, "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
