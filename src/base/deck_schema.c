@@ -77,7 +77,6 @@ const DeckKey deck_schema[] = {
 
     F64("verify.cpu_s", "s", 0.05, 3600, "2", "CPU time of a candidate program"),
     I64("verify.memory_mb", "MiB", 16, 1e7, "1024", "memory of a candidate program"),
-    BOOL("verify.allow_weak", "false", "also run tests that need the candidate's own process"),
 
     F64("pair.sft_fraction", "", 0, 1, "0.4", "if: share of a data set's prompts that become SFT rows, the others pairs"),
     F64("pair.margin_min", "", 0, 1e9, "0.01", "smallest difference of scores in a pair, inclusive"),
