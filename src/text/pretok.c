@@ -68,11 +68,11 @@ Err pretok_translate(const char *pattern, int64_t n, Str *out)
     return OK;
 }
 
-static Err compile(const char *pattern, int64_t n, uint32_t more, pcre2_code **out)
+static Err compile(const char *pattern, int64_t n, uint32_t options, pcre2_code **out)
 {
     int code;
     PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)pattern, (PCRE2_SIZE)n, PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | more, &code, &at, NULL);
+    *out = pcre2_compile((PCRE2_SPTR)pattern, (PCRE2_SIZE)n, PCRE2_UTF | options, &code, &at, NULL);
     if (!*out) {
         PCRE2_UCHAR why[128];
         pcre2_get_error_message(code, why, sizeof why);
@@ -104,7 +104,7 @@ Err pretok_add_split(Pretok *p, const char *pattern, int64_t n, bool literal, Pr
         TRY_DONE(compile(pattern, n, PCRE2_LITERAL, &step->code));
     } else {
         TRY_DONE(pretok_translate(pattern, n, &text));
-        TRY_DONE(compile(text.p, text.len, PCRE2_UCP, &step->code));
+        TRY_DONE(compile(text.p, text.len, PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &step->code));
     }
 done:
     str_free(&text);
