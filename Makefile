@@ -11,7 +11,7 @@ MODELS   = $(BUILD)/models
 # ---- nothing to edit below --------------------------------------------------------------------------------------------
 VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(DEV),-Werror)
-OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
+OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O3) -g
 CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS) \
            -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
 CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong $(OPENMP)

@@ -1,6 +1,7 @@
 #include "model/safetensors.h"
 
 #include <jansson.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,22 +75,26 @@ void st_encode(const float *x, int64_t n, DType dtype, void *out)
 
 void st_decode(const void *x, int64_t n, DType dtype, float *out)
 {
-    if (dtype == DT_F32) {
-        memcpy(out, x, (size_t)n * 4);
-        return;
-    }
     const char *p = x;  // tensors of a file need not be aligned
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, p + 2 * i, 2);
-        out[i] = dtype == DT_BF16 ? from_bf16(h) : from_f16(h);
-    }
+    uint16_t h;
+    if (dtype == DT_F32) memcpy(out, x, (size_t)n * 4);
+    else if (dtype == DT_BF16) for (int64_t i = 0; i < n; i++) memcpy(&h, p + 2 * i, 2), out[i] = from_bf16(h);
+    else for (int64_t i = 0; i < n; i++) memcpy(&h, p + 2 * i, 2), out[i] = from_f16(h);
+}
+
+// All exponents at once: a loop without an exit, which the compiler turns into vector instructions.
+static bool all_finite(const float *x, int64_t n)
+{
+    bool odd = false;
+    for (int64_t i = 0; i < n; i++) odd |= !(fabsf(x[i]) <= FLT_MAX);
+    return !odd;
 }
 
 Err st_read(const StTensor *t, int64_t first, int64_t n, float *out)
 {
     ASSERT(t->readable && first >= 0 && n >= 0 && first + n <= t->n);
     st_decode(t->data + first * dtype_size(t->dtype), n, t->dtype, out);
+    if (all_finite(out, n)) return OK;
     for (int64_t i = 0; i < n; i++)
         CHECK(isfinite(out[i]), ERR_DATA, "%s: tensor '%s', element %lld is %s; the file is damaged or training diverged",
               t->file, t->name, (long long)(first + i), isnan(out[i]) ? "NaN" : "Inf");
