@@ -1,0 +1,24 @@
+#!/bin/sh
+# R-GEO1, law 1 for training: ranks {1,2,3,4} and rows per micro-batch give one digest of weights and curve.
+set -u
+build=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+
+train() {  # RANKS FIXTURE MODEL DIR MICRO SAVE [NODES]: prints the digest
+    IMF_NODES=${7:-0} mpirun -n "$1" "$build/tests/t45_train" run "train/$2.txt" "$3" "$4" "$5" "$6" || echo "failed: ranks $1"
+}
+
+for case in "tiny-sft llama-tied" "tiny-dpo qwen2"; do
+    set -- $case
+    want=$(train 1 "$1" "$2" "$work/$1-1" 2 0)
+    for layout in 2:1 3:2 4:4 4:1:2; do
+        ranks=${layout%%:*} rest=${layout#*:}
+        micro=${rest%%:*} nodes=0
+        [ "$rest" = "$micro" ] || nodes=${rest#*:}
+        got=$(train "$ranks" "$1" "$2" "$work/$1-$layout" "$micro" 0 "$nodes")
+        [ "$got" = "$want" ] || { echo "$case: layout $layout gives $got, one rank $want"; exit 1; }
+    done
+done
