@@ -1,7 +1,244 @@
+// imf report: run_dir/report.html, one page that needs no network, and its main table on stdout. Rank 0 reads what the
+// stages left; a stage that did not run leaves a gap and no error.
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "par/par.h"
+#include "stage/report_parts.h"
 #include "stage/stage.h"
+#include "text/record.h"
+
+enum { EXAMPLES = 3 };
+
+static const char *text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static double number(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
+
+// ---- gathering -------------------------------------------------------------------------------------------------------
+
+static Err read_optional(const char *run_dir, const char *name, json_t **out)
+{
+    char path[IO_PATH];
+    Str content = {0};
+    *out = NULL;
+    TRY(io_join(path, run_dir, name));
+    if (!io_exists(path)) return OK;
+    Err err = io_read(path, &content, 64 << 20);
+    if (err == OK) err = json_parse(str_text(&content), content.len, path, out);
+    str_free(&content);
+    return err;
+}
+
+static Err keep_line(void *user, const json_t *row, const char *where)
+{
+    (void)where;
+    json_array_append(user, (json_t *)row);
+    return OK;
+}
+
+static Err read_metrics(const char *run_dir, json_t *out)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, run_dir, "metrics.jsonl"));
+    return io_exists(path) ? jsonl_each(path, keep_line, out) : OK;
+}
+
+static void read_sets(const char *run_dir, json_t *out)
+{
+    static const char *const sets[] = {SET_PROMPTS, SET_DROPPED_PROMPTS, SET_SAMPLES, SET_SCORES, SET_VERDICTS,
+                                       SET_SFT,     SET_PAIRS,           SET_DROPPED};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        Id digest;
+        int64_t n;
+        if (!record_done(run_dir, sets[i], &digest, &n)) continue;
+        json_array_append_new(out, json_pack("{s:s,s:I,s:o}", "name", sets[i], "count", (json_int_t)n, "digest", json_id(digest)));
+    }
+}
+
+// Records spread evenly over a set.
+static Err take_examples(RecordSet *s, json_t *out)
+{
+    int64_t n = record_count(s), take = n < EXAMPLES ? n : EXAMPLES;
+    for (int64_t i = 0; i < take; i++) {
+        json_t *line;
+        TRY(record_read_line(s, n * i / take, &line));
+        json_array_append_new(out, line);
+    }
+    return OK;
+}
+
+// The first answer of each kind.
+static Err first_of_kinds(RecordSet *s, json_t *out)
+{
+    for (int64_t i = 0; i < record_count(s) && json_array_size(out) < EXAMPLES; i++) {
+        json_t *data, *old;
+        size_t k;
+        bool known = false;
+        TRY(record_read(s, i, &data));
+        json_array_foreach(out, k, old) known |= !strcmp(text(old, "kind"), text(data, "kind"));
+        if (!known) json_array_append(out, data);
+        json_decref(data);
+    }
+    return OK;
+}
+
+// The answers of another model to the same prompts.
+static Err same_prompts(RecordSet *s, const json_t *wanted, json_t *out)
+{
+    for (int64_t i = 0; i < record_count(s); i++) {
+        json_t *data, *w;
+        size_t k;
+        TRY(record_read(s, i, &data));
+        json_array_foreach((json_t *)wanted, k, w)
+            if (!strcmp(text(w, "prompt"), text(data, "prompt"))) json_array_append(out, data);
+        json_decref(data);
+    }
+    return OK;
+}
+
+// Collective (opens record sets). What target, sft and dpo answered to the same few prompts.
+static Err gather_answers(Report *r)
+{
+    static const char *const names[] = {"eval/target", "eval/sft", "eval/dpo"};
+    RecordSet *s;
+    json_t *first = json_array();
+    Err err = OK;
+    for (int i = 0; i < 3 && err == OK; i++) {
+        TRY_DONE(record_open(&s, r->run_dir, names[i]));
+        if (par_rank() == 0 && json_array_size(first) == 0) err = first_of_kinds(s, first);
+        if (par_rank() == 0 && err == OK) err = same_prompts(s, first, r->answers);
+        record_free(s);
+        err = par_agree(err);
+    }
+done:
+    json_decref(first);
+    return err;
+}
+
+static Err gather_pairs(Report *r)
+{
+    RecordSet *s;
+    TRY(record_open(&s, r->run_dir, SET_PAIRS));
+    Err err = par_rank() == 0 ? take_examples(s, r->examples) : OK;
+    record_free(s);
+    return par_agree(err);
+}
+
+static Err gather(Report *r)
+{
+    TRY(read_optional(r->run_dir, "eval/summary.json", &r->eval));
+    TRY(read_optional(r->run_dir, "pair.json", &r->pair));
+    TRY(read_metrics(r->run_dir, r->metrics));
+    read_sets(r->run_dir, r->sets);
+    return OK;
+}
+
+// ---- the table -------------------------------------------------------------------------------------------------------
+
+void report_interval(const json_t *row, const char *mean, char out[64])
+{
+    if (!row) snprintf(out, 64, "-");
+    else snprintf(out, 64, "%.1f [%.1f, %.1f]", 100 * number(row, mean), 100 * number(row, "lo"), 100 * number(row, "hi"));
+}
+
+const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach((json_t *)rows, i, row)
+        if (!strcmp(text(row, "model"), model) && !strcmp(text(row, "set"), set) && !strcmp(text(row, "kind"), kind)) return row;
+    return NULL;
+}
+
+json_t *report_models(const json_t *rows)
+{
+    json_t *models = json_array(), *row, *old;
+    size_t i, k;
+    json_array_foreach((json_t *)rows, i, row) {
+        bool known = false;
+        json_array_foreach(models, k, old) known |= json_equal(old, json_object_get(row, "model"));
+        if (!known) json_array_append(models, json_object_get(row, "model"));
+    }
+    return models;
+}
+
+json_t *report_groups(const json_t *rows)
+{
+    json_t *groups = json_array(), *row, *old;
+    size_t i, k;
+    json_array_foreach((json_t *)rows, i, row) {
+        bool known = false;
+        json_array_foreach(groups, k, old)
+            known |= !strcmp(text(old, "set"), text(row, "set")) && !strcmp(text(old, "kind"), text(row, "kind"));
+        if (!known) json_array_append(groups, row);
+    }
+    return groups;
+}
+
+static void print_table(const json_t *eval)
+{
+    const json_t *rows = json_object_get(eval, "rows"), *group, *model, *p;
+    json_t *models = report_models(rows), *groups = report_groups(rows);
+    size_t g, m, i;
+    char cell[64];
+    printf("%-14s %-5s %6s", "set", "kind", "n");
+    json_array_foreach(models, m, model) printf("  %-22s", json_string_value(model));
+    puts("");
+    json_array_foreach(groups, g, group) {
+        printf("%-14s %-5s %6.0f", text(group, "set"), text(group, "kind"), number(group, "n"));
+        json_array_foreach(models, m, model) {
+            report_interval(report_row(rows, json_string_value(model), text(group, "set"), text(group, "kind")), "mean", cell);
+            printf("  %-22s", cell);
+        }
+        puts("");
+    }
+    json_array_foreach(json_object_get(eval, "paired"), i, p) {
+        if (strcmp(text(p, "kind"), "mean") != 0) continue;
+        report_interval(p, "diff", cell);
+        printf("%s - %s, mean of the kinds: %s points\n", text(p, "b"), text(p, "a"), cell);
+    }
+    json_decref(models);
+    json_decref(groups);
+}
+
+static Err write_report(Report *r)
+{
+    char path[IO_PATH];
+    Str page = {0};
+    Err err = OK;
+    TRY_DONE(gather(r));
+    TRY_DONE(report_page(r, &page));
+    TRY_DONE(io_join(path, r->run_dir, "report.html"));
+    TRY_DONE(io_write(path, str_text(&page), page.len));
+    if (r->eval) print_table(r->eval);
+    else puts("no evaluation yet: imf eval has not run");
+    printf("%s\n", path);
+done:
+    str_free(&page);
+    return err;
+}
 
 Err stage_report(const Job *job)
 {
-    (void)job;
-    FAIL(ERR_UNAVAILABLE, "imf report is not built yet");
+    Report r = {.run_dir = job->run_dir, .metrics = json_array(), .sets = json_array(), .examples = json_array(), .answers = json_array()};
+    Err err = OK;
+    CHECK_DONE(io_is_dir(job->run_dir), ERR_NOINPUT, "%s does not exist; run 'imf run' with this recipe first", job->run_dir);
+    TRY_DONE(gather_pairs(&r));
+    TRY_DONE(gather_answers(&r));
+    TRY_DONE(par_agree(par_rank() == 0 ? write_report(&r) : OK));
+done:
+    json_decref(r.eval);
+    json_decref(r.pair);
+    json_decref(r.metrics);
+    json_decref(r.sets);
+    json_decref(r.examples);
+    json_decref(r.answers);
+    return err;
 }

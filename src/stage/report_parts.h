@@ -1,0 +1,37 @@
+// Inside of `imf report`: report.c (gathers, prints the table), report_page.c (the page), report_curve.c (its drawings).
+#ifndef IMF_STAGE_REPORT_PARTS_H
+#define IMF_STAGE_REPORT_PARTS_H
+
+#include <jansson.h>
+
+#include "base/str.h"
+
+typedef struct Report {
+    const char *run_dir;
+    json_t *eval;      // eval/summary.json, NULL: not there
+    json_t *pair;      // pair.json, NULL: not there
+    json_t *metrics;   // array of the lines of metrics.jsonl
+    json_t *sets;      // array of {name, count, digest}
+    json_t *examples;  // array of pair records
+    json_t *answers;   // array of eval records: the same prompts by several models
+} Report;
+
+// The whole page, appended.
+Err report_page(const Report *r, Str *out) ERR_MUST_CHECK;
+
+// Text with &, <, > and quotes made harmless.
+Err report_escape(Str *out, const char *text) ERR_MUST_CHECK;
+
+// A drawing of up to four fields of the lines of one stage against the step; nothing when no line has any of them.
+Err report_curve(Str *out, const json_t *metrics, const char *stage, const char *title, const char *const *fields, int n)
+    ERR_MUST_CHECK;
+
+// "52.1 [49.8, 54.4]" in percent; "-" when the row is NULL. Used by the page and the printed table.
+void report_interval(const json_t *row, const char *mean, char out[64]);
+// The row of (model, set, kind), NULL when there is none.
+const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind);
+// Distinct values of a field (or of "set" and "kind" together, as {set, kind, n}), in order of appearance: new array.
+json_t *report_models(const json_t *rows);
+json_t *report_groups(const json_t *rows);
+
+#endif
