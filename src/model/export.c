@@ -133,7 +133,7 @@ static Err write_json(const char *dir, const char *name, const json_t *o)
 {
     Str text = {0};
     Err err = OK;
-    CHECK_DONE(json_dump_callback(o, add_text, &text, JSON_INDENT(2)) == 0, ERR_UNAVAILABLE, "no memory for %s", name);
+    CHECK_DONE(json_dump_callback(o, add_text, &text, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) == 0, ERR_UNAVAILABLE, "no memory for %s", name);
     TRY_DONE(write_text(dir, name, str_text(&text), text.len));
 done:
     str_free(&text);
