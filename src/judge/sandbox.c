@@ -190,8 +190,8 @@ static Err run_once(Supervisor *s, Run *r)
     const char *class = json_string_value(json_object_get(ran, "class"));
     snprintf(r->class, sizeof r->class, "%s", class ? class : "sandbox");
     r->cpu = json_number_value(json_object_get(ran, "cpu"));
-    bool wall = !strcmp(r->class, "wall");
-    r->doubtful = wall || (strcmp(r->class, "cpu") && r->cpu >= 0.5 * r->limit && r->cpu <= 2 * r->limit);
+    bool wall = !strcmp(r->class, "wall"), other = !strcmp(r->class, "cpu") || !strcmp(r->class, "output");  // no matter of time
+    r->doubtful = wall || (!other && r->cpu >= 0.5 * r->limit && r->cpu <= 2 * r->limit);
     CHECK_DONE(strcmp(r->class, "sandbox"), ERR_IO, "seccomp could not be switched on");
     head = json_pack("{s:s,s:s}", "op", "judge", "class", r->class);
     TRY_DONE(ask(s, false, head, &raw, 60, &verdict, NULL));

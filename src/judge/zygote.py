@@ -32,7 +32,7 @@ def load_filter(fd):
 def encode(v, depth=0):
     """Plain data only: exact values of builtin types (subclasses by their base), so nothing of the candidate crosses."""
     if depth > 150:
-        return {"o": "depth"}
+        return {"o": True}
     if v is None or v is True or v is False:
         return v
     if isinstance(v, int):
@@ -52,7 +52,7 @@ def encode(v, depth=0):
             return {kind: [encode(x, depth + 1) for x in t.__iter__(v)]}
     if isinstance(v, dict):
         return {"d": [[encode(k, depth + 1), encode(x, depth + 1)] for k, x in dict.items(v)]}
-    return {"o": type(v).__name__}
+    return {"o": bool(v)}  # no data; whether it counts as true is all that a test may ask
 
 
 def names(e):
