@@ -53,4 +53,11 @@ printf '{"prompt":"a","answer":"b"}\n' >"$dir/row"
 printf '{"prompt":"a"}\n' >"$dir/row"
 "$imf" score --model "$dir/rm" <"$dir/row" >"$dir/out" 2>&1
 [ $? = 65 ] && grep -q ':1.*answer' "$dir/out" || fail "a row without answer: $(cat "$dir/out")"
+
+# NaN in the weights: one message naming file and tensor, the same exit code from every rank, nothing committed.
+size=$(wc -c <"$dir/rm/model.safetensors")
+printf '\377\377\377\177' | dd of="$dir/rm/model.safetensors" bs=1 seek=$((size - 4)) conv=notrunc 2>/dev/null
+run 2 "$dir/r9" "$dir/a/own.jsonl" >"$dir/out" 2>&1
+[ $? = 65 ] && grep -q 'model.safetensors.*NaN' "$dir/out" || fail "NaN: $(cat "$dir/out")"
+[ ! -e "$dir/r9/scores/done" ] || fail "scores of a broken model were committed"
 exit 0

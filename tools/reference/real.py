@@ -3,8 +3,8 @@
 
     real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers
 
-50 prompts: 20 questions of GSM8K test, 15 messages, 15 pieces of text. A row: ids of the prompt; top: the 5 largest logits behind
-it; greedy: 64 tokens of greedy continuation (fewer when it stops); logp: their log-probabilities; gap: distance from the
+--rows of 50 prompts (evenly taken): 20 questions of GSM8K test, 15 messages, 15 pieces of text. A row: ids of the prompt; top: the 5 largest logits behind
+it; greedy: --tokens (64) of greedy continuation (fewer when it stops); logp: their log-probabilities; gap: distance from the
 largest to the second largest logit at each of them, so that a different choice can be explained as a near-tie.
 """
 import argparse
@@ -38,9 +38,9 @@ def prompts(tokenizer, path):
 
 
 @torch.no_grad()
-def row(model, ids, stops):
+def row(model, ids, stops, tokens):
     past, step, out = None, torch.tensor([ids]), {"ids": ids, "greedy": [], "logp": [], "gap": []}
-    for i in range(64):
+    for i in range(tokens):
         r = model(step, past_key_values=past, use_cache=True)
         past, logits = r.past_key_values, r.logits[0, -1]
         top = logits.topk(5)
@@ -61,12 +61,15 @@ def main():
     parser.add_argument("model")
     parser.add_argument("out")
     parser.add_argument("--prompts", required=True)
+    parser.add_argument("--rows", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=64)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="eager")
     eos = model.generation_config.eos_token_id
     stops = set(eos if isinstance(eos, list) else [eos])
-    rows = [row(model, list(ids), stops) for ids in prompts(tokenizer, args.prompts)]
+    every = list(prompts(tokenizer, args.prompts))
+    rows = [row(model, list(every[i * len(every) // args.rows]), stops, args.tokens) for i in range(args.rows)]
     with open(args.out, "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]\n")
 
