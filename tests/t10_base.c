@@ -19,6 +19,10 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
+// Under SANITIZE=address an impossible size shall fail as it does without.
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+
 static char dir[] = "/tmp/imf-t10-XXXXXX";
 
 // ---- err -------------------------------------------------------------------------------------------------------------

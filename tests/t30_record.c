@@ -216,7 +216,7 @@ static void test_full_disk(void **state)
     assert_int_equal(io_join(disk, dir, "disk"), OK);
     assert_int_equal(io_mkdirs(disk), OK);
     if (mount("tmpfs", disk, "tmpfs", 0, "size=256k") != 0) skip();
-    json_t *h = header("a"), *data = json_pack("{s:s}", "text", "some hundred characters of text that fill the disk a little faster than none");
+    json_t *h = header("a"), *data = json_pack("{s:s}", "text", "characters that fill the disk a little faster than none");
     assert_int_equal(record_create(&w, disk, "full", h), OK);
     while (err == OK && written < 10000) {
         err = record_write(w, id_of(written), data, NULL);

@@ -183,7 +183,8 @@ static void test_undecided_never_enters(void **state)
     (void)state;
     PairRules r = {.margin_min = 0, .margin_max = 1, .code_dpo_fraction = 1};
     int64_t n;
-    one_prompt(PAIR_CODE, 3, (const double[]){0.5, 0.4, 0.3}, (const int[]){0, 0, 0}, (const int[]){PAIR_RIGHT, PAIR_UNDECIDED, PAIR_UNDECIDED});
+    one_prompt(PAIR_CODE, 3, (const double[]){0.5, 0.4, 0.3}, (const int[]){0, 0, 0},
+               (const int[]){PAIR_RIGHT, PAIR_UNDECIDED, PAIR_UNDECIDED});
     assert_int_equal(pair_choose(&r, a, p, 1, pairs, &n), OK);
     assert_int_equal(n, 0);
     assert_string_equal(a[1].left_out, "undecided");

@@ -49,7 +49,8 @@ static Err next(Reader *r)
     bool tagged = (e->type == YAML_SCALAR_EVENT && e->data.scalar.tag) ||
                   (e->type == YAML_MAPPING_START_EVENT && e->data.mapping_start.tag) ||
                   (e->type == YAML_SEQUENCE_START_EVENT && e->data.sequence_start.tag);
-    if (anchored || e->type == YAML_ALIAS_EVENT) return refuse(r, e->start_mark, "anchors and aliases (& and *) are not allowed in a recipe");
+    if (anchored || e->type == YAML_ALIAS_EVENT)
+        return refuse(r, e->start_mark, "anchors and aliases (& and *) are not allowed in a recipe");
     if (tagged) return refuse(r, e->start_mark, "tags (!) are not allowed in a recipe");
     return OK;
 }
@@ -115,7 +116,8 @@ static Err read_value(Reader *r, const char *path, yaml_mark_t at, int depth)
     snprintf(as_list, sizeof as_list, "%s[]", pattern);
     bool wants_list = deck_is_section(as_list);
     if (list != wants_list)
-        return refuse(r, r->event.start_mark, wants_list ? "a list is wanted here (lines that begin with '- ')" : "not a list: a section of keys is wanted here");
+        return refuse(r, r->event.start_mark, wants_list ? "a list is wanted here (lines that begin with '- ')"
+                                                         : "not a list: a section of keys is wanted here");
     return list ? read_sequence(r, path, depth) : read_mapping(r, path, depth);
 }
 
@@ -126,11 +128,13 @@ static Err read_document(Reader *r)
     if (r->event.type == YAML_STREAM_END_EVENT) return OK;  // an empty file: all defaults
     TRY(next(r));
     bool empty = r->event.type == YAML_SCALAR_EVENT && r->event.data.scalar.length == 0;
-    if (!empty && r->event.type != YAML_MAPPING_START_EVENT) return refuse(r, r->event.start_mark, "a recipe is lines of 'key: value'");
+    if (!empty && r->event.type != YAML_MAPPING_START_EVENT)
+        return refuse(r, r->event.start_mark, "a recipe is lines of 'key: value'");
     if (!empty) TRY(read_mapping(r, "", 0));
     TRY(next(r));  // document end
     TRY(next(r));
-    if (r->event.type != YAML_STREAM_END_EVENT) return refuse(r, r->event.start_mark, "a recipe is one document: a second '---' is here");
+    if (r->event.type != YAML_STREAM_END_EVENT)
+        return refuse(r, r->event.start_mark, "a recipe is one document: a second '---' is here");
     return OK;
 }
 

@@ -43,7 +43,8 @@ static Err hash_of(const json_t *v, Id *out)
 
 static Err read_prompt(const Import *im, const json_t *o, const char *where, json_t **data, Id *id)
 {
-    const char *unfit, *kind = json_string_value(json_object_get(o, "kind")), *name = json_string_value(json_object_get(o, "dataset"));
+    const char *unfit, *kind = json_string_value(json_object_get(o, "kind"));
+    const char *name = json_string_value(json_object_get(o, "dataset"));
     json_t *bare = json_copy((json_t *)o);  // without what would read as a gold answer
     json_object_del(bare, "answer");
     Err err = prompt_import(bare, kind ? kind : "auto", name ? name : im->dataset, where, data, id, &unfit);
@@ -86,7 +87,11 @@ static int by_answer(const void *pa, const void *pb)
     return order ? order : (a->line > b->line) - (a->line < b->line);
 }
 
-static int by_line(const void *a, const void *b) { return (((const Row *)a)->line > ((const Row *)b)->line) - (((const Row *)a)->line < ((const Row *)b)->line); }
+static int by_line(const void *pa, const void *pb)
+{
+    const Row *a = pa, *b = pb;
+    return (a->line > b->line) - (a->line < b->line);
+}
 
 static Err number_answers(Import *im, const char *path)
 {

@@ -151,7 +151,8 @@ static bool has_kind(const PairData *d, int kind)
 // Rank 0: log lines and run_dir/pair.json, which the report reads.
 static Err say_all(const PairData *d, const PairRules *r, const char *run_dir)
 {
-    json_t *kinds = json_array(), *sources = json_array(), *all = json_pack("{s:o,s:o}", "kinds", kinds, "sources", sources), *one = NULL;
+    json_t *kinds = json_array(), *sources = json_array(), *one = NULL;
+    json_t *all = json_pack("{s:o,s:o}", "kinds", kinds, "sources", sources);
     char path[IO_PATH];
     Str text = {0};
     Err err = OK;

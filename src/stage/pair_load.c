@@ -197,7 +197,8 @@ static Err join_verdicts(PairData *d)
     Judged *j = NULL;
     int64_t n;
     for (int64_t i = 0; i < d->n_prompts && !d->verdicts; i++)
-        CHECK(d->p[i].kind == PAIR_IF, ERR_NOINPUT, "math and code answers have no finished verdicts; run 'imf verify' with this recipe first");
+        CHECK(d->p[i].kind == PAIR_IF, ERR_NOINPUT,
+              "math and code answers have no finished verdicts; run 'imf verify' with this recipe first");
     if (!d->verdicts) return OK;
     TRY(gather(d->verdicts, VERDICT, NULL, sizeof *j, &j, &n));
     for (int64_t i = 0; i < n; i++) {

@@ -60,7 +60,8 @@ Err pair_order(PairAnswer *a, int64_t answers, PairPrompt *p, int64_t prompts) E
 
 // Applies the rules to every prompt. pairs: room for as many as there are answers; pairs of prompts that do not go to DPO
 // are among them.
-Err pair_choose(const PairRules *r, PairAnswer *a, PairPrompt *p, int64_t prompts, PairChoice *pairs, int64_t *n_pairs) ERR_MUST_CHECK;
+Err pair_choose(const PairRules *r, PairAnswer *a, PairPrompt *p, int64_t prompts, PairChoice *pairs,
+                int64_t *n_pairs) ERR_MUST_CHECK;
 
 // The pair of one source, as the rules of the kind say, whoever owns the best answer; false: none. from .. to-1 are the
 // source's answers. *why (may be NULL): the reason when there is none.

@@ -227,7 +227,8 @@ done:
 
 Err stage_report(const Job *job)
 {
-    Report r = {.run_dir = job->run_dir, .metrics = json_array(), .sets = json_array(), .examples = json_array(), .answers = json_array()};
+    Report r = {.run_dir = job->run_dir, .metrics = json_array(), .sets = json_array(), .examples = json_array(),
+                .answers = json_array()};
     Err err = OK;
     CHECK_DONE(io_is_dir(job->run_dir), ERR_NOINPUT, "%s does not exist; run 'imf run' with this recipe first", job->run_dir);
     TRY_DONE(gather_pairs(&r));

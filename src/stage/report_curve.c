@@ -77,7 +77,8 @@ static Err series(Str *out, const Scale *s, const json_t *metrics, const char *s
     if (points > 40) return OK;
     json_array_foreach((json_t *)metrics, i, row)
         if (point(row, stage, field, &x, &y))
-            TRY(str_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>", place_x(s, x), place_y(s, y), colours[index]));
+            TRY(str_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>", place_x(s, x), place_y(s, y),
+                           colours[index]));
     return OK;
 }
 

@@ -143,7 +143,8 @@ static Err data_section(const Report *r, Str *out)
 {
     static const char *const kind_fields[] = {"kind", "prompts", "with_pair", "sft_rows", "pairs"};
     static const char *const kind_names[] = {"kind", "prompts", "with a valid pair", "SFT rows", "pairs"};
-    static const char *const fields[] = {"kind", "source", "samples", "right", "wrong", "undecided", "unscored", "prompts", "with_pair"};
+    static const char *const fields[] = {"kind", "source", "samples", "right", "wrong", "undecided", "unscored", "prompts",
+                                         "with_pair"};
     static const char *const names[] = {"kind", "source", "samples", "right", "wrong", "undecided", "unscored", "prompts",
                                         "with a pair of its own"};
     size_t i;
@@ -152,7 +153,8 @@ static Err data_section(const Report *r, Str *out)
     if (!r->pair) return str_puts(out, "<p class=\"note\">The pair stage has not run.</p>\n");
     TRY(table(out, json_object_get(r->pair, "kinds"), kind_fields, kind_names, 5));
     TRY(table(out, json_object_get(r->pair, "sources"), fields, names, 9));
-    TRY(str_puts(out, "<p>What was left out, and why (each listed by id in dropped/):</p>\n<table><tr><th>kind<th>what<th>n<th>reason"));
+    TRY(str_puts(out, "<p>What was left out, and why (each listed by id in dropped/):</p>\n"
+                      "<table><tr><th>kind<th>what<th>n<th>reason"));
     json_array_foreach(json_object_get(r->pair, "kinds"), i, kind) {
         TRY(reasons(out, kind, "dropped_prompts", "prompts"));
         TRY(reasons(out, kind, "left_out_samples", "samples"));

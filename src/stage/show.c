@@ -150,7 +150,8 @@ static Err show_mapped(const char *path, const FileMap *map, Str *out)
         json_decref(whole);
         return err;
     }
-    if (!strcmp(io_basename(path), "lease")) return str_printf(out, "%s: owner (job, host, process, start): %.*s", path, (int)map->size, map->p);
+    if (!strcmp(io_basename(path), "lease"))
+        return str_printf(out, "%s: owner (job, host, process, start): %.*s", path, (int)map->size, map->p);
     FAIL(ERR_DATA, "%s is no file that imf writes (%" PRId64 " bytes)", path, map->size);
 }
 

@@ -46,8 +46,8 @@ static Err set_name(const char *dir, char run_dir[IO_PATH], char stage[256])
     TRY_DONE(json_get_text(header, "format", path, &format));
     snprintf(stage, 256, "%s", str_starts(format, "imf-") ? format + 4 : format);
     int keep = (int)strlen(dir) - (int)strlen(stage);
-    CHECK_DONE(str_ends(dir, stage) && (keep == 0 || dir[keep - 1] == '/'), ERR_DATA, "%s holds records of '%s'; their directory must have that name",
-               dir, stage);
+    CHECK_DONE(str_ends(dir, stage) && (keep == 0 || dir[keep - 1] == '/'), ERR_DATA,
+               "%s holds records of '%s'; their directory must have that name", dir, stage);
     snprintf(run_dir, IO_PATH, "%.*s", keep > 1 ? keep - 1 : keep, keep > 0 ? dir : ".");
     if (keep == 0) snprintf(run_dir, IO_PATH, ".");
 done:
@@ -111,7 +111,8 @@ done:
 Err show_model(const char *dir, Str *out)
 {
     static const char *const names[] = {"architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                                        "num_key_value_heads", "intermediate_size", "vocab_size", "tie_word_embeddings", "torch_dtype"};
+                                        "num_key_value_heads", "intermediate_size", "vocab_size", "tie_word_embeddings",
+                                        "torch_dtype"};
     char path[IO_PATH];
     json_t *config;
     StDir tensors;
@@ -125,8 +126,8 @@ Err show_model(const char *dir, Str *out)
     TRY(err);
     TRY(st_open(dir, &tensors));
     for (int64_t i = 0; i < tensors.tensors; i++) elements += tensors.tensor[i].n, bytes += tensors.tensor[i].bytes;
-    err = str_printf(out, "  weights: %" PRId64 " parameters in %" PRId64 " tensors and %" PRId64 " files, %" PRId64 " bytes\n", elements,
-                     tensors.tensors, tensors.maps, bytes);
+    err = str_printf(out, "  weights: %" PRId64 " parameters in %" PRId64 " tensors and %" PRId64 " files, %" PRId64 " bytes\n",
+                     elements, tensors.tensors, tensors.maps, bytes);
     st_close(&tensors);
     return err;
 }

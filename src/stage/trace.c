@@ -20,7 +20,9 @@ typedef struct Lookup {
     int set;
     const char *side, *field;
 } Lookup;
-enum { SAMPLES_OF_PROMPT, SCORE_OF, VERDICT_OF, ROW_OF, ROW_OF_PROMPT, CHOSEN_OF, REJECTED_OF, DROPPED_IS, DROPPED_BEFORE_IS, LOOKUPS };
+enum {
+    SAMPLES_OF_PROMPT, SCORE_OF, VERDICT_OF, ROW_OF, ROW_OF_PROMPT, CHOSEN_OF, REJECTED_OF, DROPPED_IS, DROPPED_BEFORE_IS, LOOKUPS
+};
 static const Lookup lookups[LOOKUPS] = {
     [SAMPLES_OF_PROMPT] = {SAMPLES, NULL, "prompt"}, [SCORE_OF] = {SCORES, NULL, "sample"},
     [VERDICT_OF] = {VERDICTS, NULL, "sample"},       [ROW_OF] = {ROWS, NULL, "sample"},

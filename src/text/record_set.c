@@ -288,8 +288,8 @@ Err record_require(RecordSet **out, const char *run_dir, const char *stage, cons
     Id id = {0};
     *out = NULL;
     if (par_rank() == 0 && !record_done(run_dir, stage, &id, NULL))
-        err = err_raise(ERR_NOINPUT, __func__, __FILE__, __LINE__, "%s/%s is not there or not finished; run 'imf %s' with this recipe first",
-                        run_dir, stage, command);
+        err = err_raise(ERR_NOINPUT, __func__, __FILE__, __LINE__,
+                        "%s/%s is not there or not finished; run 'imf %s' with this recipe first", run_dir, stage, command);
     TRY(par_agree(err));
     TRY(par_bcast(&id, sizeof id, 0));
     if (digest) *digest = id;
