@@ -1,7 +1,8 @@
 // Fast decode attention: a piece is a slot and a kv head; the query heads that share it read each page once.
 //
-// Method: online softmax over pages, the prefix's first, then the slot's own. A score is a dot product in lanes of VL;
-// values are added by the small mm. Drawback: n samples of one prompt each read the prefix's pages.
+// Method: online softmax over pages, the prefix's first, then the slot's own. VL keys are scored together: one vector of
+// partial products a key, then a transposing tree of pairwise sums puts key i's score into lane i. Values are added by the
+// small mm. Drawback: n samples of one prompt each read the prefix's pages.
 #include <math.h>
 
 #include "kernels/cpu/fast.h"
@@ -12,23 +13,50 @@ typedef struct Gather {
     float max[MAX_GROUP], sum[MAX_GROUP];
 } Gather;
 
-static inline float dot(const float *x, const float *y, int64_t D)
+// Sums of neighbouring lanes: a's in the lower half, b's in the upper.
+static inline vf pair_sums(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+
+// Partial products of one key: lane l sums d = l, l + VL, ...
+static inline vf products(const float *q, const float *key, int64_t D)
 {
     vf sum = vset(0);
-    for (int64_t d = 0; d < D; d += VL) sum += vload(x + d, D - d) * vload(y + d, D - d);
-    return vsum(sum);
+    int64_t d = 0;
+    for (; d + VL <= D; d += VL) sum += vload(q + d, VL) * vload(key + d, VL);
+    if (d < D) sum += vload(q + d, D - d) * vload(key + d, D - d);
+    return sum;
+}
+
+// Lane i: q . keys[i] for i < n; the other lanes repeat the last key.
+static inline vf score(const float *q, const float *keys, int64_t n, int64_t D)
+{
+    vf s[VL];
+    for (int64_t i = 0; i < VL; i++) s[i] = products(q, keys + lesser(i, n - 1) * D, D);
+    for (int left = VL / 2; left > 0; left /= 2)
+        for (int i = 0; i < left; i++) s[i] = pair_sums(s[2 * i], s[2 * i + 1]);
+    return s[0];
 }
 
 // Folds keys [from, to) of a page into head g.
 static void fold_head(const DecodeAttnArgs *a, Gather *w, int64_t g, const float *q, const float *keys, int64_t from, int64_t to)
 {
     float *x = w->s + g * KV_PAGE, *o = w->o + g * a->D, max = w->max[g];
-    for (int64_t j = 0; j < KV_PAGE; j++) x[j] = -INFINITY;
-    for (int64_t j = from; j < to; j++) {
-        x[j] = dot(q, keys + j * a->D, a->D) * a->scale;
-        if (a->softcap > 0) x[j] = a->softcap * tanhf(x[j] / a->softcap);
-        if (x[j] > max) max = x[j];
-    }
+    for (int64_t j = 0; j < KV_PAGE; j += VL) vstore(x + j, vset(-INFINITY), VL);
+    for (int64_t j = from; j < to; j += VL)
+        vstore(x + j, score(q, keys + j * a->D, to - j, a->D) * vset(a->scale), lesser(VL, to - j));
+    for (int64_t j = from; j < to && a->softcap > 0; j++) x[j] = a->softcap * tanhf(x[j] / a->softcap);
+    vf top = vset(max);
+    for (int64_t j = 0; j < KV_PAGE; j += VL) top = vmax(top, vload(x + j, VL));
+    max = vmax_lanes(top);
     vf sum = vset(0), old = vexp(vset(w->max[g] - max));
     for (int64_t j = 0; j < KV_PAGE; j += VL) {
         vf p = vexp(vload(x + j, VL) - vset(max));
