@@ -191,11 +191,13 @@ static void print_error(Err err)
 static Err start(const char *name, int *argc, char ***argv)
 {
     const Command *c = find_command(name);
-    CHECK(c || !strcmp(name, "run"), ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
-    if (!c || c->needs & SANDBOX) TRY(sandbox_start());  // forks: before MPI
+    bool known = c || !strcmp(name, "run");
+    if (known && (!c || c->needs & SANDBOX)) TRY(sandbox_start());  // forks: before MPI
     TRY(par_init(argc, argv));
     log_open(par_rank(), par_host());
-    return OK;
+    Err err = known ? OK : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__,
+                                     "no command is called '%s'; imf --help lists them", name);
+    return par_agree(err);
 }
 
 int main(int argc, char **argv)
@@ -217,8 +219,9 @@ int main(int argc, char **argv)
         err = run_job(name, &o);
         fflush(stdout);
     }
-    // An agreed error is the same on all ranks: rank 0 speaks. After a failed collective nobody can be waited for.
-    if (err != OK && par_rank() == 0) print_error(err);
+    // An agreed error is the same on all ranks: rank 0 speaks, and all wait for it. Otherwise nobody can be waited for.
+    if (err != OK && (par_rank() == 0 || !par_agreed())) print_error(err);
+    if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     log_close();
     lease_drop();
     Err stopped = sandbox_stop();

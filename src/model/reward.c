@@ -121,7 +121,7 @@ static Err read_names(const json_t *o, const char *path, int64_t n, const char *
 static Err read_head_config(const json_t *o, const char *path, const ModelConfig *c, RewardHead *h)
 {
     const char *name[REWARD_OBJECTIVES];
-    int64_t objectives, hidden, n_hidden;
+    int64_t objectives = 0, hidden = 0, n_hidden = 0;
     bool named;
     TRY(size_key(o, path, "num_objectives", REWARD_OBJECTIVES, &objectives));
     TRY(size_key(o, path, "gating_hidden_dim", MAX_WIDTH, &hidden));

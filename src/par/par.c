@@ -19,6 +19,7 @@ static struct {
     int rank, size, node_id, node_rank, node_size;
     char host[MPI_MAX_PROCESSOR_NAME];
     char library[256];
+    bool agreed;  // all ranks know that there was an error
 } g = {.size = 1, .node_size = 1};
 
 static Err mpi_failed(int rc, const char *call, const char *file, int line)
@@ -105,7 +106,10 @@ static bool alone(void) { return g.size == 1; }
 
 Err par_agree(Err mine)
 {
-    if (alone()) return mine;
+    if (alone()) {
+        g.agreed = mine != OK;
+        return mine;
+    }
     int failing = mine == OK ? g.size : g.rank, first = 0;
     TRY_MPI(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, g.world));
     if (first == g.size) return OK;
@@ -113,11 +117,14 @@ Err par_agree(Err mine)
         int code;
         char text[2048];
     } note = {.code = (int)mine};
-    snprintf(note.text, sizeof note.text, "%s%.1900s", "", err_message());
+    snprintf(note.text, sizeof note.text, "%.2000s", err_message());
     TRY_MPI(MPI_Bcast(&note, (int)sizeof note, MPI_BYTE, first, g.world));
     if (g.rank != first) err_set_message(note.text);
+    g.agreed = true;
     return (Err)note.code;
 }
+
+bool par_agreed(void) { return g.agreed; }
 
 Err par_barrier(void)
 {

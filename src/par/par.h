@@ -25,6 +25,7 @@ const char *par_library(void);       // version text of the MPI library, one lin
 // Collective: returns on every rank the error of the lowest failing rank (its code and message), or OK. A local error
 // must pass through here before any rank waits for another one's work.
 Err par_agree(Err mine) ERR_MUST_CHECK;
+bool par_agreed(void);  // the last error that par_agree returned is known to all ranks
 
 // Collective; counts are bytes.
 Err par_barrier(void) ERR_MUST_CHECK;
