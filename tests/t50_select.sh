@@ -18,7 +18,7 @@ cat >"$dir/mixed.jsonl" <<'END'
 {"instruction": "Reverse this", "input": "abc", "output": "cba"}
 {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
 {"prompt": "Hello"}
-{"prompt": "Sorted?", "kind": "if", "checks": [{"kind": "first_word"}]}
+{"prompt": "Sorted?", "kind": "if", "dataset": "own", "checks": [{"kind": "first_word"}]}
 {"prompt": "Held out"}
 END
 echo '{"prompt": "Held out"}' >"$dir/heldout.jsonl"
@@ -37,6 +37,7 @@ cat "$dir/a/dropped_prompts/"data-*.jsonl >"$dir/dropped"
 grep -q 'pass these tests.*"tests":\["assert f(1) == 2","assert f(2) == 3"\]' "$dir/prompts" || fail "MBPP row"
 grep -q 'Reverse this\\nabc' "$dir/prompts" || fail "Alpaca row"
 ! grep -q 'Hi"\|Held out' "$dir/prompts" || fail "an answer or a held-out prompt came through"
+grep -q '"dataset":"own"' "$dir/prompts" && grep -q '"dataset":"mixed"' "$dir/prompts" || fail "names of data sets"
 for reason in "duplicate:2" "held out:1" "no gold answer:1" "over prompts\[\].limit:1"; do
     [ "$(grep -c "\"reason\":\"${reason%:*}\"" "$dir/dropped")" = "${reason#*:}" ] || fail "dropped: $reason expected"
 done

@@ -49,7 +49,7 @@ const DeckKey deck_schema[] = {
 
     STR("prompts[].path", NULL, "JSONL file of prompts"),
     ONE_OF("prompts[].kind", "auto", "auto|math|code|if", "what the prompts ask for; auto: the rows say it"),
-    STR("prompts[].dataset", "", "name of the data set in records; empty: the file's name"),
+    STR("prompts[].dataset", "", "name of the data set in records; empty: what a row says, else the file's name"),
     I64("prompts[].limit", "prompts", 0, BIG, "0", "take only so many, drawn by id and seed; 0: all"),
     I64("select.max_prompts", "prompts", 0, BIG, "0", "keep only so many of all data sets, drawn by id and seed; 0: all"),
     STR("select.exclude[].path", NULL, "JSONL file of held-out prompts that must not be taken (those of eval.sets never are)"),

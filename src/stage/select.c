@@ -30,7 +30,8 @@ typedef struct Selection {
     Id *held_out;  // sorted once complete
     int64_t held_outs, held_cap;
     uint64_t seed;
-    const char *kind, *dataset;  // of the file being read
+    const char *kind, *dataset;  // of the file being read, as the recipe says
+    char file_name[256];         // names the data set where neither recipe nor row does
     int32_t file;
 } Selection;
 
@@ -57,6 +58,9 @@ static Err add_prompt(void *user, const json_t *row, const char *where)
     s->n++;
     c->file = s->file;
     c->draw = rng_uniform(rng_key_from_id(c->id), s->seed);
+    if (!*json_string_value(json_object_get(c->data, "dataset")))
+        CHECK(json_object_set_new(c->data, "dataset", json_string(s->file_name)) == 0, ERR_DATA, "%s: the file's name is not UTF-8",
+              where);
     return content_id(c->data, &c->content);
 }
 
@@ -72,11 +76,12 @@ static Err add_held_out(void *user, const json_t *row, const char *where)
     return OK;
 }
 
-static void data_set_name(const char *path, const char *given, char out[256])
+// The file's name without its last extension.
+static void stem(const char *path, char out[256])
 {
-    snprintf(out, 256, "%s", *given ? given : io_basename(path));
+    snprintf(out, 256, "%s", io_basename(path));
     char *dot = strrchr(out, '.');
-    if (!*given && dot && dot != out) *dot = 0;
+    if (dot && dot != out) *dot = 0;
 }
 
 // Value of list[i].key.
@@ -99,11 +104,10 @@ static Err read_prompts(Selection *s, const Deck *d)
     const int64_t files = deck_count(d, "prompts");
     CHECK(files > 0, ERR_RECIPE, "the recipe names no prompts; add prompts: [{path: FILE.jsonl}]");
     for (int64_t i = 0; i < files; i++) {
-        char name[256];
         const char *path = item_text(d, "prompts", i, "path");
-        data_set_name(path, item_text(d, "prompts", i, "dataset"), name);
+        stem(path, s->file_name);
         s->kind = item_text(d, "prompts", i, "kind");
-        s->dataset = name;
+        s->dataset = item_text(d, "prompts", i, "dataset");
         s->file = (int32_t)i;
         TRY(jsonl_each(path, add_prompt, s));
     }
