@@ -348,6 +348,36 @@ static void configs_name_bos_eos_and_template(void **state)
     mem_free(json);
 }
 
+// Law 7: as the crate does it, but counted; unk_token takes their place where the file names one.
+static void bytes_without_a_token_are_counted(void **state)
+{
+    (void)state;
+    char *json = tiny_json("qwen"), *bad = replaced(json, "\"\xc4\x93\":", "\"zzzz\":");  // U+0113: the byte 0x13
+    char *unk = replaced(bad, "\"unk_token\":null", "\"unk_token\":\"zzzz\"");
+    static const char *const configs[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    Tokenizer *t;
+    Ids ids = {0}, clean = {0};
+    for (int i = 0; i < 2; i++) write_file(configs[i], "{}", 2);
+    write_file("tokenizer.json", bad, (int64_t)strlen(bad));
+    assert_int_equal(tok_load(dir, &t), OK);
+    assert_int_equal(tok_encode(t, "\x01\x02", 2, true, &clean), OK);
+    assert_int_equal(tok_encode(t, "\x01\x13\x02\x13", 4, true, &ids), OK);
+    assert_int_equal(ids.n, clean.n);
+    assert_memory_equal(ids.id, clean.id, (size_t)ids.n * sizeof *ids.id);
+    assert_int_equal(tok_lost(t), 2);
+    tok_free(t);
+    write_file("tokenizer.json", unk, (int64_t)strlen(unk));
+    assert_int_equal(tok_load(dir, &t), OK);
+    ids.n = 0;
+    assert_int_equal(tok_encode(t, "\x01\x13\x02", 3, true, &ids), OK);
+    assert_int_equal(ids.n, 3);
+    assert_int_equal(ids.id[1], tok_id(t, "zzzz"));
+    assert_int_equal(tok_lost(t), 0);
+    tok_free(t);
+    ids_free(&ids), ids_free(&clean);
+    mem_free(json), mem_free(bad), mem_free(unk);
+}
+
 // --- patterns ----------------------------------------------------------------------------------------------------------
 
 static Err count_piece(void *user, const char *p, int64_t n)
@@ -415,6 +445,7 @@ int main(void)
         cmocka_unit_test(prs4_damaged_files_do_no_harm),
         cmocka_unit_test(missing_file_says_which),
         cmocka_unit_test(configs_name_bos_eos_and_template),
+        cmocka_unit_test(bytes_without_a_token_are_counted),
         cmocka_unit_test(prs4_patterns_have_limits),
         cmocka_unit_test(white_space_is_unicodes),
     };

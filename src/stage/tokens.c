@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "par/par.h"
 #include "stage/stage.h"
@@ -165,6 +166,7 @@ Err stage_tokens(const Job *job)
     TRY(tok_load(k.model, &k.t));
     Err err = k.template_name ? chat_template(k.t, k.template_name, &k.chat) : OK;
     if (err == OK) err = jsonl_stdin(row, &k);
+    if (tok_lost(k.t) > 0) log_warn("tokens", "%lld bytes had no token and are not in the ids", (long long)tok_lost(k.t));
     tok_free(k.t);
     return err;
 }

@@ -253,4 +253,5 @@ bool tok_is_special(const Tokenizer *t, int32_t id)
 int32_t tok_bos(const Tokenizer *t) { return t->bos; }
 int32_t tok_eos(const Tokenizer *t) { return t->eos; }
 const char *tok_chat_template(const Tokenizer *t) { return t->chat_template; }
+int64_t tok_lost(const Tokenizer *t) { return *t->bpe.lost; }
 Id tok_fingerprint(const Tokenizer *t) { return t->fingerprint; }
