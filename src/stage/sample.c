@@ -264,7 +264,7 @@ static Err ask(Sampling *s, int64_t prompt, DecodeRequest *out)
     TRY(MEM_ARRAY(&a->k, s->source.n));
     TRY(render(s, prompt, &a->prompt));
     for (int32_t k = 0; k < s->source.n; k++) {
-        bool pending;
+        bool pending = false;
         TRY(is_pending(s, prompt, k, &a->sample_id[n], &pending));
         if (pending) a->k[n++] = k;
     }
