@@ -68,6 +68,8 @@ static Err get_bool(const json_t *o, const char *key, bool preset, bool *out)
 static Err get_text(const json_t *o, const char *key, const char **text, int64_t *n)
 {
     const json_t *v = json_object_get(o, key);
+    *text = "";
+    *n = 0;
     CHECK(json_is_string(v), ERR_DATA, "%s: %s", key, v ? "not a string" : "missing");
     *text = json_string_value(v);
     *n = (int64_t)json_string_length(v);
@@ -77,6 +79,7 @@ static Err get_text(const json_t *o, const char *key, const char **text, int64_t
 static Err get_type(const json_t *o, const char **type)
 {
     int64_t n;
+    *type = "";
     CHECK(json_is_object(o), ERR_DATA, "not an object");
     return get_text(o, "type", type, &n);
 }
