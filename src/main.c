@@ -142,11 +142,18 @@ done:
     return err;
 }
 
+// A user's own answers (samples.path) take the place of the first two stages.
+static Err run_stage(const Command *c, const Job *job)
+{
+    if (c >= commands + 2 || !*deck_str(job->deck, "samples.path")) return c->run(job);
+    log_info(c->name, "samples.path takes its place");
+    return OK;
+}
+
 static Err run_command(const Command *c, const Job *job)
 {
-    if (c) return par_agree(c->run(job));
-    int first = *deck_str(job->deck, "samples.path") ? 2 : 0;  // a user's answers take the place of select and sample
-    for (int i = first; i < PIPELINE; i++) TRY(par_agree(commands[i].run(job)));
+    if (c) return par_agree(run_stage(c, job));
+    for (int i = 0; i < PIPELINE; i++) TRY(par_agree(run_stage(&commands[i], job)));
     return par_agree(stage_report(job));
 }
 
