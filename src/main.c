@@ -233,7 +233,8 @@ int main(int argc, char **argv)
     lease_drop();
     Err stopped = sandbox_stop();
     if (err == OK) err = stopped;
-    if (err != OK && par_size() > 1) par_abort((int)err);
+    // After a failed write HDF5's exit handler may crash: leave without it.
+    if (err != OK && (par_size() > 1 || err == ERR_IO)) par_abort((int)err);
     par_finish();
     return (int)err;
 }

@@ -1,29 +1,408 @@
-// Placeholder: nothing is found, nothing is saved.
+// Method: everything is written to a temporary directory; every rank closes, syncs and re-reads its tiles; ranks agree;
+// rank 0 writes the manifest, whose rename makes the checkpoint exist. Loading trusts nothing that the manifest does not
+// confirm: HDF5 sees a file only after its bytes matched, and each tile is checked again after reading.
+// Drawback: a save costs a second reading of the file (from the page cache).
+// Invariants: a directory step_%09d is complete or does not exist; names with ".tmp." are never read.
 #include "train/checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "par/par.h"
+#include "train/checkpoint_file.h"
+#include "train/checkpoint_manifest.h"
+
+static const char shard_name[] = "shard-000.nc", temporary[] = ".tmp.";
+
+static Err step_path(char buf[IO_PATH], const char *dir, int64_t step, const char *suffix)
+{
+    char name[128];
+    snprintf(name, sizeof name, "step_%09lld%s", (long long)step, suffix);
+    return io_join(buf, dir, name);
+}
+
+// -1 unless the name is that of a committed step.
+static int64_t step_of(const char *name)
+{
+    long long step = -1;
+    int used = 0;
+    if (sscanf(name, "step_%9lld%n", &step, &used) != 1 || name[used] || used != 14) return -1;
+    return step;
+}
+
+// --- directory (rank 0) -----------------------------------------------------------------------------------------------------
+
+static Err remove_stale(const char *dir)
+{
+    char **names = NULL, path[IO_PATH];
+    int64_t n = 0;
+    Err err = OK;
+    if (!io_is_dir(dir)) return OK;
+    TRY(io_list(dir, &names, &n));
+    for (int64_t i = 0; i < n; i++) {
+        if (!str_starts(names[i], "step_") || !strstr(names[i], temporary)) continue;
+        TRY_DONE(io_join(path, dir, names[i]));
+        TRY_DONE(io_remove_tree(path));
+    }
+done:
+    io_list_free(names, n);
+    return err;
+}
+
+// Committed steps, ascending; *steps is owned by the caller.
+static Err list_steps(const char *dir, int64_t **steps, int64_t *n)
+{
+    char **names = NULL;
+    int64_t count = 0;
+    Err err = OK;
+    *n = 0;
+    *steps = NULL;
+    if (!io_is_dir(dir)) return OK;
+    TRY(io_list(dir, &names, &count));
+    TRY_DONE(MEM_ARRAY(steps, count));
+    for (int64_t i = 0; i < count; i++)
+        if (step_of(names[i]) >= 0) (*steps)[(*n)++] = step_of(names[i]);
+done:
+    io_list_free(names, count);
+    return err;
+}
+
+// Bytes that a checkpoint needs, with 5 % for what the file format adds.
+static int64_t bytes_needed(const Model *model)
+{
+    int64_t payload = model->elements * SLOTS_OF_A_TENSOR * (int64_t)sizeof(float);
+    return payload + payload / 20 + (1 << 20);
+}
+
+static Err check_space(const char *dir, int64_t need)
+{
+    int64_t free_bytes;
+    TRY(io_free_bytes(dir, &free_bytes));
+    CHECK(free_bytes >= need, ERR_IO, "%s: a checkpoint needs %lld MB and %lld MB are free; make room and run again", dir,
+          (long long)(need >> 20), (long long)(free_bytes >> 20));
+    return OK;
+}
+
+// Quotas and file size limits show only when a file grows, and a parallel write that meets one can hang inside the MPI
+// library (seen with Open MPI 4.1). So rank 0 grows an ordinary file to that size first and removes it.
+static Err probe_space(const char *dir, int64_t need)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, dir, "space"));
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    CHECK(fd >= 0, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
+    int rc = fallocate(fd, 0, 0, (off_t)need), why = errno;
+    if (rc != 0 && why == EOPNOTSUPP) rc = ftruncate(fd, (off_t)need), why = errno;
+    close(fd);
+    unlink(path);
+    CHECK(rc == 0, ERR_IO, "%s: a checkpoint needs a file of %lld MB: %s; a quota or file size limit (ulimit -f) may be too low",
+          dir, (long long)(need >> 20), strerror(why));
+    return OK;
+}
+
+static Err prepare(const char *dir, const Model *model, const char *tmp)
+{
+    TRY(io_mkdirs(dir));
+    TRY(remove_stale(dir));
+    TRY(check_space(dir, bytes_needed(model)));
+    TRY(io_mkdirs(tmp));
+    return probe_space(tmp, bytes_needed(model));
+}
+
+// Every rank names the same directory: the job's number, or rank 0's process.
+static Err temporary_path(char tmp[IO_PATH], const char *dir, int64_t step)
+{
+    int64_t pid = getpid();
+    char suffix[96];
+    const char *job = getenv("SLURM_JOB_ID");
+    TRY(par_bcast(&pid, sizeof pid, 0));
+    snprintf(suffix, sizeof suffix, "%s%.40s-%lld", temporary, job ? job : "local", (long long)pid);
+    return step_path(tmp, dir, step, suffix);
+}
+
+// --- saving -------------------------------------------------------------------------------------------------------------------
+
+static Err sync_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0, ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    int rc = fsync(fd), why = errno;
+    close(fd);
+    CHECK(rc == 0, ERR_IO, "cannot sync %s: %s", path, strerror(why));
+    return OK;
+}
+
+typedef struct Save {
+    const char *dir;
+    char tmp[IO_PATH], file[IO_PATH];
+    const Model *model;
+    Tile *tiles;
+    int64_t n_tiles;
+    TileSource src;
+    TileSum *own;       // of this rank's tiles
+    Manifest manifest;  // complete on rank 0
+} Save;
+
+static Err write_and_verify(Save *s)
+{
+    char now[32], history[96];
+    time_text(now);
+    snprintf(history, sizeof history, "%s imf %s: created", now, IMF_VERSION);
+    TRY(checkpoint_file_write(s->file, s->model, &s->src, history));
+    TRY(par_agree(sync_file(s->file)));
+    return par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own));
+}
+
+// Piece i is summed by rank i mod ranks.
+static Err sum_pieces(Save *s)
+{
+    Manifest *m = &s->manifest;
+    int64_t count = 0, total = 0;
+    Id *mine = NULL, *all = NULL;
+    Err err = OK;
+    m->bytes = io_size(s->file);
+    TRY(par_bcast(&m->bytes, sizeof m->bytes, 0));
+    m->pieces = (m->bytes + FILE_PIECE - 1) / FILE_PIECE;
+    err = MEM_ARRAY(&mine, m->pieces);
+    for (int64_t i = par_rank(); i < m->pieces && err == OK; i += par_size())
+        err = manifest_piece(s->file, m->bytes, i, &mine[count++]);
+    TRY_DONE(par_agree(err));
+    TRY_DONE(par_allgather(mine, count * (int64_t)sizeof *mine, &all, &total, NULL));
+    CHECK_DONE(total == m->pieces * (int64_t)sizeof *all, ERR_INTERNAL, "%s: a piece was not summed", s->file);
+    TRY_DONE(par_agree(MEM_ARRAY(&m->piece, m->pieces)));
+    for (int64_t rank = 0, k = 0; rank < par_size(); rank++)
+        for (int64_t i = rank; i < m->pieces; i += par_size()) m->piece[i] = all[k++];
+done:
+    mem_free(mine);
+    mem_free(all);
+    return err;
+}
+
+static Err fill_tensors(Save *s)
+{
+    Manifest *m = &s->manifest;
+    m->tensors = s->model->specs;
+    TRY(MEM_ARRAY(&m->tensor, m->tensors));
+    for (int64_t i = 0; i < m->tensors; i++) {
+        tensor_name(&s->model->spec[i], m->tensor[i].name);
+        m->tensor[i].rows = s->model->spec[i].rows;
+        m->tensor[i].cols = s->model->spec[i].cols;
+    }
+    return OK;
+}
+
+static Err gather_manifest(Save *s)
+{
+    int64_t total = 0, own = s->src.share.last - s->src.share.first;
+    TRY(par_allgather(s->own, own * (int64_t)sizeof *s->own, &s->manifest.tile, &total, NULL));
+    s->manifest.tiles = total / (int64_t)sizeof(TileSum);
+    ASSERT(s->manifest.tiles == s->n_tiles);
+    s->manifest.ranks = par_size();
+    TRY(par_agree(fill_tensors(s)));
+    return sum_pieces(s);
+}
+
+// Rank 0. A directory of the same name is a damaged or equal one: it steps aside and is removed after the commit.
+static Err commit(Save *s)
+{
+    char path[IO_PATH], final[IO_PATH], old[IO_PATH];
+    Str text = {0};
+    Err err = OK;
+    TRY_DONE(manifest_print(&s->manifest, &text));
+    TRY_DONE(io_join(path, s->tmp, "MANIFEST.json"));
+    TRY_DONE(io_write(path, str_text(&text), text.len));
+    TRY_DONE(io_sync_dir(s->tmp));
+    TRY_DONE(step_path(final, s->dir, s->manifest.state.step, ""));
+    TRY_DONE(step_path(old, s->dir, s->manifest.state.step, ".tmp.replaced"));
+    CHECK_DONE(!io_exists(final) || rename(final, old) == 0, ERR_IO, "cannot move %s aside: %s", final, strerror(errno));
+    CHECK_DONE(rename(s->tmp, final) == 0, ERR_IO, "cannot rename %s to %s: %s", s->tmp, final, strerror(errno));
+    TRY_DONE(io_sync_dir(s->dir));
+    TRY_DONE(io_remove_tree(old));
+done:
+    str_free(&text);
+    return err;
+}
+
+static Err save_body(Save *s)
+{
+    TRY(par_agree(tiles_make(s->model, &s->tiles, &s->n_tiles)));
+    s->src.tiles = s->tiles;
+    s->src.share = tile_share(s->tiles, s->n_tiles, par_rank(), par_size());
+    TRY(temporary_path(s->tmp, s->dir, s->manifest.state.step));
+    TRY(io_join(s->file, s->tmp, shard_name));
+    TRY(par_agree(par_rank() == 0 ? prepare(s->dir, s->model, s->tmp) : OK));
+    TRY(par_agree(MEM_ARRAY(&s->own, s->src.share.last - s->src.share.first)));
+    tile_sums(&s->src, s->own);
+    TRY(write_and_verify(s));
+    TRY(gather_manifest(s));
+    return par_agree(par_rank() == 0 ? commit(s) : OK);
+}
 
 Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state)
 {
-    (void)dir, (void)model, (void)m, (void)v, (void)state;
-    return OK;
+    Save s = {.dir = dir, .model = model, .src = {.slot = {model->w, m, v}}, .manifest = {.state = *state}};
+    double start = time_now();
+    Err err = save_body(&s);
+    double seconds = time_now() - start;
+    if (err == OK)
+        log_info("checkpoint", "step %lld saved: %.1f MB in %.2f s (%.2f GB/s)", (long long)state->step,
+                 (double)s.manifest.bytes / 1e6, seconds, (double)s.manifest.bytes / 1e9 / (seconds > 0 ? seconds : 1));
+    manifest_free(&s.manifest);
+    mem_free(s.own);
+    mem_free(s.tiles);
+    return err;
 }
+
+// --- finding and loading --------------------------------------------------------------------------------------------------------
+
+// Collective: the manifest of a step, and its file's bytes checked by all ranks together.
+static Err open_step(const char *dir, int64_t step, Manifest *m, char file[IO_PATH])
+{
+    char path[IO_PATH];
+    TRY(step_path(path, dir, step, ""));
+    TRY(io_join(file, path, shard_name));
+    TRY(par_agree(manifest_load(path, m)));
+    return par_agree(manifest_verify(m, file, par_rank(), par_size()));
+}
+
+// Rank 0 looks, all ranks hear: steps ascending.
+static Err agree_on_steps(const char *dir, int64_t **steps, int64_t *n)
+{
+    Err err = OK;
+    *n = 0;
+    *steps = NULL;
+    if (par_rank() == 0) {
+        err = remove_stale(dir);
+        if (err == OK) err = list_steps(dir, steps, n);
+    }
+    TRY(par_agree(err));
+    TRY(par_bcast(n, sizeof *n, 0));
+    TRY(par_agree(par_rank() == 0 ? OK : MEM_ARRAY(steps, *n)));
+    return *n ? par_bcast(*steps, *n * (int64_t)sizeof **steps, 0) : OK;
+}
+
 Err checkpoint_find(const char *dir, int64_t *step)
 {
-    (void)dir;
+    int64_t *steps = NULL, n = 0;
+    Err err = OK;
     *step = -1;
+    TRY_DONE(agree_on_steps(dir, &steps, &n));
+    for (int64_t i = n - 1; i >= 0 && *step < 0; i--) {
+        Manifest m = {0};
+        char file[IO_PATH];
+        err = open_step(dir, steps[i], &m, file);
+        manifest_free(&m);
+        if (err == OK) *step = steps[i];
+        else if (err != ERR_DATA && err != ERR_NOINPUT) goto done;
+        else if (par_rank() == 0) log_warn("checkpoint", "step %lld is skipped: %s", (long long)steps[i], err_message());
+    }
+    err = OK;
+done:
+    mem_free(steps);
+    return err;
+}
+
+static Err check_model(const Manifest *m, const Model *model, int64_t n_tiles, const char *file)
+{
+    CHECK(m->tensors == model->specs && m->tiles == n_tiles, ERR_RECIPE,
+          "%s holds %lld tensors, the model has %d: it is a checkpoint of another model", file, (long long)m->tensors, (int)model->specs);
+    for (int64_t i = 0; i < m->tensors; i++) {
+        char name[TENSOR_NAME];
+        tensor_name(&model->spec[i], name);
+        CHECK(!strcmp(name, m->tensor[i].name) && m->tensor[i].rows == model->spec[i].rows && m->tensor[i].cols == model->spec[i].cols,
+              ERR_RECIPE, "%s: tensor %s is [%lld][%lld], the model wants %s [%lld][%lld]", file, m->tensor[i].name,
+              (long long)m->tensor[i].rows, (long long)m->tensor[i].cols, name, (long long)model->spec[i].rows, (long long)model->spec[i].cols);
+    }
     return OK;
 }
+
+static Err check_state(const TrainState *have, const TrainState *want, const char *file)
+{
+    static const char hint[] = "start in another run directory, or put back what was changed";
+    CHECK(id_equal(have->recipe, want->recipe), ERR_RECIPE, "%s was saved under other training settings; %s", file, hint);
+    CHECK(id_equal(have->data, want->data), ERR_RECIPE, "%s was saved with other training data; %s", file, hint);
+    CHECK(id_equal(have->base_model, want->base_model), ERR_RECIPE, "%s was saved from another base model; %s", file, hint);
+    return OK;
+}
+
+// Weights: ranks of a node share the reading when the block is shared. m, v: own tiles.
+static Err read_slots(const char *file, Model *model, const Tile *tiles, int64_t n, float *m, float *v, const TileSum *sums)
+{
+    TileShare own = tile_share(tiles, n, par_rank(), par_size()), w = {0, n, 0, 0};
+    if (model->shared) w = tile_share(tiles, n, par_node_rank(), par_node_size());
+    TRY(checkpoint_file_read(file, model, tiles, w.first, w.last, 0, model->w, 0, sums));
+    TRY(checkpoint_file_read(file, model, tiles, own.first, own.last, 1, m, own.begin, sums));
+    return checkpoint_file_read(file, model, tiles, own.first, own.last, 2, v, own.begin, sums);
+}
+
 Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float *v, TrainState *state)
 {
-    (void)dir, (void)step, (void)model, (void)m, (void)v, (void)state;
-    FAIL(ERR_UNAVAILABLE, "checkpoints are not built yet");
+    Manifest manifest = {0};
+    Tile *tiles = NULL;
+    int64_t n = 0;
+    char file[IO_PATH];
+    Err err = OK;
+    TRY_DONE(open_step(dir, step, &manifest, file));
+    TRY_DONE(par_agree(tiles_make(model, &tiles, &n)));
+    TRY_DONE(par_agree(check_state(&manifest.state, state, file)));
+    TRY_DONE(par_agree(check_model(&manifest, model, n, file)));
+    TRY_DONE(par_agree(read_slots(file, model, tiles, n, m, v, manifest.tile)));
+    *state = manifest.state;
+done:
+    mem_free(tiles);
+    manifest_free(&manifest);
+    return err;
 }
+
+// --- housekeeping ---------------------------------------------------------------------------------------------------------------
+
 Err checkpoint_show(const char *path, Str *out)
 {
-    (void)path, (void)out;
-    FAIL(ERR_UNAVAILABLE, "checkpoints are not built yet");
+    Manifest m = {0};
+    char file[IO_PATH], recipe[ID_TEXT];
+    Err err = OK;
+    TRY_DONE(manifest_load(path, &m));
+    TRY_DONE(io_join(file, path, shard_name));
+    TRY_DONE(manifest_verify(&m, file, 0, 1));
+    int64_t elements = 0;
+    for (int64_t i = 0; i < m.tensors; i++) elements += m.tensor[i].rows * m.tensor[i].cols;
+    id_print(m.state.recipe, recipe);
+    TRY_DONE(str_printf(out,
+                        "checkpoint of step %lld (epoch %lld, %lld examples seen), written by %d rank%s\n"
+                        "%lld tensors, %lld parameters with their AdamW moments, %lld bytes; every checksum matches\nrecipe %s, seed %llu\n",
+                        (long long)m.state.step, (long long)m.state.epoch, (long long)m.state.examples_seen, m.ranks,
+                        m.ranks == 1 ? "" : "s", (long long)m.tensors, (long long)elements, (long long)m.bytes, recipe,
+                        (unsigned long long)m.state.seed));
+done:
+    manifest_free(&m);
+    return err;
 }
+
+// A step is renamed before it is removed, so that half of one is never taken for a checkpoint.
+static Err remove_step(const char *dir, int64_t step)
+{
+    char path[IO_PATH], gone[IO_PATH];
+    TRY(step_path(path, dir, step, ""));
+    TRY(step_path(gone, dir, step, ".tmp.pruned"));
+    CHECK(rename(path, gone) == 0, ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+    return io_remove_tree(gone);
+}
+
 Err checkpoint_prune(const char *dir, int keep)
 {
-    (void)dir, (void)keep;
-    return OK;
+    int64_t *steps = NULL, n = 0;
+    Err err = OK;
+    if (keep <= 0) return OK;
+    TRY_DONE(list_steps(dir, &steps, &n));
+    for (int64_t i = 0; i + keep < n; i++) TRY_DONE(remove_step(dir, steps[i]));
+done:
+    mem_free(steps);
+    return err;
 }

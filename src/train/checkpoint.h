@@ -16,15 +16,16 @@ typedef struct TrainState {  // what a checkpoint holds besides the tiles
 
 // Collective. Weights are read from model->w; m and v are this rank's share only: element 0 is the block's element
 // tile_share().begin (train/tiles.h). Commits <dir>/step_%09d.
+// After ERR_IO the process must end by par_abort (main does): HDF5's exit handler may crash.
 Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state) ERR_MUST_CHECK;
 // Collective. Newest committed and verified step under dir, -1 when there is none; says which ones it skipped and why.
 Err checkpoint_find(const char *dir, int64_t *step) ERR_MUST_CHECK;
 // Collective. Fills the model's weights (shared block: each rank writes its tiles of its node) and this rank's share of m, v.
 // ERR_RECIPE when `state` (recipe, data, base_model given by the caller) is not the one that was stored.
 Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float *v, TrainState *state) ERR_MUST_CHECK;
-// Local: human description of a committed step for `imf show`.
+// Local: human description of a committed step directory for `imf show`; verifies every checksum.
 Err checkpoint_show(const char *path, Str *out) ERR_MUST_CHECK;
-// Keeps the newest `keep` committed steps.
+// Local (rank 0): keeps the newest `keep` committed steps; keep <= 0: all.
 Err checkpoint_prune(const char *dir, int keep) ERR_MUST_CHECK;
 
 #endif

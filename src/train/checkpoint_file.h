@@ -1,0 +1,36 @@
+// The NetCDF-4 file of a checkpoint: three variables a tensor (weight and AdamW's two moments), [rows][cols], contiguous.
+#ifndef IMF_TRAIN_CHECKPOINT_FILE_H
+#define IMF_TRAIN_CHECKPOINT_FILE_H
+
+#include "train/tiles.h"
+
+enum { SLOTS_OF_A_TENSOR = 3, TENSOR_NAME = 64 };  // w, m, v
+enum { FILE_PIECE = 16 << 20 };                    // bytes that one checksum of the file covers
+
+// Sums of one tile's bytes in the three slots.
+typedef struct TileSum {
+    Id slot[SLOTS_OF_A_TENSOR];
+} TileSum;
+
+// "layer_03_qkv", "embed", ...: name of a tensor in checkpoints.
+void tensor_name(const WeightSpec *spec, char name[TENSOR_NAME]);
+
+// What a rank writes: its tiles; slot[1] and slot[2] begin with the share's first element, slot[0] is the whole block.
+typedef struct TileSource {
+    const Tile *tiles;
+    TileShare share;
+    const float *slot[SLOTS_OF_A_TENSOR];
+} TileSource;
+
+// Collective, and so is the error. After ERR_IO the file is still open inside HDF5: the process must end by par_abort.
+Err checkpoint_file_write(const char *path, const Model *model, const TileSource *src, const char *history) ERR_MUST_CHECK;
+
+// Local. Sums of the tiles [first, last) as they lie in memory, and a comparison of the file with them.
+void tile_sums(const TileSource *src, TileSum *sums);
+Err checkpoint_file_verify(const char *path, const Model *model, const TileSource *src, const TileSum *sums) ERR_MUST_CHECK;
+
+// Local. Reads one slot of the tiles [first, last) to block + tile.offset - base, and checks each against sums[tile].
+Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles, int64_t first, int64_t last, int slot,
+                         float *block, int64_t base, const TileSum *sums) ERR_MUST_CHECK;
+
+#endif

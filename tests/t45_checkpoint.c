@@ -1,0 +1,282 @@
+// Checkpoints on one rank: what is loaded is what was saved; damage of every kind is found before HDF5 sees the file
+// (CKP-6, CKP-7). With arguments it is the driver of tests/t45_checkpoint.sh, which runs it on several ranks:
+//   t45_checkpoint save DIR STEP | load DIR STEP | find DIR
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "par/par.h"
+#include "train/checkpoint.h"
+
+typedef struct World {
+    Model model;
+    Tile *tiles;
+    int64_t n;
+    TileShare share;
+    float *m, *v;
+    TrainState state;
+} World;
+
+// The embedding is cut into two tiles.
+static const ModelConfig config = {.family = FAMILY_QWEN2, .layers = 2, .H = 64, .N = 2, .K = 1, .D = 32, .F = 96, .V = 20000,
+                                   .tied = true, .qkv_bias = true, .max_positions = 128};
+
+static float value(int64_t element, int64_t step, int slot)
+{
+    uint64_t x = ((uint64_t)element * 3 + (uint64_t)slot) * 0x9E3779B97F4A7C15u + (uint64_t)step;
+    x ^= x >> 31, x *= 0xBF58476D1CE4E5B9u;
+    return (float)(x >> 40) / 16777216.0f - 0.5f;
+}
+
+static Err world_open(World *w)
+{
+    *w = (World){.model = {.cfg = config}};
+    TRY(model_layout(&w->model));
+    TRY(MEM_ARRAY(&w->model.w, w->model.elements));
+    TRY(tiles_make(&w->model, &w->tiles, &w->n));
+    w->share = tile_share(w->tiles, w->n, par_rank(), par_size());
+    TRY(MEM_ARRAY(&w->m, w->share.end - w->share.begin));
+    TRY(MEM_ARRAY(&w->v, w->share.end - w->share.begin));
+    w->state = (TrainState){.epoch = 2, .examples_seen = 77, .seed = 0xFFFFFFFFFFFFFFFFu, .recipe = hash_text("recipe"),
+                            .data = hash_text("data"), .base_model = hash_text("base")};
+    return OK;
+}
+
+static void world_close(World *w)
+{
+    mem_free(w->tiles), mem_free(w->m), mem_free(w->v), mem_free(w->model.w);
+    w->model.w = NULL;
+    mem_free(w->model.spec);
+}
+
+static void world_fill(World *w, int64_t step)
+{
+    w->state.step = step;
+    for (int64_t i = 0; i < w->model.elements; i++) w->model.w[i] = value(i, step, 0);
+    for (int64_t i = w->share.begin; i < w->share.end; i++) {
+        w->m[i - w->share.begin] = value(i, step, 1);
+        w->v[i - w->share.begin] = value(i, step, 2);
+    }
+}
+
+static Err world_check(const World *w, int64_t step)
+{
+    for (int64_t t = 0; t < w->n; t++)
+        for (int64_t i = w->tiles[t].offset; i < w->tiles[t].offset + w->tiles[t].n; i++)
+            CHECK(w->model.w[i] == value(i, step, 0), ERR_DATA, "weight %lld is wrong", (long long)i);
+    for (int64_t t = w->share.first; t < w->share.last; t++)
+        for (int64_t i = w->tiles[t].offset; i < w->tiles[t].offset + w->tiles[t].n; i++)
+            CHECK(w->m[i - w->share.begin] == value(i, step, 1) && w->v[i - w->share.begin] == value(i, step, 2), ERR_DATA,
+                  "moment %lld is wrong", (long long)i);
+    CHECK(w->state.step == step && w->state.epoch == 2 && w->state.examples_seen == 77 && w->state.seed == 0xFFFFFFFFFFFFFFFFu,
+          ERR_DATA, "the state is wrong");
+    return OK;
+}
+
+static Err save(const char *dir, int64_t step)
+{
+    World w;
+    TRY(world_open(&w));
+    world_fill(&w, step);
+    Err err = checkpoint_save(dir, &w.model, w.m, w.v, &w.state);
+    world_close(&w);
+    return err;
+}
+
+static Err load(const char *dir, int64_t step)
+{
+    World w;
+    TRY(world_open(&w));
+    Err err = checkpoint_load(dir, step, &w.model, w.m, w.v, &w.state);
+    if (err == OK) err = world_check(&w, step);
+    world_close(&w);
+    return err;
+}
+
+// --- driver --------------------------------------------------------------------------------------------------------------
+
+static Err drive(int argc, char **argv)
+{
+    CHECK(argc >= 3, ERR_USAGE, "save DIR STEP, load DIR STEP, find DIR");
+    int64_t step = argc > 3 ? atoll(argv[3]) : -1;
+    if (!strcmp(argv[1], "save")) return save(argv[2], step);
+    if (!strcmp(argv[1], "load")) return par_agree(load(argv[2], step));
+    TRY(checkpoint_find(argv[2], &step));
+    if (par_rank() == 0) printf("%lld\n", (long long)step);
+    return OK;
+}
+
+static int driver(int argc, char **argv)
+{
+    Err err = par_init(&argc, &argv);
+    if (err == OK) {
+        log_open(par_rank(), par_host());
+        log_quiet(true);
+        err = drive(argc, argv);
+    }
+    if (err != OK && par_rank() == 0) fprintf(stderr, "error %d: %s\n", (int)err, err_message());
+    fflush(stdout);
+    if (err != OK) par_abort((int)err);  // as main does
+    par_finish();
+    return 0;
+}
+
+// --- one rank --------------------------------------------------------------------------------------------------------------
+
+static char dir[] = "/tmp/imf-t45-XXXXXX";
+static char shard[IO_PATH], manifest[IO_PATH];
+
+static int setup(void **state)
+{
+    (void)state;
+    log_quiet(true);
+    if (!mkdtemp(dir)) return 1;
+    if (io_join(shard, dir, "step_000000005/shard-000.nc") != OK || io_join(manifest, dir, "step_000000005/MANIFEST.json") != OK) return 1;
+    return save(dir, 4) == OK && save(dir, 5) == OK ? 0 : 1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return io_remove_tree(dir) == OK ? 0 : 1;
+}
+
+static int64_t found(void)
+{
+    int64_t step = -2;
+    assert_int_equal(checkpoint_find(dir, &step), OK);
+    return step;
+}
+
+static void what_is_loaded_is_what_was_saved(void **state)
+{
+    (void)state;
+    Str text = {0};
+    char path[IO_PATH];
+    assert_int_equal(found(), 5);
+    assert_int_equal(load(dir, 5), OK);
+    assert_int_equal(load(dir, 4), OK);
+    assert_int_equal(io_join(path, dir, "step_000000005"), OK);
+    assert_int_equal(checkpoint_show(path, &text), OK);
+    assert_non_null(strstr(str_text(&text), "step 5"));
+    str_free(&text);
+}
+
+static void CKP_11_file_is_hardly_larger_than_its_payload(void **state)
+{
+    (void)state;
+    World w;
+    assert_int_equal(world_open(&w), OK);
+    double payload = (double)w.model.elements * 3 * sizeof(float);
+    assert_true((double)io_size(shard) < 1.02 * payload);
+    world_close(&w);
+}
+
+static void another_recipe_or_model_is_refused(void **state)
+{
+    (void)state;
+    World w;
+    assert_int_equal(world_open(&w), OK);
+    w.state.data = hash_text("other");
+    assert_int_equal(checkpoint_load(dir, 5, &w.model, w.m, w.v, &w.state), ERR_RECIPE);
+    w.state.data = hash_text("data");
+    w.model.spec[1].cols++;
+    assert_int_equal(checkpoint_load(dir, 5, &w.model, w.m, w.v, &w.state), ERR_RECIPE);
+    w.model.spec[1].cols--;
+    world_close(&w);
+}
+
+static void flip(const char *path, int64_t at, int bit)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
+    int c = fgetc(f);
+    assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
+    assert_int_not_equal(fputc(c ^ 1 << bit, f), EOF);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void CKP_6_every_bit_flip_is_found(void **state)
+{
+    (void)state;
+    int64_t size[2] = {io_size(shard), io_size(manifest)};
+    for (int i = 0; i < 60; i++) {
+        const char *path = i % 2 ? manifest : shard;
+        int64_t at = (int64_t)(value(i, 9, 0) * 0.999f * (float)size[i % 2] + 0.5f * (float)size[i % 2]);
+        flip(path, at, i % 8);
+        assert_int_equal(load(dir, 5), ERR_DATA);
+        flip(path, at, i % 8);
+    }
+    flip(shard, size[0] - 1, 3);
+    assert_int_equal(found(), 4);  // falls back to the older one
+    flip(shard, size[0] - 1, 3);
+    assert_int_equal(load(dir, 5), OK);
+}
+
+static void copy_of(const char *from, const char *to) { assert_int_equal(io_copy(from, to), OK); }
+
+static void CKP_7_truncated_missing_and_mixed_files_are_refused(void **state)
+{
+    (void)state;
+    char keep[IO_PATH], other[IO_PATH];
+    assert_int_equal(io_join(keep, dir, "keep"), OK);
+    const char *paths[] = {shard, manifest};
+    for (int i = 0; i < 2; i++) {
+        copy_of(paths[i], keep);
+        int64_t size = io_size(paths[i]);
+        for (int k = 0; k < 6; k++) {
+            assert_int_equal(truncate(paths[i], (off_t)(size * k / 6)), 0);
+            assert_int_equal(load(dir, 5), ERR_DATA);
+            copy_of(keep, paths[i]);
+        }
+        assert_int_equal(unlink(paths[i]), 0);
+        assert_int_not_equal(load(dir, 5), OK);
+        assert_int_equal(found(), 4);
+        copy_of(keep, paths[i]);
+    }
+    assert_int_equal(io_join(other, dir, "step_000000004/shard-000.nc"), OK);
+    copy_of(shard, keep);
+    copy_of(other, shard);
+    assert_int_equal(load(dir, 5), ERR_DATA);
+    copy_of(keep, shard);
+    assert_int_equal(load(dir, 5), OK);
+}
+
+static void leftovers_go_and_old_steps_are_pruned(void **state)
+{
+    (void)state;
+    char stale[IO_PATH];
+    assert_int_equal(io_join(stale, dir, "step_000000006.tmp.local-1"), OK);
+    assert_int_equal(io_mkdirs(stale), OK);
+    assert_int_equal(found(), 5);
+    assert_false(io_exists(stale));
+    assert_int_equal(save(dir, 5), OK);  // again over itself
+    assert_int_equal(checkpoint_prune(dir, 1), OK);
+    assert_int_equal(found(), 5);
+    assert_int_not_equal(load(dir, 4), OK);
+    assert_int_equal(load(dir, 5), OK);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) return driver(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_loaded_is_what_was_saved),
+        cmocka_unit_test(CKP_11_file_is_hardly_larger_than_its_payload),
+        cmocka_unit_test(another_recipe_or_model_is_refused),
+        cmocka_unit_test(CKP_6_every_bit_flip_is_found),
+        cmocka_unit_test(CKP_7_truncated_missing_and_mixed_files_are_refused),
+        cmocka_unit_test(leftovers_go_and_old_steps_are_pruned),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
