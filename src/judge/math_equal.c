@@ -185,7 +185,7 @@ static Match match_equations(MathPool *p, const Value *a, const Value *b, const 
     for (int i = 0; i < 2; i++)
         if (a->item[i]->kind != VALUE_SCALAR || b->item[i]->kind != VALUE_SCALAR) return unsure(why, "an equation that is not understood");
     const Ratio *x = math_sub(p, a->item[0]->r, a->item[1]->r), *y = math_sub(p, b->item[0]->r, b->item[1]->r);
-    if (!x || !y || !x->num->n || !y->num->n) return unsure(why, "an equation that is not understood");
+    if (!x || !y || math_is_constant(p, x) || math_is_constant(p, y)) return unsure(why, "an equation that is not understood");
     if (x->den->n != 1 || y->den->n != 1 || x->den->t[0].n || y->den->t[0].n) return unsure(why, "an equation with a quotient");
     // both normal forms begin with the same monomial, if they are proportional at all: cross-multiply by the leading coefficients
     mpq_t lead;

@@ -242,16 +242,18 @@ static const Ratio *parse_factor(Parser *x)
     return r;
 }
 
-// 3\frac{1}{2}: a whole number directly before a proper fraction of numbers is added to it.
+// 3\frac{1}{2}: a whole number directly before a proper fraction of numbers is added to it. 3(1/2) may be meant so, or as 3/2.
 static const Ratio *mixed_number(Parser *x, const Ratio *whole)
 {
     mpq_t q;
+    bool brackets = peek(x) == '(';
     const Ratio *f = parse_factor(x);
     if (!f) return NULL;
     mpq_init(q);
     bool proper = math_is_rational(f, q) && mpq_sgn(q) > 0 && mpz_cmp(mpq_numref(q), mpq_denref(q)) < 0;
     bool number = math_is_rational(f, q);
     mpq_clear(q);
+    if (brackets) return proper ? math_give_up(x->p, "3(1/2) has two readings") : math_mul(x->p, whole, f);
     if (number && !proper) return math_give_up(x->p, "a number beside a fraction");
     return proper ? math_add(x->p, whole, f) : math_mul(x->p, whole, f);
 }
@@ -281,7 +283,7 @@ static const Ratio *parse_term(Parser *x)
         } else if (starts_factor(x)) {
             if (divided) return math_give_up(x->p, "a/bc has two readings");
             if (plain && (isdigit((unsigned char)c) || c == '.')) return math_give_up(x->p, "two numbers side by side");
-            r = plain && at_word(x, "\\frac") ? mixed_number(x, r) : math_mul(x->p, r, parse_factor(x));
+            r = plain && (c == '(' || at_word(x, "\\frac")) ? mixed_number(x, r) : math_mul(x->p, r, parse_factor(x));
             if (isdigit((unsigned char)c)) x->plain_number = true;
         } else {
             break;

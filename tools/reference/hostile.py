@@ -38,12 +38,12 @@ program("64 MiB steps", "def f():\n    a = []\n    while True: a.append(bytearra
 attempt("mmap of 1 TB", "mmap.mmap(-1, 1 << 40)", "import mmap")
 attempt("itertools.product", "list(itertools.product(range(1000), repeat=4))", "import itertools", "memory|cpu|" + DENIED)
 attempt("memfd", "os.memfd_create('x')")
-attempt("10000 threads", "threads = [threading.Thread(target=time.sleep, args=(9,), daemon=True) for _ in range(10000)]\nfor t in threads: t.start()", "import threading, time", "time|memory|" + DENIED)
+attempt("10000 threads", "threads = [threading.Thread(target=time.sleep, args=(9,), daemon=True) for _ in range(10000)]\nfor t in threads: t.start()", "import threading, time", "memory|" + DENIED)
 attempt("descriptors", "keep = [os.dup(1) for _ in range(1000)]")
 program("stdout flood", "def f():\n    while True: print('x' * 1000)", "output")
 program("stderr flood", "import sys\ndef f():\n    while True: sys.stderr.write('x' * 1000)", "output")
-program("one long line", "def f():\n    print('x' * (1 << 26))", "output|memory")
-program("result flood", "def f():\n    return 'x' * (1 << 24)", "output|memory")
+program("one long line", "def f():\n    print('x' * (1 << 22))", "output|memory")
+program("result flood", "def f():\n    return 'x' * (1 << 22)", "output|memory")
 program("sleep", "import time\ndef f():\n    time.sleep(60)", "time")
 attempt("write a 64 MiB file", "open('/tmp/x', 'wb').write(bytes(64 << 20))")
 attempt("many files", "for i in range(1000): open('/tmp/imf-x%d' % i, 'w').close()")
@@ -187,6 +187,11 @@ forge("bool for int is not text", "def f(x):\n    return True", ["assert f(2) ==
 forge("spoils the harness", "import sys\nm = sys._getframe().f_back.f_back.f_globals\nfor k in list(m):\n    if callable(m[k]): m[k] = lambda *a, **k: True\ndef f(x):\n    return 4")
 forge("replaces eval", "import builtins\nbuiltins.eval = lambda *a: 4\nbuiltins.exec = lambda *a: None\ndef f(x):\n    return 4")
 forge("float near", "def f(x):\n    return 5.1", ["assert abs(f(2) - 5) < 1e-6"])
+
+for r in rows:  # what needs much memory may need much time too; a loaded machine then says "time"
+    if "memory" in r["expect"]:
+        r["expect"] += "|time"
+    r["slow"] = r["name"] in ("sleep", "10000 threads")
 
 for name, data in (("hostile", rows), ("forging", forging)):
     with open("tests/data/judge/%s.jsonl" % name, "w") as out:
