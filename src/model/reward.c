@@ -122,7 +122,7 @@ static Err read_head_config(const json_t *o, const char *path, const ModelConfig
 {
     const char *name[REWARD_OBJECTIVES];
     int64_t objectives = 0, hidden = 0, n_hidden = 0;
-    bool named;
+    bool named = false;
     TRY(size_key(o, path, "num_objectives", REWARD_OBJECTIVES, &objectives));
     TRY(size_key(o, path, "gating_hidden_dim", MAX_WIDTH, &hidden));
     TRY(size_key(o, path, "gating_n_hidden", REWARD_GATE_LAYERS - 1, &n_hidden));

@@ -16,7 +16,7 @@ static const struct { const char *name; int size; DType dtype; bool readable; } 
     {"F32", 4, DT_F32, true},   {"BF16", 2, DT_BF16, true}, {"F16", 2, DT_F16, true},   {"F64", 8, 0, false},
     {"BOOL", 1, 0, false},      {"U8", 1, 0, false},        {"I8", 1, 0, false},        {"F8_E4M3", 1, 0, false},
     {"F8_E5M2", 1, 0, false},   {"I16", 2, 0, false},       {"U16", 2, 0, false},       {"I32", 4, 0, false},
-    {"U32", 4, 0, false},       {"I64", 8, 0, false},       {"U64", 8, 0, false},       {"C64", 8, 0, false},
+    {"U32", 4, 0, false},       {"I64", 8, 0, false},       {"U64", 8, 0, false},       {"C64", 8, 0, false},      {"F8_E8M0", 1, 0, false},
 };
 enum { FORMATS = sizeof formats / sizeof formats[0] };
 
