@@ -37,6 +37,7 @@ $(BUILD)/libimf.a: $(OBJ)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 	$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
+$(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c config.mk
 	@mkdir -p $(@D)
 	$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
