@@ -47,6 +47,11 @@ pair=$(sed -n 2p "$dir/r1/pairs/data-00000.jsonl" | cut -c 8-27)
 for word in 'question' 'source: s' 'margin: 0.0' 'chosen answer of pair' 'rejected answer of pair' 'score: 0.1' 'verdict: wrong\|kind: if'; do
     grep -q "$word" "$dir/out" || fail "trace does not say $word: $(cat "$dir/out")"
 done
+grep -q 'imf dpo has not run' "$dir/out" || fail "trace does not say that nothing was trained"
+full=$(sed -n 2p "$dir/r1/pairs/data-00000.jsonl" | cut -c 8-39)
+mkdir "$dir/r1/dpo"
+echo "{\"id\":\"$full\",\"reason\":\"too long\",\"tokens\":9}" >"$dir/r1/dpo/dropped.jsonl"
+"$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "$full" | grep -q 'imf dpo: too long' || fail "trace of a pair that dpo dropped"
 dropped=$(sed -n 's/.*"id":"\([0-9a-f]*\)","kind":"math","reason":"undecided".*/\1/p' "$dir/r1/dropped/data-00000.jsonl" | head -n 1)
 "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "$dropped" | grep -q 'sample left out: undecided' || fail "trace of a dropped sample"
 [ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "")" = 64 ] || fail "trace of nothing"

@@ -52,8 +52,8 @@ static Err read_metrics(const char *run_dir, json_t *out)
 
 static void read_sets(const char *run_dir, json_t *out)
 {
-    static const char *const sets[] = {SET_PROMPTS, SET_DROPPED_PROMPTS, SET_SAMPLES, SET_SCORES, SET_VERDICTS,
-                                       SET_SFT,     SET_PAIRS,           SET_DROPPED};
+    static const char *const sets[] = {SET_PROMPTS,  SET_DROPPED_PROMPTS, SET_SAMPLES, SET_DROPPED_SAMPLES, SET_SCORES,
+                                       SET_VERDICTS, SET_SFT,             SET_PAIRS,   SET_DROPPED};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         Id digest;
         int64_t n;

@@ -214,8 +214,8 @@ done:
 
 // ---- run directories -------------------------------------------------------------------------------------------------
 
-static const char *const run_sets[] = {SET_PROMPTS, SET_DROPPED_PROMPTS, SET_SAMPLES, SET_SCORES, SET_VERDICTS,
-                                       SET_SFT,     SET_PAIRS,           SET_DROPPED};
+static const char *const run_sets[] = {SET_PROMPTS,  SET_DROPPED_PROMPTS, SET_SAMPLES, SET_DROPPED_SAMPLES, SET_SCORES,
+                                       SET_VERDICTS, SET_SFT,             SET_PAIRS,   SET_DROPPED};
 enum { RUN_SETS = sizeof run_sets / sizeof run_sets[0] };
 
 bool show_is_run(const char *dir)

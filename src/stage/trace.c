@@ -6,14 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "base/mem.h"
 #include "par/par.h"
 #include "stage/stage.h"
 #include "text/record.h"
 
-enum { PROMPTS, SAMPLES, SCORES, VERDICTS, ROWS, PAIRS, DROPPED, DROPPED_BEFORE, SETS };
+enum { PROMPTS, SAMPLES, SCORES, VERDICTS, ROWS, PAIRS, DROPPED, DROPPED_BEFORE, UNSAMPLED, SETS };
 static const char *const sets[SETS] = {SET_PROMPTS, SET_SAMPLES, SET_SCORES,  SET_VERDICTS,
-                                       SET_SFT,     SET_PAIRS,   SET_DROPPED, SET_DROPPED_PROMPTS};
+                                       SET_SFT,     SET_PAIRS,   SET_DROPPED, SET_DROPPED_PROMPTS,
+                                       SET_DROPPED_SAMPLES};
 
 // Fields by which records of a set are looked for: data[side][field], or data[field].
 typedef struct Lookup {
@@ -21,17 +23,19 @@ typedef struct Lookup {
     const char *side, *field;
 } Lookup;
 enum {
-    SAMPLES_OF_PROMPT, SCORE_OF, VERDICT_OF, ROW_OF, ROW_OF_PROMPT, CHOSEN_OF, REJECTED_OF, DROPPED_IS, DROPPED_BEFORE_IS, LOOKUPS
+    SAMPLES_OF_PROMPT, SCORE_OF, VERDICT_OF, ROW_OF, ROW_OF_PROMPT, CHOSEN_OF, REJECTED_OF, DROPPED_IS, DROPPED_BEFORE_IS, UNSAMPLED_OF,
+    LOOKUPS
 };
 static const Lookup lookups[LOOKUPS] = {
     [SAMPLES_OF_PROMPT] = {SAMPLES, NULL, "prompt"}, [SCORE_OF] = {SCORES, NULL, "sample"},
     [VERDICT_OF] = {VERDICTS, NULL, "sample"},       [ROW_OF] = {ROWS, NULL, "sample"},
     [ROW_OF_PROMPT] = {ROWS, NULL, "prompt"},        [CHOSEN_OF] = {PAIRS, "chosen", "sample"},
     [REJECTED_OF] = {PAIRS, "rejected", "sample"},   [DROPPED_IS] = {DROPPED, NULL, "id"},
-    [DROPPED_BEFORE_IS] = {DROPPED_BEFORE, NULL, "id"},
+    [DROPPED_BEFORE_IS] = {DROPPED_BEFORE, NULL, "id"}, [UNSAMPLED_OF] = {UNSAMPLED, NULL, "id"},
 };
 
 typedef struct Trace {
+    const char *run_dir;
     RecordSet *set[SETS];
     Id *key[LOOKUPS];  // of every record of the set; NULL until the lookup is first used
     Str out;
@@ -170,7 +174,8 @@ static Err visit_rejected(Trace *t, Id id, const json_t *data)
 static Err visit_dropped(Trace *t, Id id, const json_t *data)
 {
     (void)id;
-    return str_printf(&t->out, "  %s left out: %s\n", text_of(data, "what"), text_of(data, "reason"));
+    const char *source = text_of(data, "source");
+    return str_printf(&t->out, "  %s%s%s left out: %s\n", text_of(data, "what"), *source ? " of " : "", source, text_of(data, "reason"));
 }
 
 // Where a sample went; says so when it went nowhere.
@@ -221,6 +226,7 @@ static Err trace_prompt(Trace *t, Id id)
     TRY(put_prompt(t, id));
     TRY(each_with(t, DROPPED_BEFORE_IS, id, visit_dropped));
     TRY(each_with(t, DROPPED_IS, id, visit_dropped));
+    TRY(each_with(t, UNSAMPLED_OF, id, visit_dropped));
     TRY(each_with(t, ROW_OF_PROMPT, id, visit_row));
     return each_with(t, SAMPLES_OF_PROMPT, id, visit_sample);
 }
@@ -243,6 +249,35 @@ static Err trace_sample(Trace *t, Id id)
     return err;
 }
 
+typedef struct Wanted {
+    char id[ID_TEXT];
+    Str *out;
+    const char *stage;
+    bool found;
+} Wanted;
+
+static Err look_for_row(void *user, const json_t *row, const char *where)
+{
+    Wanted *w = user;
+    (void)where;
+    if (strcmp(text_of(row, "id"), w->id) != 0) return OK;
+    w->found = true;
+    return str_printf(w->out, "  imf %s: %s\n", w->stage, text_of(row, "reason"));
+}
+
+// What a training stage made of a row or pair: dropped.jsonl lists those that it dropped or cut.
+static Err put_training(Trace *t, const char *stage, Id id)
+{
+    char dir[IO_PATH], path[IO_PATH];
+    Wanted w = {.out = &t->out, .stage = stage};
+    id_print(id, w.id);
+    TRY(io_join(dir, t->run_dir, stage));
+    TRY(io_join(path, dir, "dropped.jsonl"));
+    if (!io_exists(path)) return str_printf(&t->out, "  imf %s has not run\n", stage);
+    TRY(jsonl_each(path, look_for_row, &w));
+    return w.found ? OK : str_printf(&t->out, "  imf %s: used as it is\n", stage);
+}
+
 static Err trace_row(Trace *t, Id id)
 {
     json_t *data;
@@ -250,6 +285,7 @@ static Err trace_row(Trace *t, Id id)
     Err err = OK;
     TRY(record_read(t->set[ROWS], record_find(t->set[ROWS], id), &data));
     TRY_DONE(put_head(&t->out, "SFT row", id));
+    TRY_DONE(put_training(t, "sft", id));
     TRY_DONE(put_prompt_of(t, data));
     TRY_DONE(json_get_id(data, "sample", "record", &sample));
     TRY_DONE(put_sample(t, sample));
@@ -268,6 +304,7 @@ static Err trace_pair(Trace *t, Id id)
     TRY_DONE(put_head(&t->out, "pair", id));
     TRY_DONE(put_value(&t->out, "source", json_object_get(data, "source")));
     TRY_DONE(put_value(&t->out, "margin", json_object_get(data, "margin")));
+    TRY_DONE(put_training(t, "dpo", id));
     TRY_DONE(put_prompt_of(t, data));
     for (int i = 0; i < 2; i++) {
         TRY_DONE(json_get_id(json_object_get(data, sides[i]), "sample", "record", &sample));
@@ -329,7 +366,7 @@ static Err print_trace(Trace *t, const char *prefix)
 
 Err stage_trace(const Job *job)
 {
-    Trace t = {0};
+    Trace t = {.run_dir = job->run_dir};
     char prefix[ID_TEXT] = "";
     Err err = OK;
     CHECK(job->argc == 1 && *job->argv[0] && strlen(job->argv[0]) < ID_TEXT, ERR_USAGE,
