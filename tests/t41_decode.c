@@ -109,11 +109,17 @@ static void run_all(const Model *m, int32_t slots, uint64_t shuffle, Run *run)
     int64_t order[REQUESTS];
     rng_permutation(rng_key(shuffle, 0), order, REQUESTS);
     for (int i = 0; i < REQUESTS; i++) run->order[i] = shuffle ? (int32_t)order[i] : i;
-    const DecodeIo io = {next, done, NULL, run};
+    int64_t drawn = 0, ids = 0;
+    const DecodeIo io = {next, done, NULL, run, &drawn};
     assert_int_equal(decode_run(&ctx, m, slots, NULL, 0, &io), OK);
     assert_int_equal(run->lasts, REQUESTS);
     for (int r = 0; r < REQUESTS; r++)
-        for (int k = 0; k < N_MAX; k++) assert_int_equal(run->sample[r * N_MAX + k].seen, k < request(r).n);
+        for (int k = 0; k < N_MAX; k++) {
+            const Sample *s = &run->sample[r * N_MAX + k];
+            assert_int_equal(s->seen, k < request(r).n);
+            ids += s->n + (s->seen && s->finish == FINISH_STOP);
+        }
+    assert_int_equal(ids, drawn);
 }
 
 // Law 1: number of slots and order of requests change no byte of any sample.
@@ -236,7 +242,7 @@ static void bad_requests_are_named(void **state)
 {
     (void)state;
     DecodeRequest r = request(3);
-    const DecodeIo io = {next_bad, done, NULL, &r};
+    const DecodeIo io = {.next = next_bad, .done = done, .user = &r};
     const int64_t before = mem_now();
     r.prompt_len = 256;
     assert_int_equal(decode_run(&ctx, &llama, 2, NULL, 0, &io), ERR_DATA);

@@ -141,6 +141,7 @@ static Err advance(Engine *e, Slot *s, const float *logits, bool *ended)
     CHECK(token >= 0, ERR_INTERNAL, "the model's logits are not finite after %lld prompt and %lld output tokens",
           (long long)r->prompt_len, (long long)s->n);
     s->logp += (double)logp;
+    if (e->io->drawn) ++*e->io->drawn;
     *ended = true;
     if (is_stop(e, token)) return end_sample(e, s, FINISH_STOP, token);
     s->id[s->n++] = token;

@@ -42,6 +42,7 @@ typedef struct DecodeIo {
     Err (*done)(void *user, const DecodeResult *r);
     Err (*tick)(void *user);
     void *user;
+    int64_t *drawn;  // counts tokens as they are drawn, for a progress line; or NULL
 } DecodeIo;
 
 // Runs until next has no more. slots: samples in flight at most. extra_stop: ids that end a sample besides the model's own.

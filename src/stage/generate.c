@@ -230,7 +230,7 @@ Err stage_generate(const Job *job)
     TRY_DONE(model_load(&g.model, g.dir, false));
     TRY_DONE(jsonl_stdin(add_row, &g));
     const int32_t stop = g.chat ? chat_stop(g.chat, g.tok) : -1;
-    const DecodeIo io = {next_request, take_result, NULL, &g};
+    const DecodeIo io = {.next = next_request, .done = take_result, .user = &g};
     TRY_DONE(decode_run(job->ctx, &g.model, g.slots, &stop, stop >= 0, &io));
 done:
     free_generator(&g);

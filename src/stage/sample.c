@@ -52,7 +52,7 @@ typedef struct Sampling {
     int64_t next, end, dealt;      // of the current chunk; units handed out so far, as far as this rank knows
     Asked *asked;
     Str text;
-    int64_t ended, tokens, cut;    // samples, output tokens, samples cut by length: this rank, this source
+    int64_t ended, cut, drawn;     // samples, samples cut by length, output tokens: this rank, this source
     Progress progress;
 } Sampling;
 
@@ -318,7 +318,6 @@ static Err take_result(void *user, const DecodeResult *r)
     json_decref(data);
     json_decref(run);
     s->ended++;
-    s->tokens += r->n + (r->finish == FINISH_STOP);
     s->cut += r->finish == FINISH_LENGTH;
     if (r->last) free_asked(r->request->user);
     return err;
@@ -327,7 +326,7 @@ static Err take_result(void *user, const DecodeResult *r)
 static Err serve(void *user)
 {
     Sampling *s = user;
-    progress_show(&s->progress, s->dealt, s->tokens);
+    progress_show(&s->progress, s->dealt, s->drawn);
     return par_queue_serve(s->queue);
 }
 
@@ -340,7 +339,7 @@ static Err decode_units(Sampling *s)
     const int64_t share = (s->units * s->source.n + par_size() - 1) / par_size();
     int64_t slots = deck_i64(s->job->deck, "sample.slots");
     if (slots > share) slots = share > 0 ? share : 1;
-    const DecodeIo io = {next_request, take_result, serve, s};
+    const DecodeIo io = {next_request, take_result, serve, s, &s->drawn};
     snprintf(what, sizeof what, "sample %.80s%s", s->source.name, par_size() > 1 ? " (rank 0)" : "");
     TRY(par_queue_open(&s->queue, s->chunks));
     progress_start(&s->progress, what, s->units, "prompts");
@@ -351,7 +350,7 @@ static Err decode_units(Sampling *s)
 
 static Err report(const Sampling *s, double started)
 {
-    int64_t sum[3] = {s->ended, s->tokens, s->cut};
+    int64_t sum[3] = {s->ended, s->drawn, s->cut};
     const double spent = time_now() - started;
     TRY(par_sum_i64(sum, 3));
     log_info("sample", "%s: %lld samples of %lld prompts, %lld tokens (%.1f a sample) in %.1f s, %.0f tokens/s; %lld cut by length",
@@ -367,7 +366,7 @@ static void free_units(Sampling *s)
     mem_free(s->chunk);
     s->unit = NULL;
     s->chunk = NULL;
-    s->units = s->chunks = s->next = s->end = s->dealt = s->ended = s->tokens = s->cut = 0;
+    s->units = s->chunks = s->next = s->end = s->dealt = s->ended = s->cut = s->drawn = 0;
 }
 
 static Err run_source(Sampling *s, int64_t i)
