@@ -114,7 +114,9 @@ static bool choice_known(const char *choices, const char *value)
 
 static Err check_range(const DeckKey *k, double v, const char *where, const char *path, const char *text)
 {
-    CHECK(v >= k->min && v <= k->max, ERR_RECIPE, "%s: %s is %s; it must be from %g to %g%s%s", where, path, text, k->min, k->max,
+    char upper[40] = "";
+    if (k->max < 1e15) snprintf(upper, sizeof upper, " to %g", k->max);
+    CHECK(v >= k->min && v <= k->max, ERR_RECIPE, "%s: %s is %s; it must be from %g%s%s%s", where, path, text, k->min, upper,
           *k->unit ? " " : "", k->unit);
     return OK;
 }
@@ -360,7 +362,8 @@ static void hash_key(Hashing *x, const DeckKey *key)
         else snprintf(path, sizeof path, "%s", key->path);
         const char *text = deck_text(x->d, key, path);
         hash_add_text(x->h, path);
-        hash_add_text(x->h, text ? text : "");
+        if (key->type == DECK_F64) hash_add_f64(x->h, text ? strtod(text, NULL) : 0);  // 1e-6 is 0.000001
+        else hash_add_text(x->h, text ? text : "");
     }
 }
 
