@@ -32,7 +32,7 @@ for i in 1 2 3 4 5; do
 done >"$dir/run/metrics.jsonl"
 mpirun --allow-run-as-root --oversubscribe -n 2 "$imf" report "$dir/r.yaml" >"$dir/out" 2>&1 || fail "report: $(cat "$dir/out")"
 grep -q '41.2 \[39.0, 44.0\] *52.3 \[50.0, 55.0\]' "$dir/out" || fail "table: $(cat "$dir/out")"
-grep -q 'dpo - target, mean of the kinds: 11.1 \[8.0, 14.0\]' "$dir/out" || fail "difference: $(cat "$dir/out")"
+grep -q 'dpo - target, mean of the kinds: +11.1 \[+8.0, +14.0\]' "$dir/out" || fail "difference: $(cat "$dir/out")"
 page=$dir/run/report.html
 for word in '41.2 \[39.0, 44.0\]' '<svg' 'polyline' 'eval_loss' 'q 0 &lt;script&gt;\|q [0-9]* &lt;script' 'a 2 &amp; &lt;b&gt;' 'class="good"' sft_rows; do
     grep -q "$word" "$page" || fail "the page has no '$word'"

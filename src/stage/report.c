@@ -9,6 +9,7 @@
 #include "par/par.h"
 #include "stage/report_parts.h"
 #include "stage/stage.h"
+#include "text/prompt.h"
 #include "text/record.h"
 
 enum { EXAMPLES = 3 };
@@ -122,6 +123,33 @@ done:
     return err;
 }
 
+static Err keep_asked(void *user, const json_t *row, const char *where)
+{
+    Report *r = user;
+    const char *unfit;
+    char text_id[ID_TEXT];
+    json_t *data, *a;
+    size_t i;
+    Id id;
+    TRY(prompt_import(row, NULL, "", where, &data, &id, &unfit));
+    id_print(id, text_id);
+    json_array_foreach(r->answers, i, a)
+        if (!strcmp(text(a, "prompt"), text_id)) json_object_set(r->asked, text_id, json_object_get(data, "messages"));
+    json_decref(data);
+    return OK;
+}
+
+// The prompts of the answers, from the recipe's held-out files as far as they are still there.
+static Err gather_asked(Report *r, const Deck *deck)
+{
+    for (int64_t i = 0; i < deck_count(deck, "eval.sets"); i++) {
+        char key[64];
+        snprintf(key, sizeof key, "eval.sets[%lld].path", (long long)i);
+        if (io_exists(deck_str(deck, key))) TRY(jsonl_each(deck_str(deck, key), keep_asked, r));
+    }
+    return OK;
+}
+
 static Err gather_pairs(Report *r)
 {
     RecordSet *s;
@@ -144,8 +172,8 @@ static Err gather(Report *r)
 
 void report_interval(const json_t *row, const char *mean, char out[64])
 {
-    if (!row) snprintf(out, 64, "-");
-    else snprintf(out, 64, "%.1f [%.1f, %.1f]", 100 * number(row, mean), 100 * number(row, "lo"), 100 * number(row, "hi"));
+    const char *form = !row ? "-" : strcmp(mean, "diff") ? "%.1f [%.1f, %.1f]" : "%+.1f [%+.1f, %+.1f]";
+    snprintf(out, 64, form, 100 * number(row, mean), 100 * number(row, "lo"), 100 * number(row, "hi"));
 }
 
 const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind)
@@ -208,12 +236,13 @@ static void print_table(const json_t *eval)
     json_decref(groups);
 }
 
-static Err write_report(Report *r)
+static Err write_report(Report *r, const Deck *deck)
 {
     char path[IO_PATH];
     Str page = {0};
     Err err = OK;
     TRY_DONE(gather(r));
+    TRY_DONE(gather_asked(r, deck));
     TRY_DONE(report_page(r, &page));
     TRY_DONE(io_join(path, r->run_dir, "report.html"));
     TRY_DONE(io_write(path, str_text(&page), page.len));
@@ -228,12 +257,12 @@ done:
 Err stage_report(const Job *job)
 {
     Report r = {.run_dir = job->run_dir, .metrics = json_array(), .sets = json_array(), .examples = json_array(),
-                .answers = json_array()};
+                .answers = json_array(), .asked = json_object()};
     Err err = OK;
     CHECK_DONE(io_is_dir(job->run_dir), ERR_NOINPUT, "%s does not exist; run 'imf run' with this recipe first", job->run_dir);
     TRY_DONE(gather_pairs(&r));
     TRY_DONE(gather_answers(&r));
-    TRY_DONE(par_agree(par_rank() == 0 ? write_report(&r) : OK));
+    TRY_DONE(par_agree(par_rank() == 0 ? write_report(&r, job->deck) : OK));
 done:
     json_decref(r.eval);
     json_decref(r.pair);
@@ -241,5 +270,6 @@ done:
     json_decref(r.sets);
     json_decref(r.examples);
     json_decref(r.answers);
+    json_decref(r.asked);
     return err;
 }

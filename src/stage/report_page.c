@@ -214,18 +214,34 @@ static Err pair_examples(const Report *r, Str *out)
     return OK;
 }
 
+static Err one_answer(Str *out, const json_t *a)
+{
+    TRY(str_puts(out, "<p>"));
+    TRY(report_escape(out, text(a, "model")));
+    TRY(str_printf(out, ": grade %.2f, %s</p>\n", json_number_value(json_object_get(a, "grade")), text(a, "outcome")));
+    return block(out, "", text(a, "text"));
+}
+
+// Has a prompt of an earlier entry?
+static bool was_shown(const json_t *answers, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (!strcmp(text(json_array_get(answers, i), "prompt"), text(json_array_get(answers, at), "prompt"))) return true;
+    return false;
+}
+
 static Err answer_examples(const Report *r, Str *out)
 {
-    size_t i;
-    const json_t *a;
+    size_t i, k;
+    const json_t *a, *b, *m;
     if (json_array_size(r->answers) == 0) return OK;
     TRY(str_puts(out, "<h2>The same held-out prompts before and after</h2>\n"));
     json_array_foreach((json_t *)r->answers, i, a) {
-        TRY(str_puts(out, "<p>"));
-        TRY(report_escape(out, text(a, "model")));
-        TRY(str_printf(out, ", %s, prompt %.8s: grade %.2f</p>\n", text(a, "kind"), text(a, "prompt"),
-                       json_number_value(json_object_get(a, "grade"))));
-        TRY(block(out, "", text(a, "text")));
+        if (was_shown(r->answers, i)) continue;
+        TRY(str_printf(out, "<h3>%s, prompt %s</h3>\n", text(a, "kind"), text(a, "prompt")));
+        json_array_foreach(json_object_get(r->asked, text(a, "prompt")), k, m) TRY(block(out, "good", text(m, "content")));
+        json_array_foreach((json_t *)r->answers, k, b)
+            if (!strcmp(text(a, "prompt"), text(b, "prompt"))) TRY(one_answer(out, b));
     }
     return OK;
 }

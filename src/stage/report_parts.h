@@ -14,6 +14,7 @@ typedef struct Report {
     json_t *sets;      // array of {name, count, digest}
     json_t *examples;  // array of pair records
     json_t *answers;   // array of eval records: the same prompts by several models
+    json_t *asked;     // their prompts' messages by id
 } Report;
 
 // The whole page, appended.
@@ -26,7 +27,7 @@ Err report_escape(Str *out, const char *text) ERR_MUST_CHECK;
 Err report_curve(Str *out, const json_t *metrics, const char *stage, const char *title, const char *const *fields, int n)
     ERR_MUST_CHECK;
 
-// "52.1 [49.8, 54.4]" in percent; "-" when the row is NULL. Used by the page and the printed table.
+// "52.1 [49.8, 54.4]" in percent, with signs when the mean is "diff"; "-" when the row is NULL.
 void report_interval(const json_t *row, const char *mean, char out[64]);
 // The row of (model, set, kind), NULL when there is none.
 const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind);
