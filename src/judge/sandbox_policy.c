@@ -58,22 +58,26 @@ static int allow(scmp_filter_ctx c, const char *name, unsigned n, const struct s
     return rc == -EDOM || rc == -EINVAL ? 0 : rc;
 }
 
+// (argument & mask) == value
+static struct scmp_arg_cmp masked(unsigned argument, uint64_t mask, uint64_t value)
+{
+    return (struct scmp_arg_cmp){.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value};
+}
+
 // Calls that are harmless with some arguments only.
 static int allow_some(scmp_filter_ctx c)
 {
     const uint64_t writing = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
-    const struct scmp_arg_cmp read_only = SCMP_A1(SCMP_CMP_MASKED_EQ, writing, 0);
-    const struct scmp_arg_cmp read_only_at = SCMP_A2(SCMP_CMP_MASKED_EQ, writing, 0);
-    const struct scmp_arg_cmp terminal = SCMP_A1(SCMP_CMP_EQ, TCGETS), close_on_exec = SCMP_A1(SCMP_CMP_EQ, FIOCLEX);
-    const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM);
-    const struct scmp_arg_cmp ask_own[2] = {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)};
-    const struct scmp_arg_cmp own = SCMP_A0(SCMP_CMP_EQ, 0);
+    const struct scmp_arg_cmp read_only = masked(1, writing, 0), read_only_at = masked(2, writing, 0);
+    const struct scmp_arg_cmp terminal = masked(1, ~0ull, TCGETS), close_on_exec = masked(1, ~0ull, FIOCLEX);
+    const struct scmp_arg_cmp thread = masked(0, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM);
+    const struct scmp_arg_cmp ask_own[2] = {masked(0, ~0ull, 0), masked(2, ~0ull, 0)}, own = masked(0, ~0ull, 0);
     const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL};
     int rc = allow(c, "open", 1, &read_only) | allow(c, "openat", 1, &read_only_at) | allow(c, "ioctl", 1, &terminal) |
              allow(c, "ioctl", 1, &close_on_exec) | allow(c, "clone", 1, &thread) | allow(c, "prlimit64", 2, ask_own) |
              allow(c, "sched_getaffinity", 1, &own);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        const struct scmp_arg_cmp command = SCMP_A1(SCMP_CMP_EQ, (uint64_t)commands[i]);
+        const struct scmp_arg_cmp command = masked(1, ~0ull, (uint64_t)commands[i]);
         rc |= allow(c, "fcntl", 1, &command);
     }
     // glibc falls back to clone when clone3 is not there
