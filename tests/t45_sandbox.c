@@ -1,5 +1,5 @@
 // The code sandbox: correct programs pass and their mutants fail, hostile programs (SBX-1) do no harm and get the class that
-// is expected, forging programs (SBX-8) never pass; at tier T0 where this machine has it, and at T1.
+// is expected, forging programs (SBX-8) never pass; at tier T0 where this machine has it, at T1, and with namespaces alone.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -154,6 +154,21 @@ static void test_sbx1_hostile_programs_at_t1(void **state)
     run_hostile("t1");
 }
 
+// Without Landlock: a machine that lacks namespaces too has nothing to test here.
+static void test_sbx1_hostile_programs_without_landlock(void **state)
+{
+    Str text = {0};
+    (void)state;
+    slow_too = false;
+    setenv("IMF_SANDBOX", "userns", 1);
+    assert_int_equal(sandbox_stop(), OK);
+    assert_int_equal(sandbox_start(), OK);
+    Err err = sandbox_describe(&text);
+    if (err == OK) assert_non_null(strstr(str_text(&text), "small root"));
+    str_free(&text);
+    if (err == OK) run_hostile("userns");
+}
+
 static Err forging_row(void *user, const json_t *row, const char *where)
 {
     Verdict v;
@@ -233,6 +248,7 @@ static void test_refusal_names_what_is_missing(void **state)
     Verdict v;
     json_t *tests = json_pack("[s]", "assert f(1) == 2");
     (void)state;
+    unsetenv("IMF_SANDBOX");
     static const char *const missing[][3] = {{"IMF_SANDBOX", "none", "Landlock"}, {"IMF_PYTHON", "/nowhere/python3", "python3"}};
     for (int i = 0; i < 2; i++) {
         assert_int_equal(sandbox_stop(), OK);
@@ -283,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_programs_pass_and_mutants_fail), cmocka_unit_test(test_sbx8_no_forged_verdict),
         cmocka_unit_test(test_sbx1_hostile_programs_at_t0),    cmocka_unit_test(test_sbx1_hostile_programs_at_t1),
+        cmocka_unit_test(test_sbx1_hostile_programs_without_landlock),
         cmocka_unit_test(test_bad_requests),                   cmocka_unit_test(test_extraction_of_programs),
         cmocka_unit_test(test_refusal_names_what_is_missing),
     };

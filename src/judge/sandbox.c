@@ -250,9 +250,11 @@ static Err describe(Supervisor *s, json_t **reply)
 {
     char text[1024], user[64] = "the caller's user";
     if (geteuid() == 0) snprintf(user, sizeof user, "uid %d", SANDBOX_UID);
-    snprintf(text, sizeof text, "tier %s: Landlock ABI %d, seccomp allow list, rlimits, %scandidates run as %s; python %s at %s",
-             s->policy.namespaces ? "T0" : "T1", s->policy.landlock, s->policy.namespaces ? "pid, net, ipc and mount namespaces, " : "",
-             user, s->policy.version, s->policy.python);
+    char files[32] = "a small root directory";
+    if (s->policy.landlock) snprintf(files, sizeof files, "Landlock ABI %d", s->policy.landlock);
+    snprintf(text, sizeof text, "tier %s: %s, seccomp allow list, rlimits, %scandidates run as %s; python %s at %s",
+             s->policy.namespaces ? "T0" : "T1", files, s->policy.namespaces ? "pid, net, ipc and mount namespaces, " : "", user,
+             s->policy.version, s->policy.python);
     *reply = json_pack("{s:s}", "text", text);
     return OK;
 }

@@ -1,5 +1,6 @@
 // Confinement of candidate programs, see sandbox_policy.h. Landlock's header of Debian 12 stops at ABI 2, so its constants are
-// written out here (linux/landlock.h, kernel 6.12). Landlock alone is no sandbox (it leaves chmod, signals, UDP ...), seccomp
+// written out here (linux/landlock.h, kernel 6.12). Where the kernel has no Landlock, a mount namespace with a small root takes its
+// place; with neither, code is not run. Landlock alone is no sandbox (it leaves chmod, signals, UDP ...), seccomp
 // alone neither (it cannot see paths): both are always on.
 #include "judge/sandbox_policy.h"
 
@@ -15,8 +16,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,8 +155,36 @@ static bool write_text(const char *path, const char *text)
     return ok;
 }
 
+// Makes the path below `root` and binds the file or directory of the same path there. One that does not exist is left out.
+static bool bind_path(const char *root, const char *path)
+{
+    char to[1024], part[1024];
+    struct stat st;
+    if (stat(path, &st) != 0) return true;
+    snprintf(to, sizeof to, "%s%s", root, path);
+    for (char *p = to + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+        snprintf(part, sizeof part, "%.*s", (int)(p - to), to);
+        if (mkdir(part, 0755) != 0 && errno != EEXIST) return false;
+    }
+    int fd = S_ISDIR(st.st_mode) ? -1 : open(to, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    if (fd >= 0) close(fd);
+    if (S_ISDIR(st.st_mode) && mkdir(to, 0755) != 0 && errno != EEXIST) return false;
+    return mount(path, to, NULL, MS_BIND | MS_REC, NULL) == 0;
+}
+
+// Where there is no Landlock: a root directory that holds the interpreter and nothing else (the uid cannot write there).
+static bool enter_small_root(const SandboxPolicy *p)
+{
+    const char *paths[] = {"/usr/lib", "/usr/lib64", "/lib", "/lib64", p->library, p->python, "/etc/ld.so.cache", "/dev/null", "/dev/urandom"};
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return false;
+    if (mount("imf", "/tmp", "tmpfs", MS_NOSUID, "size=256k,mode=755") != 0) return false;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+        if (!str_starts(paths[i], "/usr/lib/") && !bind_path("/tmp", paths[i])) return false;
+    return chroot("/tmp") == 0 && chdir("/") == 0;
+}
+
 // New pid, net, ipc and mount namespaces for the processes that this one will fork; as a plain user inside a user namespace.
-static bool enter_namespaces(void)
+static bool new_namespaces(void)
 {
     int flags = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS;
     unsigned uid = geteuid(), gid = getegid();
@@ -167,6 +198,8 @@ static bool enter_namespaces(void)
     return ok && write_text("/proc/self/gid_map", map);
 }
 
+static bool enter_namespaces(const SandboxPolicy *p) { return new_namespaces() && (p->landlock || enter_small_root(p)); }
+
 static bool drop_root(void)
 {
     if (geteuid() != 0) return true;
@@ -174,12 +207,12 @@ static bool drop_root(void)
            setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID) == 0 && setuid(0) != 0;
 }
 
-static bool namespaces_work(void)
+static bool namespaces_work(const SandboxPolicy *p)
 {
     int status = 0;
     pid_t pid = fork();
     if (pid == 0) {
-        if (!enter_namespaces()) _exit(1);
+        if (!enter_namespaces(p)) _exit(1);
         pid_t first = fork();  // the first process of a pid namespace
         if (first == 0) _exit(getpid() == 1 && drop_root() ? 0 : 1);
         _exit(first > 0 && waitpid(first, &status, 0) == first && WIFEXITED(status) ? WEXITSTATUS(status) : 1);
@@ -225,7 +258,7 @@ static void become_python(const SandboxPolicy *p, const char *program, int in, i
 static void become_parent_of_python(const SandboxPolicy *p, const char *program, int in, int out, int filter)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (!enter_namespaces()) _exit(97);
+    if (!enter_namespaces(p)) _exit(97);
     pid_t pid = fork();
     if (pid == 0) become_python(p, program, in, out, filter);
     close(in), close(out);
@@ -324,12 +357,13 @@ Err sandbox_probe(SandboxPolicy *p)
     const char *mode = getenv("IMF_SANDBOX");
     *p = (SandboxPolicy){0};
     bool none = mode && !strcmp(mode, "none");
-    if (!none) p->landlock = landlock_abi();
-    CHECK(p->landlock, ERR_UNAVAILABLE, "this kernel has no Landlock (%s); code cannot be run safely here: use a kernel >= 5.13 "
-          "with landlock in the boot parameter lsm=, or leave code prompts out", none ? "IMF_SANDBOX=none" : strerror(errno));
-    p->namespaces = !(mode && !strcmp(mode, "t1")) && namespaces_work();
     CHECK(find_python(p), ERR_UNAVAILABLE, "no python3 with its standard library was found (tried %s); judging code needs it: "
           "apt-get install python3, or set IMF_PYTHON", getenv("IMF_PYTHON") ? "IMF_PYTHON" : "/usr/bin/python3 and PATH");
+    if (!none && !(mode && !strcmp(mode, "userns"))) p->landlock = landlock_abi();
+    p->namespaces = !none && !(mode && !strcmp(mode, "t1")) && namespaces_work(p);
+    CHECK(p->landlock || p->namespaces, ERR_UNAVAILABLE, "this machine has neither Landlock nor user namespaces%s; code cannot be run "
+          "safely here: use a kernel >= 5.13 with landlock in the boot parameter lsm=, or leave code prompts out",
+          none ? " (IMF_SANDBOX=none)" : "");
     return make_filter(&p->filter);
 }
 

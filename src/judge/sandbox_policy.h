@@ -32,8 +32,8 @@ typedef struct SandboxChild {
     int in, out;    // frames to and from it
 } SandboxChild;
 
-// Probes the machine. ERR_UNAVAILABLE, naming what is missing, when no tier is possible. IMF_SANDBOX=t1 leaves namespaces
-// out; IMF_SANDBOX=none pretends that the kernel has neither (both for tests). IMF_PYTHON names another interpreter.
+// Probes the machine. ERR_UNAVAILABLE, naming what is missing, when no tier is possible. For tests: IMF_SANDBOX=t1 leaves
+// namespaces out, userns leaves Landlock out, none pretends that the kernel has neither. IMF_PYTHON names another interpreter.
 Err sandbox_probe(SandboxPolicy *p) ERR_MUST_CHECK;
 void sandbox_policy_free(SandboxPolicy *p);
 

@@ -78,7 +78,7 @@ attempt("chmod", "os.chmod('@CANARY@', 0o777)")
 attempt("chown", "os.chown('@CANARY@', 0, 0)")
 attempt("utime", "os.utime('@CANARY@', (0, 0))")
 attempt("setxattr", "os.setxattr('@CANARY@', 'user.x', b'1')")
-attempt("list /", "os.listdir('/')")
+attempt("list /", "assert {'home', 'root', 'var'} & set(os.listdir('/'))")
 attempt("list /proc", "os.listdir('/proc')")
 attempt("environ of the parent", "open('/proc/%d/environ' % os.getppid()).read()")
 attempt("memory of itself by /proc", "open('/proc/self/mem', 'rb')")
@@ -188,8 +188,8 @@ forge("spoils the harness", "import sys\nm = sys._getframe().f_back.f_back.f_glo
 forge("replaces eval", "import builtins\nbuiltins.eval = lambda *a: 4\nbuiltins.exec = lambda *a: None\ndef f(x):\n    return 4")
 forge("float near", "def f(x):\n    return 5.1", ["assert abs(f(2) - 5) < 1e-6"])
 
-for r in rows:  # what needs much memory may need much time too; a loaded machine then says "time"
-    if "memory" in r["expect"]:
+for r in rows:  # a loaded machine may say "time": what needs much memory needs CPU time, a spinning program hits the wall limit
+    if "memory" in r["expect"] or "cpu" in r["expect"]:
         r["expect"] += "|time"
     r["slow"] = r["name"] in ("sleep", "10000 threads")
 
