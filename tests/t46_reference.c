@@ -2,7 +2,7 @@
 // (tests/data/train/tiny-*.txt, tools/reference/train.py): loss within 1e-5 (SFT) and 1e-4 (DPO, LN-DPO), gradient norm within 1e-4
 // and 1e-3 relative. Eight planted faults must each break one of these limits.
 //
-// `t46_reference real` does the same with SmolLM2 in the folder MODELS (make check-real; tests/data/train/smollm2-*.txt).
+// `t46_reference real [PATTERN]` does the same with SmolLM2 in the folder MODELS (make check-real; tests/data/train/smollm2-*.txt).
 #include <math.h>
 
 #include "base/log.h"
@@ -218,6 +218,7 @@ int main(int argc, char **argv)
     };
     if (par_init(&argc, &argv) != OK) return 1;
     log_quiet(true);
+    if (argc > 2) cmocka_set_test_filter(argv[2]);
     int failed = argc > 1 ? cmocka_run_group_tests(real, NULL, NULL) : cmocka_run_group_tests(tiny, NULL, NULL);
     par_finish();
     return failed;

@@ -1,0 +1,87 @@
+#!/bin/sh
+# imf sft, dpo and reward on a user's files: order of lines and ranks change no bit; what is dropped is counted and listed;
+# ended runs are not repeated; what is wrong is named, with the exit code of the manual.
+set -u
+imf=$1/imf
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+fail() { echo "$*"; exit 1; }
+expect() {  # CODE TEXT COMMAND...: its exit code and a piece of its message
+    want=$1 text=$2
+    shift 2
+    "$@" >"$dir/out" 2>&1 </dev/null
+    got=$?
+    [ "$got" = "$want" ] || fail "exit $got, wanted $want: $*: $(cat "$dir/out")"
+    grep -q -- "$text" "$dir/out" || fail "the message does not say '$text': $(cat "$dir/out")"
+}
+weights() { cat "$1"/*.safetensors | sha256sum | cut -c1-32; }
+
+# A tiny random target with the demo's tokenizer, and rows: 40 prompts, some of them long.
+mkdir "$dir/base" "$dir/a" "$dir/b"
+cp tests/data/reward/tokenizer.json tests/data/reward/tokenizer_config.json "$dir/base"
+cat >"$dir/base/config.json" <<'EOF'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 288, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "torch_dtype": "float32", "hidden_act": "silu", "eos_token_id": 3}
+EOF
+awk 'BEGIN { for (i = 0; i < 40; i++) {
+    more = i % 8 ? "" : " and much more of the same and much more of the same and much more of the same"
+    printf "{\"prompt\":\"question %d%s\",\"chosen\":\"answer %d\",\"rejected\":\"no idea %d\"}\n", i, more, i * 7, i % 5 } }' >"$dir/a/rows.jsonl"
+awk '{ row[NR] = $0 } END { for (i = NR; i > 0; i--) print row[i] }' "$dir/a/rows.jsonl" >"$dir/b/rows.jsonl"
+head -n 1 "$dir/a/rows.jsonl" >>"$dir/b/rows.jsonl"  # a duplicate
+cat >"$dir/r.yaml" <<EOF
+seed: 5
+target: {path: $dir/base, init: random, template: imf-demo}
+sft: {data: $dir/a/rows.jsonl, global_batch: 8, num_train_epochs: 2, learning_rate: 0.003, max_length: 64, val_size: 0.1, eval_steps: 2}
+dpo: {data: $dir/a/rows.jsonl, global_batch: 8, num_train_epochs: 1, learning_rate: 0.001, max_length: 256, val_size: 4, eval_steps: 2}
+reward_train: {base: $dir/1/sft/model, template: imf-demo, data: [{path: $dir/a/rows.jsonl}], backbone: bt, global_batch: 8,
+               learning_rate: 0.001, gate_steps: 20, gate_hidden: 16, gate_batch: 16, val_size: 0.2}
+EOF
+train() {  # RANKS COMMAND RUN OPTIONS...
+    ranks=$1 command=$2 run=$3
+    shift 3
+    mpirun -n "$ranks" "$imf" "$command" "$dir/r.yaml" --set run_dir="$dir/$run" "$@" >"$dir/$run.log" 2>&1 ||
+        fail "$command on $ranks ranks: $(cat "$dir/$run.log")"
+}
+
+train 1 sft 1
+grep -q '35 examples of 40 rows: 5 too long' "$dir/1.log" || fail "dropped rows are not counted: $(cat "$dir/1.log")"
+[ "$(grep -c 'longer than max_length' "$dir/1/sft/dropped.jsonl")" = 5 ] || fail "dropped rows are not listed"
+grep -q '"eval_loss"' "$dir/1/metrics.jsonl" || fail "no held-out loss"
+[ -s "$dir/1/sft/model/README.md" ] && [ -s "$dir/1/sft/model/tokenizer.json" ] || fail "the exported directory is not complete"
+train 1 sft 1
+grep -q 'already trained' "$dir/1.log" || fail "an ended run is repeated"
+train 1 dpo 1
+train 1 reward 1
+grep -q 'held-out pairs: the better answer wins' "$dir/1.log" || fail "no held-out accuracy: $(cat "$dir/1.log")"
+sed -n 's/.*"step":0,.*"eval_loss":\([0-9.]*\),"eval_rewards\/chosen":0,"eval_rewards\/rejected":0,.*/\1/p' "$dir/1/metrics.jsonl" |
+    grep -q '^0.693147182$' || fail "held-out DPO loss does not begin at ln 2"
+
+train 3 sft 3 --set sft.data="$dir/b/rows.jsonl" --set sft.micro_rows=3
+grep -q '1 duplicates' "$dir/3.log" || fail "a duplicate is not counted"
+train 2 dpo 3 --set dpo.data="$dir/b/rows.jsonl" --set dpo.micro_rows=2
+train 2 reward 3 --set "reward_train.data[0].path=$dir/b/rows.jsonl" --set reward_train.micro_rows=2
+for stage in sft dpo reward; do
+    [ "$(weights "$dir/1/$stage/model")" = "$(weights "$dir/3/$stage/model")" ] || fail "$stage: weights depend on the layout"
+done
+cmp -s "$dir/1/metrics.jsonl" "$dir/3/metrics.jsonl" || fail "curves depend on the layout: $(diff "$dir/1/metrics.jsonl" "$dir/3/metrics.jsonl")"
+
+sft() { "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/x" "$@"; }
+sft --set sft.truncation=keep_start --set sft.max_steps=1 --set sft.max_length=96 || fail "keep_start"
+[ "$(grep -c 'cut to max_length' "$dir/x/sft/dropped.jsonl")" = 5 ] || fail "cut rows are not listed: $(cat "$dir/x/sft/dropped.jsonl")"
+expect 78 "another recipe" sft --set sft.max_steps=2
+expect 78 'largest useful number of ranks is 1' mpirun -n 2 "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/y" --set sft.grad_chains=1
+expect 78 'row_tokens' sft --set sft.row_tokens=16 --set run_dir="$dir/y"
+expect 65 'template' sft --set target.template=none --set run_dir="$dir/y"
+expect 66 'none.jsonl' sft --set sft.data="$dir/none.jsonl" --set run_dir="$dir/y"
+printf '{"prompt":"a","completion":"b"}\n{"prompt":\n' >"$dir/torn.jsonl"
+expect 65 'torn.jsonl:2' sft --set sft.data="$dir/torn.jsonl" --set run_dir="$dir/y"
+sed 's/"vocab_size": 288/"vocab_size": 16/' "$dir/base/config.json" >"$dir/b/config.json"
+cp "$dir/base"/tokenizer* "$dir/b"
+expect 65 'do not belong together' sft --set target.path="$dir/b" --set run_dir="$dir/y"
+echo x >>"$dir/1/dpo/ref_logps.bin"
+rm -rf "$dir/1/dpo/model" "$dir/1/dpo/done.json" "$dir/1/dpo"/step_*
+expect 65 'ref_logps.bin is torn' "$imf" dpo "$dir/r.yaml" --quiet --set run_dir="$dir/1"
+exit 0
