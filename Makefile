@@ -5,6 +5,7 @@ BUILD    = build
 DEV      =
 SANITIZE =
 RANKS    = 2
+BENCH_THREADS = 2
 MODELS   = $(BUILD)/models
 -include config.mk
 
@@ -50,7 +51,7 @@ ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
 define ISA_RULE
 $(BUILD)/%.$(1).o: %.c config.mk
 	@mkdir -p $$(@D)
-	$(CC) $(CPP) $(CFLAGS) -O3 -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
+	$(CC) $(CPP) $(CFLAGS) -O3 -fno-math-errno -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
 endef
 $(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
 
@@ -79,6 +80,9 @@ demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
 help:             ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort
+bench: $(BUILD)/tests/bench/bench_ops  ## times of the ops on this machine, 1 and $(BENCH_THREADS) threads
+	@$< 1
+	@$< $(BENCH_THREADS)
 rules:            ## layers and confined calls
 	@sh tools/check_rules.sh
 hdr-check: config.mk  ## every header compiles alone

@@ -168,6 +168,15 @@ void NAME(logprob_bwd)(const void *args, int64_t from, int64_t to)
     }
 }
 
+static inline vf vsqrt(vf v)
+{
+    float lane[VL];
+    memcpy(lane, &v, sizeof lane);
+    for (int k = 0; k < VL; k++) lane[k] = sqrtf(lane[k]);
+    memcpy(&v, lane, sizeof v);
+    return v;
+}
+
 void NAME(adamw)(const void *args, int64_t from, int64_t to)
 {
     const AdamWArgs *a = args;
@@ -179,8 +188,7 @@ void NAME(adamw)(const void *args, int64_t from, int64_t to)
     for (int64_t i = from * NORM_BLOCK; i < end; i += VL) {
         int64_t n = end - i;
         vf g = vload(a->g + i, n) * clip;
-        vf m = b1 * vload(a->m + i, n) + c1 * g, v = b2 * vload(a->v + i, n) + c2 * g * g, root = vset(0);
-        for (int k = 0; k < VL; k++) root[k] = sqrtf(v[k]);
+        vf m = b1 * vload(a->m + i, n) + c1 * g, v = b2 * vload(a->v + i, n) + c2 * g * g, root = vsqrt(v);
         vf w = vload(a->w + i, n) * vset(keep) - vset(rate) * m / (root * vset(scale) + vset(a->eps));
         vstore(a->m + i, m, n);
         vstore(a->v + i, v, n);
