@@ -1,5 +1,5 @@
 // imf show PATH: says what a file or directory is and what is in it, for every kind that imf writes. Kinds are told apart
-// by their contents (first bytes, header line, the files of a directory), not by their names.
+// by their contents (first bytes, header line, the files of a directory) and, where these say nothing, by the name's end.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -131,8 +131,18 @@ static Err show_index(const char *path, int64_t bytes, Str *out)
                       bytes % 40 ? ", and a torn one" : "");
 }
 
+// A shard of a checkpoint: what the whole checkpoint is.
+static Err show_shard(const char *path, Str *out)
+{
+    char dir[IO_PATH];
+    snprintf(dir, sizeof dir, "%.*s", (int)(io_basename(path) - path), path);
+    return checkpoint_show(*dir ? dir : ".", out);
+}
+
 static Err show_mapped(const char *path, const FileMap *map, Str *out)
 {
+    if (str_ends(path, ".nc")) return show_shard(path, out);
+    if (str_ends(path, ".safetensors")) return show_weights(path, out);
     if (map->size >= 8 && !memcmp(map->p, "IMFREF01", 8)) return refs_show(path, out);
     if (str_ends(path, ".idx")) return show_index(path, map->size, out);
     if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return show_recipe(path, out);

@@ -108,6 +108,32 @@ done:
 
 // ---- models ----------------------------------------------------------------------------------------------------------
 
+static Err put_weights(const StDir *d, Str *out)
+{
+    int64_t elements = 0, bytes = 0;
+    for (int64_t i = 0; i < d->tensors; i++) elements += d->tensor[i].n, bytes += d->tensor[i].bytes;
+    return str_printf(out, "  weights: %" PRId64 " parameters in %" PRId64 " tensors and %" PRId64 " files, %" PRId64 " bytes\n",
+                      elements, d->tensors, d->maps, bytes);
+}
+
+static Err put_tensor(const StTensor *t, Str *out)
+{
+    TRY(str_printf(out, "  %-60s %s [", t->name, t->readable ? dtype_name(t->dtype) : "other"));
+    for (int i = 0; i < t->dims; i++) TRY(str_printf(out, "%s%" PRId64, i ? ", " : "", t->dim[i]));
+    return str_puts(out, "]\n");
+}
+
+Err show_weights(const char *path, Str *out)
+{
+    StDir tensors;
+    TRY(st_open_file(path, &tensors));
+    Err err = str_printf(out, "%s: weights in safetensors\n", path);
+    if (err == OK) err = put_weights(&tensors, out);
+    for (int64_t i = 0; i < tensors.tensors && err == OK; i++) err = put_tensor(&tensors.tensor[i], out);
+    st_close(&tensors);
+    return err;
+}
+
 Err show_model(const char *dir, Str *out)
 {
     static const char *const names[] = {"architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
@@ -116,7 +142,6 @@ Err show_model(const char *dir, Str *out)
     char path[IO_PATH];
     json_t *config;
     StDir tensors;
-    int64_t elements = 0, bytes = 0;
     TRY(io_join(path, dir, "config.json"));
     TRY(show_read_json(path, &config));
     Err err = str_printf(out, "%s: a model directory\n", dir);
@@ -125,9 +150,7 @@ Err show_model(const char *dir, Str *out)
     json_decref(config);
     TRY(err);
     TRY(st_open(dir, &tensors));
-    for (int64_t i = 0; i < tensors.tensors; i++) elements += tensors.tensor[i].n, bytes += tensors.tensor[i].bytes;
-    err = str_printf(out, "  weights: %" PRId64 " parameters in %" PRId64 " tensors and %" PRId64 " files, %" PRId64 " bytes\n",
-                     elements, tensors.tensors, tensors.maps, bytes);
+    err = put_weights(&tensors, out);
     st_close(&tensors);
     return err;
 }

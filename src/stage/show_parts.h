@@ -10,6 +10,7 @@
 // All local, all append to *out.
 Err show_record_set(const char *dir, Str *out) ERR_MUST_CHECK;   // collective on one rank: rank 0 alone must not call it
 Err show_model(const char *dir, Str *out) ERR_MUST_CHECK;
+Err show_weights(const char *path, Str *out) ERR_MUST_CHECK;     // one safetensors file
 Err show_run(const char *dir, Str *out) ERR_MUST_CHECK;
 Err show_metrics(const char *path, Str *out) ERR_MUST_CHECK;
 Err show_eval(const char *path, Str *out) ERR_MUST_CHECK;        // eval/summary.json as a table
