@@ -1,5 +1,6 @@
 #!/bin/sh
-# R-GEO1, law 1 for training: ranks {1,2,3,4} and rows per micro-batch give one digest of weights and curve.
+# R-GEO1, law 1 for training: ranks {1,2,3,4} and rows per micro-batch give one digest of weights and curve; so does a run that is
+# resumed from a checkpoint on another number of ranks.
 set -u
 build=$1
 work=$(mktemp -d)
@@ -21,4 +22,16 @@ for case in "tiny-sft llama-tied" "tiny-dpo qwen2"; do
         got=$(train "$ranks" "$1" "$2" "$work/$1-$layout" "$micro" 0 "$nodes")
         [ "$got" = "$want" ] || { echo "$case: layout $layout gives $got, one rank $want"; exit 1; }
     done
+done
+
+# resume: only the checkpoint of step 3 is left, the curve goes on behind it
+for stage in sft dpo; do
+    model=llama-tied
+    want=$(train 2 "tiny-$stage" "$model" "$work/whole-$stage" 2 3)
+    got=$(train 1 "tiny-$stage" "$model" "$work/other-$stage" 1 0)
+    [ "$got" = "$want" ] || { echo "$stage: save_steps changes the result: $got, $want"; exit 1; }
+    rm -rf "$work/whole-$stage/$stage"/step_000000006 "$work/whole-$stage/$stage"/step_000000008
+    [ -d "$work/whole-$stage/$stage/step_000000003" ] || { echo "$stage: no checkpoint of step 3"; exit 1; }
+    got=$(train 3 "tiny-$stage" "$model" "$work/whole-$stage" 4 0)
+    [ "$got" = "$want" ] || { echo "$stage: resumed on 3 ranks gives $got, unbroken $want"; exit 1; }
 done
