@@ -2,7 +2,8 @@
 // (tests/data/train/tiny-*.txt, tools/reference/train.py): loss within 1e-5 (SFT) and 1e-4 (DPO, LN-DPO), gradient norm within 1e-4
 // and 1e-3 relative. Eight planted faults must each break one of these limits.
 //
-// `t46_reference real [PATTERN]` does the same with SmolLM2 in the folder MODELS (make check-real; tests/data/train/smollm2-*.txt).
+// `t46_reference real` does the same for SFT of SmolLM2 in the folder MODELS (make check-real; smollm2-sft.txt, which holds the
+// first steps of the 50).
 #include <math.h>
 
 #include "base/log.h"
@@ -31,8 +32,8 @@ static double excess(const Fixture *x, const Curve *c)
 {
     Limit l = limit_of(x);
     double worst = 0, scale = 0;
-    for (int i = 0; i < x->steps; i++) scale = fmax(scale, x->norm[i]);
-    for (int i = 0; i < x->steps; i++) {
+    for (int i = 0; i < x->recorded; i++) scale = fmax(scale, x->norm[i]);
+    for (int i = 0; i < x->recorded; i++) {
         worst = fmax(worst, fabs(c->loss[i] - x->loss[i]) / l.loss);
         worst = fmax(worst, fabs(c->norm[i] - x->norm[i]) / fmax(x->norm[i], 1e-4 * scale) / l.norm);
     }
@@ -60,6 +61,7 @@ static void follow(const char *model_dir, const char *fixture)
     fixture_open(&x, fixture);
     ok(model_load(&m, model_dir, false));
     TrainSpec spec = fixture_spec(&x, dir);
+    if (m.elements > 10000000) spec.grad_chains = 1;  // a real model: one gradient buffer
     ok(io_join(path, dir, spec.stage));
     ok(io_mkdirs(path));
     if (spec.pairs) ok(refs_get(&ctx, &spec, &m, &x.data, train_row_tokens(&spec, &x.data), &ref));
@@ -67,6 +69,7 @@ static void follow(const char *model_dir, const char *fixture)
     ok(io_join(path, dir, "metrics.jsonl"));
     ok(jsonl_each(path, read_metric, &c));
     assert_int_equal(c.n, x.steps);
+    assert_true(x.recorded == x.steps || m.elements > 10000000);
     double e = excess(&x, &c);
     if (getenv("IMF_TEST_VERBOSE")) printf("%s: %.3f of the limits\n", fixture, e);
     if (!(e <= 1)) fail_msg("%s: %.2f times the limit", fixture, e);
@@ -95,8 +98,6 @@ static void follow_smollm2(const char *fixture)
     follow(dir, fixture);
 }
 static void smollm2_sft_follows_trl(void **state) { (void)state, follow_smollm2("train/smollm2-sft.txt"); }
-static void smollm2_dpo_follows_trl(void **state) { (void)state, follow_smollm2("train/smollm2-dpo.txt"); }
-static void smollm2_ln_dpo_follows_trl(void **state) { (void)state, follow_smollm2("train/smollm2-ln.txt"); }
 
 // --- planted faults --------------------------------------------------------------------------------------------------------
 
@@ -213,12 +214,9 @@ int main(int argc, char **argv)
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(smollm2_sft_follows_trl),
-        cmocka_unit_test(smollm2_dpo_follows_trl),
-        cmocka_unit_test(smollm2_ln_dpo_follows_trl),
     };
     if (par_init(&argc, &argv) != OK) return 1;
     log_quiet(true);
-    if (argc > 2) cmocka_set_test_filter(argv[2]);
     int failed = argc > 1 ? cmocka_run_group_tests(real, NULL, NULL) : cmocka_run_group_tests(tiny, NULL, NULL);
     par_finish();
     return failed;

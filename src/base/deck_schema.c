@@ -20,7 +20,7 @@
     F64(s ".learning_rate", "", 0, 1, lr, "peak learning rate of AdamW"),                                                            \
     F64(s ".num_train_epochs", "", 0, 1e6, epochs, "passes over the rows"),                                                          \
     I64(s ".max_steps", "steps", 0, BIG, "0", "optimiser steps in all (the schedule ends there); 0: num_train_epochs decides"),     \
-    I64(s ".global_batch", "rows", 1, 1e9, "128", "examples (or pairs) of one optimiser step, over all ranks"),                      \
+    I64(s ".global_batch", "rows", 1, 1e9, "128", "examples (or pairs) of one optimiser step; its loss: mean over target tokens (sft), over pairs (dpo)"),                      \
     I64(s ".max_length", "tokens", 8, 1e7, "2048", "longest example; longer ones are treated as truncation says"),                   \
     ONE_OF(s ".truncation", "drop", "drop|keep_start", "over-long examples: drop them or keep their start (counted, listed)"),       \
     I64(s ".row_tokens", "tokens", 0, 1e7, "0", "examples are packed into rows of that many tokens; 0: about one row a chain"),     \

@@ -75,6 +75,7 @@ class Record:
     def log(self, logs, *args, **kwargs):
         if "grad_norm" in logs:
             self.norms.append(float(logs["grad_norm"]))
+            print(len(self.norms), self.losses[-1], self.norms[-1], flush=True)
         return super().log(logs, *args, **kwargs)
 
 
@@ -92,8 +93,16 @@ def tokenizer(vocab):
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="t0", eos_token="t2", unk_token="t0")
 
 
-def run(kind, model_dir, examples, lr, ratio, beta, out):
+def load(model_dir):
+    """transformers makes the embedding with padding_idx = pad_token_id: torch then drops that token's lookup gradient, although
+    SmolLM2's pad token is its stop token, which stands in every row. The reference computes the whole gradient."""
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager")
+    model.get_input_embeddings().padding_idx = None
+    return model
+
+
+def run(kind, model_dir, examples, lr, ratio, beta, out):
+    model = load(model_dir)
     rows = in_order(examples)
     common = dict(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, gradient_accumulation_steps=1,
                   learning_rate=lr, warmup_steps=ratio, lr_scheduler_type="cosine", max_steps=STEPS, logging_steps=1,
@@ -107,7 +116,7 @@ def run(kind, model_dir, examples, lr, ratio, beta, out):
     else:
         data = Dataset.from_list([{f"{k}_ids": r[k] for k in ("prompt", "chosen", "rejected")} for r in rows])
         loss = "sigmoid" if kind == "dpo" else "sigmoid_norm"
-        ref = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager")
+        ref = load(model_dir)
         trainer = Dpo(model, ref, DPOConfig(**common, beta=beta, loss_type=[loss]), train_dataset=data, processing_class=tok)
     trainer.losses, trainer.norms = [], []
     trainer.train()
