@@ -192,7 +192,7 @@ Err stage_eval(const Job *job)
     TRY_DONE(par_agree(parse_models(job, m, &models)));
     TRY_DONE(par_agree(eval_items_load(job->deck, &items)));
     for (int i = 0; i < models; i++) {
-        TRY_DONE(eval_answer(job, &m[i], &items));
+        TRY_DONE(eval_answer(job, m, i, &items));
         TRY_DONE(eval_score(job, &m[i], &items));
     }
     TRY_DONE(eval_summary(job, m, models, &items));

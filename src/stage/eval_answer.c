@@ -1,8 +1,9 @@
 // One model answers the held-out prompts; every answer is judged at once and journaled, so that a restart repeats none.
 //
 // Items are dealt by a shared counter. Record: {"model","set","kind","prompt","grade","outcome","finish","reason",
-// "extracted","text","tokens"}. The same program with the same tests is run once a rank.
-#include <stdlib.h>
+// "extracted","text","tokens"}. The same program with the same tests is run once: verdicts of earlier models are taken over
+// from their records.
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -45,26 +46,49 @@ typedef struct Answering {
 
 // ---- judging -----------------------------------------------------------------------------------------------------------
 
+// Names a program together with its tests.
+static Err program_id(const char *answer, const json_t *tests, Str *program, Id *id)
+{
+    Str key = {0};
+    Err err = OK;
+    TRY_DONE(code_extract(answer, program));
+    TRY_DONE(json_canonical(tests, &key));
+    TRY_DONE(str_puts(&key, str_text(program)));
+    *id = hash_bytes(key.p, key.len);
+done:
+    str_free(&key);
+    return err;
+}
+
+static const Verdict *judged_before(const Answering *a, Id id)
+{
+    for (int64_t i = 0; i < a->judgeds; i++)
+        if (id_equal(a->judged[i].id, id)) return &a->judged[i].verdict;
+    return NULL;
+}
+
+static Err remember(Answering *a, Id id, const Verdict *v)
+{
+    TRY(MEM_GROW(&a->judged, a->judgeds, &a->judged_cap, a->judgeds + 1));
+    a->judged[a->judgeds++] = (Judged){id, *v};
+    return OK;
+}
+
 static Err judge_program(Answering *a, const char *answer, const json_t *tests, Verdict *v)
 {
-    Str program = {0}, key = {0};
+    Str program = {0};
+    Id id;
     Err err = OK;
-    TRY_DONE(code_extract(answer, &program));
-    TRY_DONE(json_canonical(tests, &key));
-    TRY_DONE(str_puts(&key, str_text(&program)));
-    Id id = hash_bytes(key.p, key.len);
-    for (int64_t i = 0; i < a->judgeds; i++)
-        if (id_equal(a->judged[i].id, id)) {
-            *v = a->judged[i].verdict;
-            goto done;
-        }
-    TRY_DONE(code_judge(str_text(&program), tests, &a->limits, v));
-    a->runs++;
-    TRY_DONE(MEM_GROW(&a->judged, a->judgeds, &a->judged_cap, a->judgeds + 1));
-    a->judged[a->judgeds++] = (Judged){id, *v};
+    TRY_DONE(program_id(answer, tests, &program, &id));
+    const Verdict *known = judged_before(a, id);
+    if (known) *v = *known;
+    else {
+        TRY_DONE(code_judge(str_text(&program), tests, &a->limits, v));
+        a->runs++;
+        TRY_DONE(remember(a, id, v));
+    }
 done:
     str_free(&program);
-    str_free(&key);
     return err;
 }
 
@@ -80,16 +104,13 @@ static Err judge_answer(Answering *a, const EvalItem *e, const char *answer, Ver
     return checks_judge(checks, answer, where, v);
 }
 
-static const char *outcome_name(Outcome o)
-{
-    return o == VERDICT_RIGHT ? "right" : o == VERDICT_WRONG ? "wrong" : "undecided";
-}
+static const char *const outcomes[] = {"wrong", "right", "undecided"};  // by Outcome
 
 static Err write_answer(Answering *a, const EvalItem *e, const DecodeResult *r, const Verdict *v)
 {
     json_t *data = json_pack("{s:s, s:s, s:s, s:o, s:f, s:s, s:s, s:s, s:s, s:s%, s:I}", "model", a->model->name, "set", e->set,
                              "kind", e->kind, "prompt", json_id(e->prompt), "grade", v->grade, "outcome",
-                             outcome_name(v->outcome), "finish", finish_name(r->finish), "reason", v->reason, "extracted",
+                             outcomes[v->outcome], "finish", finish_name(r->finish), "reason", v->reason, "extracted",
                              v->extracted, "text", str_text(&a->text), (size_t)a->text.len, "tokens", (json_int_t)r->n);
     CHECK(data, ERR_INTERNAL, "an answer of %s is no JSON text", a->model->name);
     Err err = record_write(a->writer, e->id, data, NULL);
@@ -182,6 +203,53 @@ static Err load(Answering *a, const Job *job, Model *m)
     return par_agree(model_load(m, a->model->dir, true));
 }
 
+static Err read_verdict(const json_t *data, const char *where, Verdict *v)
+{
+    const char *outcome, *reason, *extracted;
+    *v = (Verdict){0};
+    TRY(json_get_text(data, "outcome", where, &outcome));
+    TRY(json_get_text(data, "reason", where, &reason));
+    TRY(json_get_text(data, "extracted", where, &extracted));
+    TRY(json_get_f64(data, "grade", where, &v->grade));
+    while (v->outcome < VERDICT_UNDECIDED && strcmp(outcome, outcomes[v->outcome])) v->outcome++;
+    snprintf(v->reason, sizeof v->reason, "%s", reason);
+    snprintf(v->extracted, sizeof v->extracted, "%s", extracted);
+    return OK;
+}
+
+static Err recall_answer(Answering *a, RecordSet *had, const EvalItem *e, const char *where)
+{
+    json_t *data;
+    const char *answer;
+    Verdict v;
+    Str program = {0};
+    Id id;
+    Err err = OK;
+    int64_t at = record_find(had, e->id);
+    if (at < 0) return OK;
+    TRY(record_read(had, at, &data));
+    TRY_DONE(json_get_text(data, "text", where, &answer));
+    TRY_DONE(program_id(answer, json_object_get(e->data, "tests"), &program, &id));
+    TRY_DONE(read_verdict(data, where, &v));
+    if (!judged_before(a, id)) TRY_DONE(remember(a, id, &v));
+done:
+    str_free(&program);
+    json_decref(data);
+    return err;
+}
+
+// Verdicts on programs of an earlier model.
+static Err recall(Answering *a, const Job *job, const EvalModel *earlier)
+{
+    RecordSet *had;
+    Err err = OK;
+    TRY(record_open(&had, job->run_dir, earlier->answers));
+    for (int64_t i = 0; i < a->items->n && err == OK; i++)
+        if (!strcmp(a->items->item[i].kind, "code")) err = recall_answer(a, had, &a->items->item[i], earlier->answers);
+    record_free(had);
+    return par_agree(err);
+}
+
 static Err find_open(Answering *a, const Job *job, int64_t *open)
 {
     RecordSet *had;
@@ -226,9 +294,9 @@ done:
     return err;
 }
 
-Err eval_answer(const Job *job, const EvalModel *m, const EvalItems *items)
+Err eval_answer(const Job *job, const EvalModel *m, int which, const EvalItems *items)
 {
-    Answering a = {.model = m, .items = items};
+    Answering a = {.model = &m[which], .items = items};
     Model model = {0};
     json_t *header = NULL;
     Err err = OK;
@@ -236,6 +304,7 @@ Err eval_answer(const Job *job, const EvalModel *m, const EvalItems *items)
                                .memory = deck_i64(job->deck, "verify.memory_mb") << 20};
     TRY_DONE(load(&a, job, &model));
     TRY_DONE(par_agree(make_header(&model, a.tok, &header)));
+    for (int i = 0; i < which; i++) TRY_DONE(recall(&a, job, &m[i]));
     TRY_DONE(answer_open(&a, job, &model, header));
 done:
     answering_free(&a);

@@ -41,8 +41,9 @@ typedef struct EvalModel {
 Err eval_items_load(const Deck *d, EvalItems *out) ERR_MUST_CHECK;
 void eval_items_free(EvalItems *s);
 
-// Collective: the model answers every item once and each answer is judged; journaled in run_dir/eval/NAME.
-Err eval_answer(const Job *job, const EvalModel *m, const EvalItems *items) ERR_MUST_CHECK;
+// Collective: model m[which] answers every item once and each answer is judged; journaled in run_dir/eval/NAME. Programs
+// that an earlier model of the list wrote too are not run again.
+Err eval_answer(const Job *job, const EvalModel *m, int which, const EvalItems *items) ERR_MUST_CHECK;
 
 // Collective: mean reward of those answers; journaled in run_dir/eval/NAME.scores. Nothing when the recipe has no reward.path.
 Err eval_score(const Job *job, const EvalModel *m, const EvalItems *items) ERR_MUST_CHECK;
