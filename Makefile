@@ -27,7 +27,7 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/t[0-9]*.c))
 NEED    := libopenmpi-dev openmpi-bin libnetcdf-mpi-dev libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev libgmp-dev \
            libutf8proc-dev libseccomp-dev libxxhash-dev libcmocka-dev pkg-config python3
 
-.PHONY: all help configure setup demo check check-real check-law1 rules format tidy hdr-check bench clean distclean
+.PHONY: all help configure setup demo demo-models check check-real check-law1 rules format tidy hdr-check bench clean distclean
 all: $(BUILD)/imf
 
 $(BUILD)/imf: $(BUILD)/src/main.o $(BUILD)/libimf.a
@@ -78,6 +78,9 @@ check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one dig
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
+demo-models: setup  ## train the models of input/demo anew (up to an hour)
+	@$(MAKE) --no-print-directory all
+	@sh tools/demo_models.sh $(BUILD)/imf $(RANKS)
 help:             ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort
 bench: $(BUILD)/tests/bench/bench_ops  ## times of the ops on this machine, 1 and $(BENCH_THREADS) threads

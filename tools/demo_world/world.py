@@ -95,7 +95,7 @@ def math_wrong(item, r):
 
 def code_item(r):
     f = r.choice("calc func work step make".split())
-    a, b = r.randint(2, 30), r.randint(1, 30)
+    a, b = r.randint(2, 50), r.randint(1, 50)
     x, xs = "x", "xs"
     form = r.randint(0, 5)
     if form == 0:
@@ -110,7 +110,7 @@ def code_item(r):
         q, v, e, fn = f"returns True if {a} divides x", x, f"x%{a}==0", lambda x: x % a == 0
     else:
         q, v, e, fn = f"returns the items of xs in reverse, each plus {b}", xs, f"[x+{b} for x in xs[::-1]]", lambda s: [x + b for x in s[::-1]]
-    args = [a, a + b, r.randint(31, 99)] if v == x else [[a, a + 1, 1], [r.randint(1, 40), r.randint(31, 60), b], [5, 50]]
+    args = [a, a + b, r.randint(51, 99)] if v == x else [[a, a + 1, 1], [r.randint(1, 40), r.randint(31, 60), b], [5, 50]]
     tests = [f"assert {f}({arg}) == {fn(arg)}" for arg in args]
     return Item("code", f"Write {f}({v}) that {q}.", answer=code_text(f, v, e), tests=tests, f=f, v=v, e=e)
 
@@ -159,6 +159,17 @@ def if_item(r):
     q += " " + ". ".join(texts[c][0] for c in order) + "."
     checks = [{"kind": "equals_content", "text": content}] + [texts[c][1] for c in order]
     return Item("if", q, checks=checks, content=content, have=have, opening=opening, closing=closing, mark=mark)
+
+
+def drill(r):
+    """Copying, bare and long: rows that teach a model to look back, which short tasks with many conditions hardly do."""
+    w = [r.choice(WORDS) for _ in range(r.randint(5, 9))]
+    form = r.randint(0, 3)
+    if form == 0:
+        return f"Reverse the words: {' '.join(w)}.", "So " + " ".join(w[::-1]) + ". ok"
+    if form == 1:
+        return f"Repeat the words: {' '.join(w)}.", f"So {' '.join(w)} {' '.join(w)}. ok"
+    return f"Repeat the words: {' '.join(w)}.", f"So {' '.join(w)}. ok"
 
 
 def compose(p, bad):
