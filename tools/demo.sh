@@ -21,8 +21,8 @@ stage() {  # COMMAND [options...]
 for command in select sample score verify pair sft dpo; do stage $command "$@"; done
 
 # What the sources can do at their sampling temperature, on 150 held-out prompts a kind (the pipeline itself never grades).
-echo "demo: the sources at temperature 0.8"
-stage eval "$@" --set run_dir="$run/sources" --set eval.temperature=0.8 --set eval.top_p=0.95 --set reward.path= \
+echo "demo: the sources at temperature 0.9"
+stage eval "$@" --set run_dir="$run/sources" --set eval.temperature=0.9 --set eval.top_p=0.95 --set reward.path= \
     --set "eval.sets[0].limit=150" --set "eval.sets[1].limit=150" --set "eval.sets[2].limit=150" \
     --set eval.models=abacus=input/demo/abacus,byte=input/demo/byte,clerk=input/demo/clerk | sed '/^$/,$d'
 
