@@ -29,9 +29,11 @@ for layout in "$@"; do
     run=$work/$layout
     mkdir -p "$run"
     shuffle input/demo/prompts.jsonl "$order" >"$run/prompts.jsonl"
-    IMF_NODES=${nodes:-0} mpirun -n "$ranks" "$build/imf" run tests/data/law1.yaml --quiet --set run_dir="$run/out" \
-        --set "prompts[0].path=$run/prompts.jsonl" --set sft.micro_rows="$micro" --set dpo.micro_rows="$micro" \
-        >"$run/log" 2>&1 || { echo "layout $layout: run failed"; tail -n 20 "$run/log"; exit 1; }
+    for command in select sample score verify pair sft dpo; do
+        IMF_NODES=${nodes:-0} mpirun -n "$ranks" "$build/imf" "$command" tests/data/law1.yaml --quiet --set run_dir="$run/out" \
+            --set "prompts[0].path=$run/prompts.jsonl" --set sft.micro_rows="$micro" --set dpo.micro_rows="$micro" \
+            >"$run/log" 2>&1 || { echo "layout $layout: $command failed"; tail -n 20 "$run/log"; exit 1; }
+    done
     digests "$run/out" >"$run/digests"
     grep -q ' $' "$run/digests" && { echo "layout $layout: a digest is missing"; cat "$run/digests"; exit 1; }
     [ -n "$first" ] || first=$layout
