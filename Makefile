@@ -27,7 +27,12 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/t[0-9]*.c))
 NEED    := libopenmpi-dev openmpi-bin libnetcdf-mpi-dev libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev libgmp-dev \
            libutf8proc-dev libseccomp-dev libxxhash-dev libcmocka-dev pkg-config python3
 
-.PHONY: all help configure setup demo demo-models check check-real check-law1 rules format tidy hdr-check bench clean distclean
+ifneq ($(filter check-real,$(MAKECMDGOALS)),)
+NEED    += python3-venv
+endif
+
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format tidy hdr-check bench \
+        clean distclean
 all: $(BUILD)/imf
 
 $(BUILD)/imf: $(BUILD)/src/main.o $(BUILD)/libimf.a
@@ -43,8 +48,6 @@ $(BUILD)/%.o: %.c config.mk
 	@mkdir -p $(@D)
 	$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
 $(BUILD)/src/judge/code_python.o: src/judge/zygote.py src/judge/referee.py
-# gcc 12 vectorises loops of unknown length at -O3 only
-$(BUILD)/src/model/safetensors.o: CFLAGS += -O3
 ISA_base   =
 ISA_avx2   = -mavx2 -mfma -mf16c
 ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
@@ -65,18 +68,20 @@ configure:
 setup:            ## install the Debian packages that are missing (root or sudo)
 	@sh tools/setup.sh $(NEED)
 check: setup      ## build, then every test
+	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@$(MAKE) --no-print-directory check-built
+programs: $(BUILD)/imf $(TESTS)
 check-built: $(BUILD)/imf $(TESTS)
 	@sh tests/run.sh $(BUILD)
 check-real: setup ## comparisons that need the real models (downloads 1.2 GB once); 0 skips or it fails
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/fetch_models.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
 check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
 demo-models: setup  ## train the models of input/demo anew (up to an hour)
 	@$(MAKE) --no-print-directory all
