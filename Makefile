@@ -5,11 +5,14 @@ BUILD    = build
 DEV      =
 SANITIZE =
 RANKS    = 2
+V        =
 BENCH_THREADS = 2
 MODELS   = $(BUILD)/models
 -include config.mk
 
 # ---- nothing to edit below --------------------------------------------------------------------------------------------
+Q       := $(if $(V),,@)
+say      = @$(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),:,echo '  $1  $@')
 VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(DEV),-Werror)
 OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
@@ -34,19 +37,23 @@ endif
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format tidy hdr-check bench \
         clean distclean
 all: $(BUILD)/imf
+.SECONDARY:  # objects of the tests are kept
 
 $(BUILD)/imf: $(BUILD)/src/main.o $(BUILD)/libimf.a
-	$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/libimf.a: $(OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
-	$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c config.mk
 	@mkdir -p $(@D)
-	$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
 $(BUILD)/src/judge/code_python.o: src/judge/zygote.py src/judge/referee.py
 ISA_base   =
 ISA_avx2   = -mavx2 -mfma -mf16c
@@ -54,7 +61,8 @@ ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
 define ISA_RULE
 $(BUILD)/%.$(1).o: %.c config.mk
 	@mkdir -p $$(@D)
-	$(CC) $(CPP) $(CFLAGS) -O3 -fno-math-errno -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
+	$$(call say,CC)
+	$$(Q)$(CC) $(CPP) $(CFLAGS) -O3 -fno-math-errno -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
 endef
 $(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
 
