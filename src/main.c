@@ -100,6 +100,15 @@ static const Command *find_command(const char *name)
     return NULL;
 }
 
+// Small commands explain their flags and rows themselves.
+static bool own_help(const char *name)
+{
+    static const char *const own[] = {"tokens", "generate"};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (!strcmp(name, own[i])) return true;
+    return false;
+}
+
 typedef struct Options {
     const char *sets[MAX_SETS];
     int n_sets;
@@ -213,8 +222,9 @@ int main(int argc, char **argv)
     Err err = OK;
     if (!strcmp(name, "--version")) return print_version(), 0;
     if (!strcmp(name, "--help") || (!strcmp(name, "help") && argc < 3)) return print_usage(), argc > 1 ? 0 : ERR_USAGE;
-    if (!strcmp(name, "help")) {
-        err = print_help(argv[2]);
+    bool asked = argc > 2 && !strcmp(argv[2], "--help") && !own_help(name);
+    if (asked || !strcmp(name, "help")) {
+        err = print_help(asked ? name : argv[2]);
         if (err != OK) print_error(err);
         return err;
     }

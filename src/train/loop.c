@@ -278,13 +278,16 @@ static void close_all(Trainer *t)
     mem_free(t->ref);
 }
 
+void train_listen(void)
+{
+    struct sigaction action = {.sa_handler = ask_stop};
+    sigaction(SIGUSR1, &action, NULL);
+}
+
 Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference)
 {
     Trainer t = {.spec = spec, .ctx = ctx, .model = model, .data = data, .reference = reference};
-    struct sigaction old, action = {.sa_handler = ask_stop};
     Err err = OK;
-    stop_asked = 0;
-    sigaction(SIGUSR1, &action, &old);
     t.metrics.fd = -1;
     TRY_DONE(par_agree(plan(&t, data)));
     chain_init(&t.sum, model);
@@ -294,7 +297,6 @@ Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, cons
     TRY_DONE(announce(&t));
     TRY_DONE(run_steps(&t));
 done:
-    sigaction(SIGUSR1, &old, NULL);
     close_all(&t);
     return err;
 }

@@ -9,6 +9,10 @@
 // one row a step.
 int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data);
 
+// From now on SIGUSR1 means "finish the step, checkpoint, end with ERR_REQUEUE"; called before models are loaded, so that an early
+// signal is not lost.
+void train_listen(void);
+
 // Collective. Trains `model` in place (its weights must be node-shared when there are several ranks), resuming from the
 // newest checkpoint under run_dir/<stage> when there is one of the same recipe, data and base model; leaves checkpoints and
 // metrics there. reference: one per example of data (pairs) or NULL. ERR_REQUEUE after SIGUSR1: the step was finished and

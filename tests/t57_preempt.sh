@@ -1,0 +1,33 @@
+#!/bin/sh
+# FT-4: SIGUSR1 during imf sft ends all ranks with 75 and a checkpoint; run again on another number of ranks, the job goes on
+# from there and leaves the weights of an undisturbed run.
+set -u
+imf=$1/imf
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+fail() { echo "$*"; exit 1; }
+
+for i in $(seq 64); do echo "{\"instruction\": \"say $i\", \"input\": \"\", \"output\": \"$i and $((i * 7))\"}"; done >"$dir/rows.jsonl"
+cat >"$dir/r.yaml" <<END
+target: {path: tests/data/decode/tiny}
+sft: {data: $dir/rows.jsonl, global_batch: 2, num_train_epochs: 12, learning_rate: 0.001, max_length: 96}
+END
+mpirun -n 1 "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/whole" || fail "the undisturbed run failed"
+
+steps=$dir/cut/metrics.jsonl
+mpirun -n 2 "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/cut" >"$dir/out" 2>&1 &
+job=$!
+for wait in $(seq 400); do
+    [ "$(grep -c '"loss"' "$steps" 2>/dev/null || true)" -gt 3 ] 2>/dev/null && break
+    sleep 0.05
+done
+kill -USR1 $job
+wait $job
+code=$?
+[ "$code" = 75 ] || fail "exit code $code after SIGUSR1, 75 expected: $(cat "$dir/out")"
+[ -e "$dir/cut/sft/model" ] && fail "the run ended before the signal: nothing was tested"
+ls "$dir/cut/sft" | grep -q '^step_[0-9]*$' || fail "no checkpoint: $(ls "$dir/cut/sft")"
+mpirun -n 3 "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/cut" || fail "the second run failed"
+cmp "$dir/whole/sft/model/model.safetensors" "$dir/cut/sft/model/model.safetensors" || fail "the weights differ"
