@@ -9,8 +9,8 @@
 #include "text/prompt.h"
 
 static const Protocol protocols[] = {
-    {"", NULL, false, 0},
-    {"gsm8k", "Please reason step by step, and put your final answer within \\boxed{}.", true, 2048},
+    {"", NULL, false, 0, false},
+    {"gsm8k", "Please reason step by step, and put your final answer within \\boxed{}.", true, 2048, true},
 };
 enum { PROTOCOLS = sizeof protocols / sizeof protocols[0] };
 

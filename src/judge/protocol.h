@@ -19,6 +19,7 @@ typedef struct Protocol {
     const char *system;      // system message, or NULL
     bool greedy;             // else the recipe's temperature and top_p
     int64_t max_new_tokens;  // 0: the recipe's
+    bool fuseeval;           // math is judged by the published rules (math_judge_fuseeval), else strictly
 } Protocol;
 
 // "" is the plain one. ERR_RECIPE naming the choices when there is none of that name.

@@ -62,7 +62,7 @@ static Err add_item(void *user, const json_t *row, const char *where)
     Reading *r = user;
     EvalItems *s = r->items;
     const char *unfit;
-    EvalItem e = {.set = r->set, .params = r->params};
+    EvalItem e = {.set = r->set, .params = r->params, .fuseeval = r->protocol->fuseeval};
     if (r->limit && s->n - r->first >= r->limit) return OK;
     TRY(protocol_import(r->protocol, row, r->kind, r->set, where, &e.data, &e.prompt, &unfit));
     if (unfit) {

@@ -97,7 +97,10 @@ static Err judge_answer(Answering *a, const EvalItem *e, const char *answer, Ver
     char where[ID_TEXT];
     *v = (Verdict){0};
     id_print(e->prompt, where);
-    if (!strcmp(e->kind, "math")) return math_judge(json_string_value(json_object_get(e->data, "gold")), answer, v);
+    if (!strcmp(e->kind, "math")) {
+        const char *gold = json_string_value(json_object_get(e->data, "gold"));
+        return e->fuseeval ? math_judge_fuseeval(gold, answer, v) : math_judge(gold, answer, v);
+    }
     if (!strcmp(e->kind, "code")) return judge_program(a, answer, json_object_get(e->data, "tests"), v);
     const json_t *checks = json_object_get(e->data, "checks");
     CHECK(checks, ERR_DATA, "prompt %s of set %s has no checks to grade its answer by", where, e->set);

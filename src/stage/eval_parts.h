@@ -18,6 +18,7 @@ typedef struct EvalItem {
     const char *kind;  // borrowed from data
     json_t *data;      // owned
     SamplingParams params;
+    bool fuseeval;     // math: the protocol's published rules
 } EvalItem;
 
 typedef struct EvalItems {
