@@ -34,7 +34,7 @@ ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format tidy hdr-check bench \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
         clean distclean
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept

@@ -179,3 +179,12 @@ Err model_logits(Ctx *ctx, const Model *m, const float *hidden, int64_t n, float
                   .T = n, .in = c->H, .out = c->V};
     return op_gemm_fwd(ctx, &a);
 }
+
+Err model_check_ids(const Model *m, const int32_t *id, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        CHECK(id[i] >= 0 && id[i] < m->cfg.V, ERR_DATA,
+              "token %d is outside the model's vocabulary of %lld: tokenizer and weights in %s do not belong together",
+              (int)id[i], (long long)m->cfg.V, m->dir ? m->dir : "this model");
+    return OK;
+}

@@ -99,6 +99,9 @@ typedef struct Acts Acts;
 // hidden[T][H] = output of the final norm. keep != NULL: activations are kept in *keep (allocated from `arena`).
 Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep) ERR_MUST_CHECK;
 
+// Every id inside the vocabulary, else ERR_DATA naming the model's directory: a tokenizer of another model shows here first.
+Err model_check_ids(const Model *m, const int32_t *id, int64_t n) ERR_MUST_CHECK;
+
 // From d loss / d hidden to gradients, added to grad (same layout as the weights).
 Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
                    float *grad) ERR_MUST_CHECK;

@@ -316,21 +316,10 @@ static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInp
     return OK;
 }
 
-// A tokenizer of another model shows here first.
-static Err check_tokens(const Model *m, const RewardInput *in, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t t = 0; t < in[i].n; t++)
-            CHECK(in[i].id[t] >= 0 && in[i].id[t] < m->cfg.V, ERR_DATA,
-                  "token %d is outside the model's vocabulary of %lld: tokenizer and weights in %s do not belong together",
-                  (int)in[i].id[t], (long long)m->cfg.V, m->dir ? m->dir : "this model");
-    return OK;
-}
-
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating)
 {
-    TRY(check_tokens(backbone, in, count));
+    for (int64_t i = 0; i < count; i++) TRY(model_check_ids(backbone, in[i].id, in[i].n));
     ArenaMark mark = arena_mark(arena);
     Err err = hidden_states(ctx, backbone, arena, in, count, last, gating);
     arena_rewind(arena, mark);

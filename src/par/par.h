@@ -62,7 +62,7 @@ Err par_queue_next(ParQueue *q, int64_t *item) ERR_MUST_CHECK;  // -1 when all a
 Err par_queue_serve(ParQueue *q) ERR_MUST_CHECK;                // rank 0: answers waiting requests; others: nothing
 Err par_queue_close(ParQueue *q) ERR_MUST_CHECK;                // rank 0 serves until every rank got its -1
 
-// Serial communicators for parallel NetCDF: MPI_COMM_WORLD of this job as an opaque pointer (MPI_Comm *).
+// This job's communicator (MPI_Comm *), for par_nc.c alone.
 const void *par_comm(void);
 
 #endif

@@ -60,13 +60,7 @@ static Err load_data(Work *w)
 static Err check_fit(const Work *w)
 {
     const ModelConfig *c = &w->model.cfg;
-    for (int64_t i = 0; i < w->data.n; i++) {
-        const Example *e = &w->data.ex[i];
-        for (int32_t t = 0; t < e->n; t++)
-            CHECK(e->id_tokens[t] >= 0 && e->id_tokens[t] < c->V, ERR_DATA,
-                  "token %d is outside the model's vocabulary of %lld: tokenizer and weights in %s do not belong together",
-                  (int)e->id_tokens[t], (long long)c->V, w->job->base);
-    }
+    for (int64_t i = 0; i < w->data.n; i++) TRY(model_check_ids(&w->model, w->data.ex[i].id_tokens, w->data.ex[i].n));
     CHECK(c->max_positions <= 0 || w->spec.max_length <= c->max_positions || w->data.longest <= c->max_positions, ERR_RECIPE,
           "the longest example takes %lld tokens, the model has %lld positions; lower %s.max_length", (long long)w->data.longest,
           (long long)c->max_positions, w->job->stage);

@@ -192,10 +192,7 @@ static Err check_fit(const Work *w)
           "the longest conversation takes %lld tokens, the model has %lld positions; lower reward_train.max_length",
           (long long)w->data.longest, (long long)w->model.cfg.max_positions);
     for (int64_t i = 0; i < w->data.answers; i++)
-        for (int64_t t = 0; t < w->data.answer[i].n; t++)
-            CHECK(w->data.answer[i].id[t] < w->model.cfg.V, ERR_DATA,
-                  "token %d is outside the model's vocabulary of %lld: tokenizer and weights in %s do not belong together",
-                  (int)w->data.answer[i].id[t], (long long)w->model.cfg.V, w->base);
+        TRY(model_check_ids(&w->model, w->data.answer[i].id, w->data.answer[i].n));
     return OK;
 }
 
