@@ -1,15 +1,15 @@
 // imf sample: n answers of every source model to every prompt.
 //
 // Sources are done one after the other; a source's model lives once a node. Work is handed out dynamically, longest prompt
-// first: unit = a prompt with its n samples, dealt in chunks that shrink towards the end, so that a rank asks rank 0 seldom
-// and ranks still end together. A sample is written as soon as it ends; a restarted stage computes what is not recorded
-// yet. Invariant: a sample depends on its id, its prompt and its model alone.
+// first, in chunks that shrink towards the end (decode/deal.h). A sample is written as soon as it ends; a restarted stage
+// computes what is not recorded yet. Invariant: a sample depends on its id, its prompt and its model alone.
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "decode/deal.h"
 #include "decode/decode.h"
 #include "par/par.h"
 #include "stage/stage.h"
@@ -26,9 +26,14 @@ typedef struct Source {
     Id id;  // of model and sampling parameters
 } Source;
 
-typedef struct Unit {
-    int32_t prompt, tokens;  // index in the prompt records, length of the rendered prompt
-} Unit;
+// Samples that are still to be drawn, those of a prompt side by side.
+typedef struct Pending {
+    int64_t n;
+    int32_t *prompt;  // [n] index in the prompt records
+    int32_t *k;       // [n] number of the sample
+    int64_t *border;  // [chunks + 1] what is dealt together
+    int64_t chunks;
+} Pending;
 
 // A request in flight.
 typedef struct Asked {
@@ -36,7 +41,7 @@ typedef struct Asked {
     Ids prompt;
     Id prompt_id;
     Id *sample_id;  // [n]
-    int32_t *k;     // [n]
+    const int32_t *k;  // [n] borrowed from the list
 } Asked;
 
 typedef struct Sampling {
@@ -45,11 +50,9 @@ typedef struct Sampling {
     RecordSet *prompts, *samples;  // samples: of earlier jobs
     RecordWriter *writer, *dropped;
     Source source;
-    Unit *unit;
-    int64_t units;
-    int64_t *chunk, chunks;        // [chunks + 1] borders in unit[]
+    Pending pending;
     ParQueue *queue;
-    int64_t next, end, dealt;      // of the current chunk; units handed out so far, as far as this rank knows
+    int64_t next, end, dealt;      // of the current chunk; samples handed out so far, as far as this rank knows
     Asked *asked;
     Str text;
     int64_t ended, cut, drawn;     // samples, samples cut by length, output tokens: this rank, this source
@@ -129,7 +132,7 @@ static Err sample_id(const Sampling *s, Id prompt, int64_t k, Id *out)
     return OK;
 }
 
-// --- units -------------------------------------------------------------------------------------------------------------
+// --- what is to be drawn ---------------------------------------------------------------------------------------------
 
 static Err render(Sampling *s, int64_t prompt, Ids *out)
 {
@@ -176,16 +179,13 @@ static Err measure_all(Sampling *s, int32_t **length)
     return err;
 }
 
-static Err is_pending(const Sampling *s, int64_t prompt, int32_t k, Id *id, bool *out)
-{
-    TRY(sample_id(s, record_id(s->prompts, prompt), k, id));
-    *out = record_find(s->samples, *id) < 0;
-    return OK;
-}
+typedef struct Length {
+    int32_t prompt, tokens;
+} Length;
 
 static int longest_first(const void *pa, const void *pb)
 {
-    const Unit *a = pa, *b = pb;
+    const Length *a = pa, *b = pb;
     return a->tokens != b->tokens ? b->tokens - a->tokens : a->prompt - b->prompt;
 }
 
@@ -206,36 +206,39 @@ static Err drop_long(Sampling *s, int64_t prompt, int32_t tokens)
     return err;
 }
 
-// The prompts that still want samples, longest first; all ranks come to the same list.
-static Err list_units(Sampling *s, const int32_t *length)
+static Err add_pending(Sampling *s, int32_t prompt)
 {
-    const int64_t n = record_count(s->prompts);
-    TRY(MEM_ARRAY(&s->unit, n));
-    for (int64_t i = 0; i < n; i++) {
-        bool pending = false;
+    Pending *p = &s->pending;
+    for (int32_t k = 0; k < s->source.n; k++) {
         Id id;
-        if (length[i] >= s->source.model.rope_positions) {
-            TRY(drop_long(s, i, length[i]));
-            continue;
-        }
-        for (int32_t k = 0; k < s->source.n && !pending; k++) TRY(is_pending(s, i, k, &id, &pending));
-        if (pending) s->unit[s->units++] = (Unit){(int32_t)i, length[i]};
+        TRY(sample_id(s, record_id(s->prompts, prompt), k, &id));
+        if (record_find(s->samples, id) >= 0) continue;
+        p->prompt[p->n] = prompt;
+        p->k[p->n++] = k;
     }
-    qsort(s->unit, (size_t)s->units, sizeof *s->unit, longest_first);
     return OK;
 }
 
-// Chunk borders (guided self-scheduling, Polychronopoulos and Kuck 1987): each takes 1 / (4 ranks) of what is left.
-static Err cut_chunks(Sampling *s)
+// Longest prompt first; all ranks come to the same list.
+static Err list_pending(Sampling *s, const int32_t *tokens)
 {
-    TRY(MEM_ARRAY(&s->chunk, s->units + 1));
-    s->chunks = 0;
-    for (int64_t at = 0; at < s->units; s->chunk[s->chunks] = at) {
-        int64_t size = (s->units - at) / (4 * par_size());
-        at += size > 1 ? size : 1;
-        s->chunks++;
+    const int64_t n = record_count(s->prompts), most = n * s->source.n;
+    Length *order;
+    Err err = OK;
+    TRY(MEM_ARRAY(&order, n));
+    for (int64_t i = 0; i < n; i++) order[i] = (Length){(int32_t)i, tokens[i]};
+    qsort(order, (size_t)n, sizeof *order, longest_first);
+    TRY_DONE(MEM_ARRAY(&s->pending.prompt, most));
+    TRY_DONE(MEM_ARRAY(&s->pending.k, most));
+    TRY_DONE(MEM_ARRAY(&s->pending.border, most + 1));
+    for (int64_t i = 0; i < n; i++) {
+        if (order[i].tokens < s->source.model.rope_positions) TRY_DONE(add_pending(s, order[i].prompt));
+        else TRY_DONE(drop_long(s, order[i].prompt, order[i].tokens));
     }
-    return OK;
+    deal_cut(s->pending.prompt, s->pending.n, par_size(), s->pending.border, &s->pending.chunks);
+done:
+    mem_free(order);
+    return err;
 }
 
 // --- requests and results ------------------------------------------------------------------------------------------------
@@ -246,46 +249,49 @@ static void free_asked(Asked *a)
     if (a->next) a->next->link = a->link;
     ids_free(&a->prompt);
     mem_free(a->sample_id);
-    mem_free(a->k);
     mem_free(a);
 }
 
-static Err ask(Sampling *s, int64_t prompt, DecodeRequest *out)
+// Asks for the samples from .. to-1 of the list, which are of one prompt.
+static Err ask(Sampling *s, int64_t from, int64_t to, DecodeRequest *out)
 {
+    const int32_t *prompt = &s->pending.prompt[from], n = (int32_t)(to - from);
     Asked *a;
-    int32_t n = 0;
     TRY(MEM_ARRAY(&a, 1));
     a->next = s->asked;
     a->link = &s->asked;
     if (a->next) a->next->link = &a->next;
     s->asked = a;
-    a->prompt_id = record_id(s->prompts, prompt);
-    TRY(MEM_ARRAY(&a->sample_id, s->source.n));
-    TRY(MEM_ARRAY(&a->k, s->source.n));
-    TRY(render(s, prompt, &a->prompt));
-    for (int32_t k = 0; k < s->source.n; k++) {
-        bool pending = false;
-        TRY(is_pending(s, prompt, k, &a->sample_id[n], &pending));
-        if (pending) a->k[n++] = k;
-    }
+    a->prompt_id = record_id(s->prompts, *prompt);
+    a->k = &s->pending.k[from];
+    TRY(MEM_ARRAY(&a->sample_id, n));
+    TRY(render(s, *prompt, &a->prompt));
+    for (int32_t i = 0; i < n; i++) TRY(sample_id(s, a->prompt_id, a->k[i], &a->sample_id[i]));
     *out = (DecodeRequest){.prompt = a->prompt.id, .prompt_len = a->prompt.n, .params = s->source.params,
                            .sample_id = a->sample_id, .n = n, .user = a};
+    return OK;
+}
+
+static Err next_chunk(Sampling *s)
+{
+    const Pending *p = &s->pending;
+    int64_t chunk;
+    TRY(par_queue_next(s->queue, &chunk));
+    s->next = chunk >= 0 ? p->border[chunk] : p->n;
+    s->end = s->dealt = chunk >= 0 ? p->border[chunk + 1] : p->n;
     return OK;
 }
 
 static Err next_request(void *user, DecodeRequest *out, bool *have)
 {
     Sampling *s = user;
-    *have = true;
-    if (s->next == s->end) {
-        int64_t item;
-        TRY(par_queue_next(s->queue, &item));
-        *have = item >= 0;
-        s->next = item >= 0 ? s->chunk[item] : 0;
-        s->end = item >= 0 ? s->chunk[item + 1] : 0;
-        s->dealt = item >= 0 ? s->end : s->units;
-    }
-    return *have ? ask(s, s->unit[s->next++].prompt, out) : OK;
+    const int32_t *prompt = s->pending.prompt;
+    if (s->next == s->end) TRY(next_chunk(s));
+    *have = s->next < s->end;
+    if (!*have) return OK;
+    const int64_t from = s->next;
+    while (s->next < s->end && prompt[s->next] == prompt[from]) s->next++;
+    return ask(s, from, s->next, out);
 }
 
 static Err make_record(Sampling *s, const DecodeResult *r, json_t **out)
@@ -333,16 +339,16 @@ static Err serve(void *user)
 // --- a source from begin to end --------------------------------------------------------------------------------------------
 
 // Collective. No more slots than a rank's share of the samples can fill.
-static Err decode_units(Sampling *s)
+static Err decode_pending(Sampling *s)
 {
     char what[128];
-    const int64_t share = (s->units * s->source.n + par_size() - 1) / par_size();
+    const int64_t share = (s->pending.n + par_size() - 1) / par_size();
     int64_t slots = deck_i64(s->job->deck, "sample.slots");
     if (slots > share) slots = share > 0 ? share : 1;
     const DecodeIo io = {next_request, take_result, serve, s, &s->drawn};
     snprintf(what, sizeof what, "sample %.80s%s", s->source.name, par_size() > 1 ? " (rank 0)" : "");
-    TRY(par_queue_open(&s->queue, s->chunks));
-    progress_start(&s->progress, what, s->units, "prompts");
+    TRY(par_queue_open(&s->queue, s->pending.chunks));
+    progress_start(&s->progress, what, s->pending.n, "samples");
     Err err = decode_run(s->job->ctx, &s->source.model, (int32_t)slots, &s->source.stop, 1, &io);
     Err closed = par_queue_close(s->queue);
     return par_agree(err != OK ? err : closed);
@@ -353,20 +359,20 @@ static Err report(const Sampling *s, double started)
     int64_t sum[3] = {s->ended, s->drawn, s->cut};
     const double spent = time_now() - started;
     TRY(par_sum_i64(sum, 3));
-    log_info("sample", "%s: %lld samples of %lld prompts, %lld tokens (%.1f a sample) in %.1f s, %.0f tokens/s; %lld cut by length",
-             s->source.name, (long long)sum[0], (long long)s->units, (long long)sum[1],
+    log_info("sample", "%s: %lld samples, %lld tokens (%.1f a sample) in %.1f s, %.0f tokens/s; %lld cut by length",
+             s->source.name, (long long)sum[0], (long long)sum[1],
              sum[0] ? (double)sum[1] / (double)sum[0] : 0.0, spent, (double)sum[1] / (spent > 0 ? spent : 1), (long long)sum[2]);
     return OK;
 }
 
-static void free_units(Sampling *s)
+static void free_pending(Sampling *s)
 {
     while (s->asked) free_asked(s->asked);
-    mem_free(s->unit);
-    mem_free(s->chunk);
-    s->unit = NULL;
-    s->chunk = NULL;
-    s->units = s->chunks = s->next = s->end = s->dealt = s->ended = s->cut = s->drawn = 0;
+    mem_free(s->pending.prompt);
+    mem_free(s->pending.k);
+    mem_free(s->pending.border);
+    s->pending = (Pending){0};
+    s->next = s->end = s->dealt = s->ended = s->cut = s->drawn = 0;
 }
 
 static Err run_source(Sampling *s, int64_t i)
@@ -376,13 +382,12 @@ static Err run_source(Sampling *s, int64_t i)
     const double started = time_now();
     TRY_DONE(open_source(&s->source, s->job->deck, i));
     TRY_DONE(measure_all(s, &length));
-    TRY_DONE(par_agree(list_units(s, length)));
-    TRY_DONE(par_agree(cut_chunks(s)));
-    TRY_DONE(decode_units(s));
+    TRY_DONE(par_agree(list_pending(s, length)));
+    TRY_DONE(decode_pending(s));
     TRY_DONE(report(s, started));
 done:
     mem_free(length);
-    free_units(s);
+    free_pending(s);
     close_source(&s->source);
     return err;
 }
