@@ -46,6 +46,13 @@ static const Command commands[] = {
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], PIPELINE = 8 };
 
+static const Command *find_command(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(commands[i].name, name)) return &commands[i];
+    return NULL;
+}
+
 static const char usage[] =
     "imf: implicit model fusion, from prompts to a fused model\n"
     "\n"
@@ -69,9 +76,7 @@ static Err print_help(const char *name)
     if (!strcmp(name, "recipe")) {
         TRY_DONE(deck_manual(&text, ""));
     } else {
-        const Command *c = NULL;
-        for (int i = 0; i < COMMANDS; i++)
-            if (!strcmp(commands[i].name, name)) c = &commands[i];
+        const Command *c = find_command(name);
         CHECK_DONE(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
         printf("imf %s: %s\n", c->name, c->help);
         char sections[128], *save = NULL;
@@ -91,13 +96,6 @@ static void print_version(void)
     if (ctx_init(&ctx, 1) == OK)
         printf("cpu: %s, f32 gemm by %s\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "the plain kernel");
     puts("cuda: not in this build");
-}
-
-static const Command *find_command(const char *name)
-{
-    for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(commands[i].name, name)) return &commands[i];
-    return NULL;
 }
 
 // Small commands explain their flags and rows themselves.
@@ -204,6 +202,19 @@ static void print_error(Err err)
     if (getenv("IMF_TRACE") || err == ERR_INTERNAL) fputs(err_trace(), stderr);
 }
 
+// Questions about the program itself: answered without MPI. False: there is work to do.
+static bool answer_question(int argc, char **argv, Err *err)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    const bool help = !strcmp(name, "help"), asked = argc > 2 && !strcmp(argv[2], "--help") && !own_help(name);
+    *err = OK;
+    if (!strcmp(name, "--version")) print_version();
+    else if (!strcmp(name, "--help") || (help && argc < 3)) print_usage(), *err = argc > 1 ? OK : ERR_USAGE;
+    else if (help || asked) *err = print_help(asked ? name : argv[2]);
+    else return false;
+    return true;
+}
+
 static Err start(const char *name, int *argc, char ***argv)
 {
     const Command *c = find_command(name);
@@ -216,27 +227,22 @@ static Err start(const char *name, int *argc, char ***argv)
     return par_agree(err);
 }
 
-int main(int argc, char **argv)
+static Err work(int argc, char **argv)
 {
-    const char *name = argc > 1 ? argv[1] : "--help";
-    Err err = OK;
-    if (!strcmp(name, "--version")) return print_version(), 0;
-    if (!strcmp(name, "--help") || (!strcmp(name, "help") && argc < 3)) return print_usage(), argc > 1 ? 0 : ERR_USAGE;
-    bool asked = argc > 2 && !strcmp(argv[2], "--help") && !own_help(name);
-    if (asked || !strcmp(name, "help")) {
-        err = print_help(asked ? name : argv[2]);
-        if (err != OK) print_error(err);
-        return err;
-    }
+    const char *name = argv[1];
     Options o = {0};
-    err = start(name, &argc, &argv);
-    if (err == OK) err = par_agree(parse_options(argc - 2, argv + 2, &o));
-    if (err == OK) {
-        log_quiet(o.quiet);
-        err = run_job(name, &o);
-        fflush(stdout);
-    }
-    // An agreed error is the same on all ranks: rank 0 speaks, and all wait for it. Otherwise nobody can be waited for.
+    TRY(start(name, &argc, &argv));
+    TRY(par_agree(parse_options(argc - 2, argv + 2, &o)));
+    log_quiet(o.quiet);
+    Err err = run_job(name, &o);
+    fflush(stdout);
+    return err;
+}
+
+// Ends MPI and the sandbox; returns the exit code. An agreed error is the same on all ranks: rank 0 speaks, and all wait for
+// it. Otherwise nobody can be waited for.
+static int leave(Err err)
+{
     if (err != OK && (par_rank() == 0 || !par_agreed())) print_error(err);
     if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     log_close();
@@ -246,5 +252,13 @@ int main(int argc, char **argv)
     // After a failed write HDF5's exit handler may crash: leave without it.
     if (err != OK && (par_size() > 1 || err == ERR_IO)) par_abort((int)err);
     par_finish();
+    return (int)err;
+}
+
+int main(int argc, char **argv)
+{
+    Err err;
+    if (!answer_question(argc, argv, &err)) return leave(work(argc, argv));
+    if (err != OK && argc > 1) print_error(err);
     return (int)err;
 }
