@@ -1,6 +1,6 @@
 // Checkpoints on one rank: what is loaded is what was saved; damage of every kind is found before HDF5 sees the file
 // (CKP-6, CKP-7). With arguments it is the driver of tests/t45_checkpoint.sh, which runs it on several ranks:
-//   t45_checkpoint save DIR STEP | load DIR STEP | find DIR
+//   t45_checkpoint save DIR STEP [RANKS_PER_FILE] | load DIR STEP | find DIR
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -82,12 +82,14 @@ static Err world_check(const World *w, int64_t step)
     return OK;
 }
 
+static int ranks_per_file;
+
 static Err save(const char *dir, int64_t step)
 {
     World w;
     TRY(world_open(&w));
     world_fill(&w, step);
-    Err err = checkpoint_save(dir, &w.model, w.m, w.v, &w.state);
+    Err err = checkpoint_save(dir, &w.model, w.m, w.v, &w.state, ranks_per_file);
     world_close(&w);
     return err;
 }
@@ -106,7 +108,8 @@ static Err load(const char *dir, int64_t step)
 
 static Err drive(int argc, char **argv)
 {
-    CHECK(argc >= 3, ERR_USAGE, "save DIR STEP, load DIR STEP, find DIR");
+    CHECK(argc >= 3, ERR_USAGE, "save DIR STEP [RANKS_PER_FILE], load DIR STEP, find DIR");
+    ranks_per_file = argc > 4 ? atoi(argv[4]) : 0;
     int64_t step = argc > 3 ? atoll(argv[3]) : -1;
     if (!strcmp(argv[1], "save")) return save(argv[2], step);
     if (!strcmp(argv[1], "load")) return par_agree(load(argv[2], step));

@@ -36,6 +36,7 @@
     I64_LAYOUT(s ".logging_steps", "steps", 1, BIG, "1", "write a line of metrics.jsonl every so many steps"),                      \
     I64_LAYOUT(s ".save_steps", "steps", 0, BIG, "0", "checkpoint every so many steps; 0: at the end only"),                        \
     I64_LAYOUT(s ".save_total_limit", "", 1, 1e6, "2", "checkpoints kept"),                                                          \
+    I64_LAYOUT(s ".ranks_per_file", "ranks", 0, 1e6, "0", "ranks that write one checkpoint file together; 0: those of a node"),      \
     I64_LAYOUT(s ".eval_steps", "steps", 0, BIG, "0", "measure the held-out loss every so many steps; 0: never"),                   \
     F64(s ".val_size", "", 0, 1e9, "0", "rows held out: a share below 1, or a number of rows"),                                     \
     STR(s ".data", "", data_help)

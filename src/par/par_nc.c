@@ -6,9 +6,17 @@
 
 #include "par/par.h"
 
-int par_nc_create(const char *path, int *id)
+enum { MODE = NC_NETCDF4 | NC_CLOBBER };
+
+int par_nc_create(const char *path, int group, int *id)
 {
-    if (par_size() == 1) return nc_create(path, NC_NETCDF4 | NC_CLOBBER, id);
+    if (par_size() == 1) return nc_create(path, MODE, id);
     const MPI_Comm *world = par_comm();
-    return nc_create_par(path, NC_NETCDF4 | NC_CLOBBER, *world, MPI_INFO_NULL, id);
+    MPI_Comm comm;
+    int size = 0;
+    if (MPI_Comm_split(*world, group, par_rank(), &comm) != MPI_SUCCESS || MPI_Comm_size(comm, &size) != MPI_SUCCESS)
+        return NC_EPARINIT;
+    int status = size == 1 ? nc_create(path, MODE, id) : nc_create_par(path, MODE, comm, MPI_INFO_NULL, id);
+    MPI_Comm_free(&comm);  // netCDF has its own copy
+    return status;
 }

@@ -1,7 +1,7 @@
-// Method: everything is written to a temporary directory; every rank closes, syncs and re-reads its tiles; ranks agree;
+// Method: everything is written to a temporary directory, a file a node or as the recipe says; every rank closes, syncs and re-reads its tiles; ranks agree;
 // rank 0 writes the manifest, whose rename makes the checkpoint exist. Loading trusts nothing that the manifest does not
 // confirm: HDF5 sees a file only after its bytes matched, and each tile is checked again after reading.
-// Drawback: a save costs a second reading of the file (from the page cache).
+// Drawback: a save costs a second reading of the files (from the page cache).
 // Invariants: a directory step_%09d is complete or does not exist; names with ".tmp." are never read.
 #include "train/checkpoint.h"
 
@@ -19,7 +19,7 @@
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_manifest.h"
 
-static const char shard_name[] = "shard-000.nc", temporary[] = ".tmp.";
+static const char temporary[] = ".tmp.";
 
 static Err step_path(char buf[IO_PATH], const char *dir, int64_t step, const char *suffix)
 {
@@ -141,7 +141,8 @@ static Err sync_file(const char *path)
 
 typedef struct Save {
     const char *dir;
-    char tmp[IO_PATH], file[IO_PATH];
+    int ranks_per_file;
+    char tmp[IO_PATH], file[IO_PATH];  // where all files go; the one that this rank writes to
     const Model *model;
     Tile *tiles;
     int64_t n_tiles;
@@ -160,6 +161,28 @@ static Err write_and_verify(Save *s)
     return par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own));
 }
 
+// The tiles that a group of consecutive ranks owns, and so those of its file.
+static TileRange group_tiles(const Save *s, int group)
+{
+    const int first = group * s->ranks_per_file, next = first + s->ranks_per_file;
+    const int last = next < par_size() ? next - 1 : par_size() - 1;
+    return (TileRange){tile_share(s->tiles, s->n_tiles, first, par_size()).first,
+                       tile_share(s->tiles, s->n_tiles, last, par_size()).last};
+}
+
+static Err list_files(Save *s)
+{
+    Manifest *m = &s->manifest;
+    char path[IO_PATH];
+    m->files = (par_size() + s->ranks_per_file - 1) / s->ranks_per_file;
+    TRY(MEM_ARRAY(&m->file, m->files));
+    for (int g = 0; g < m->files && par_rank() == 0; g++) {
+        TRY(manifest_path(path, s->tmp, g));
+        m->file[g] = (ManifestFile){.tiles = group_tiles(s, g), .bytes = io_size(path)};
+    }
+    return OK;
+}
+
 // Piece i is summed by rank i mod ranks.
 static Err sum_pieces(Save *s)
 {
@@ -167,16 +190,14 @@ static Err sum_pieces(Save *s)
     int64_t count = 0, total = 0;
     Id *mine = NULL, *all = NULL;
     Err err = OK;
-    m->bytes = io_size(s->file);
-    TRY(par_bcast(&m->bytes, sizeof m->bytes, 0));
-    m->pieces = (m->bytes + FILE_PIECE - 1) / FILE_PIECE;
+    TRY(par_agree(list_files(s)));
+    TRY(par_bcast(m->file, m->files * (int64_t)sizeof *m->file, 0));
+    TRY(par_agree(manifest_cut(m)));
     err = MEM_ARRAY(&mine, m->pieces);
-    for (int64_t i = par_rank(); i < m->pieces && err == OK; i += par_size())
-        err = manifest_piece(s->file, m->bytes, i, &mine[count++]);
+    for (int64_t i = par_rank(); i < m->pieces && err == OK; i += par_size()) err = manifest_sum(m, s->tmp, i, &mine[count++]);
     TRY_DONE(par_agree(err));
     TRY_DONE(par_allgather(mine, count * (int64_t)sizeof *mine, &all, &total, NULL));
-    CHECK_DONE(total == m->pieces * (int64_t)sizeof *all, ERR_INTERNAL, "%s: a piece was not summed", s->file);
-    TRY_DONE(par_agree(MEM_ARRAY(&m->piece, m->pieces)));
+    CHECK_DONE(total == m->pieces * (int64_t)sizeof *all, ERR_INTERNAL, "%s: a piece was not summed", s->tmp);
     for (int64_t rank = 0, k = 0; rank < par_size(); rank++)
         for (int64_t i = rank; i < m->pieces; i += par_size()) m->piece[i] = all[k++];
 done:
@@ -230,13 +251,25 @@ done:
     return err;
 }
 
+// Who writes what. A node's ranks write one file unless the recipe says otherwise; a file has one tile at least.
+static Err deal_files(Save *s)
+{
+    const int64_t least = (par_size() + s->n_tiles - 1) / s->n_tiles;
+    int64_t k = s->ranks_per_file > 0 ? s->ranks_per_file : par_node_size();
+    TRY(par_bcast(&k, sizeof k, 0));
+    s->ranks_per_file = (int)(k > least ? k : least);
+    s->src.tiles = s->tiles;
+    s->src.share = tile_share(s->tiles, s->n_tiles, par_rank(), par_size());
+    s->src.group = par_rank() / s->ranks_per_file;
+    s->src.file = group_tiles(s, s->src.group);
+    TRY(temporary_path(s->tmp, s->dir, s->manifest.state.step));
+    return manifest_path(s->file, s->tmp, s->src.group);
+}
+
 static Err save_body(Save *s)
 {
     TRY(par_agree(tiles_make(s->model, &s->tiles, &s->n_tiles)));
-    s->src.tiles = s->tiles;
-    s->src.share = tile_share(s->tiles, s->n_tiles, par_rank(), par_size());
-    TRY(temporary_path(s->tmp, s->dir, s->manifest.state.step));
-    TRY(io_join(s->file, s->tmp, shard_name));
+    TRY(deal_files(s));
     TRY(par_agree(par_rank() == 0 ? prepare(s->dir, s->model, s->tmp) : OK));
     TRY(par_agree(MEM_ARRAY(&s->own, s->src.share.last - s->src.share.first)));
     tile_sums(&s->src, s->own);
@@ -245,15 +278,16 @@ static Err save_body(Save *s)
     return par_agree(par_rank() == 0 ? commit(s) : OK);
 }
 
-Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state)
+Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state, int ranks_per_file)
 {
-    Save s = {.dir = dir, .model = model, .src = {.slot = {model->w, m, v}}, .manifest = {.state = *state}};
+    Save s = {.dir = dir, .model = model, .src = {.slot = {model->w, m, v}}, .manifest = {.state = *state},
+              .ranks_per_file = ranks_per_file};
     double start = time_now();
     Err err = save_body(&s);
-    double seconds = time_now() - start;
+    double seconds = time_now() - start, bytes = (double)manifest_bytes(&s.manifest);
     if (err == OK)
-        log_info("checkpoint", "step %lld saved: %.1f MB in %.2f s (%.2f GB/s)", (long long)state->step,
-                 (double)s.manifest.bytes / 1e6, seconds, (double)s.manifest.bytes / 1e9 / (seconds > 0 ? seconds : 1));
+        log_info("checkpoint", "step %lld saved: %.1f MB in %.2f s (%.2f GB/s)", (long long)state->step, bytes / 1e6, seconds,
+                 bytes / 1e9 / (seconds > 0 ? seconds : 1));
     manifest_free(&s.manifest);
     mem_free(s.own);
     mem_free(s.tiles);
@@ -262,14 +296,12 @@ Err checkpoint_save(const char *dir, const Model *model, const float *m, const f
 
 // --- finding and loading --------------------------------------------------------------------------------------------------------
 
-// Collective: the manifest of a step, and its file's bytes checked by all ranks together.
-static Err open_step(const char *dir, int64_t step, Manifest *m, char file[IO_PATH])
+// Collective: the manifest of a step, and its files' bytes checked by all ranks together.
+static Err open_step(const char *dir, int64_t step, Manifest *m, char path[IO_PATH])
 {
-    char path[IO_PATH];
     TRY(step_path(path, dir, step, ""));
-    TRY(io_join(file, path, shard_name));
     TRY(par_agree(manifest_load(path, m)));
-    return par_agree(manifest_verify(m, file, par_rank(), par_size()));
+    return par_agree(manifest_verify(m, path, par_rank(), par_size()));
 }
 
 // Rank 0 looks, all ranks hear: steps ascending.
@@ -296,8 +328,8 @@ Err checkpoint_find(const char *dir, int64_t *step)
     TRY_DONE(agree_on_steps(dir, &steps, &n));
     for (int64_t i = n - 1; i >= 0 && *step < 0; i--) {
         Manifest m = {0};
-        char file[IO_PATH];
-        err = open_step(dir, steps[i], &m, file);
+        char path[IO_PATH];
+        err = open_step(dir, steps[i], &m, path);
         manifest_free(&m);
         if (err == OK) *step = steps[i];
         else if (err != ERR_DATA && err != ERR_NOINPUT) goto done;
@@ -332,14 +364,29 @@ static Err check_state(const TrainState *have, const TrainState *want, const cha
     return OK;
 }
 
+// Tiles of one slot from the files that hold them, to block + tile.offset - base.
+static Err read_slot(const char *step_dir, const Manifest *m, const Model *model, const Tile *tiles, TileShare want, int slot,
+                     float *block, int64_t base)
+{
+    for (int64_t f = 0; f < m->files; f++) {
+        const TileRange held = m->file[f].tiles;
+        const TileRange both = {held.first > want.first ? held.first : want.first, held.last < want.last ? held.last : want.last};
+        char path[IO_PATH];
+        if (both.first >= both.last) continue;
+        TRY(manifest_path(path, step_dir, f));
+        TRY(checkpoint_file_read(path, model, tiles, held, both, slot, block, base, m->tile));
+    }
+    return OK;
+}
+
 // Weights: ranks of a node share the reading when the block is shared. m, v: own tiles.
-static Err read_slots(const char *file, Model *model, const Tile *tiles, int64_t n, float *m, float *v, const TileSum *sums)
+static Err read_slots(const char *step_dir, const Manifest *manifest, Model *model, const Tile *tiles, int64_t n, float *m, float *v)
 {
     TileShare own = tile_share(tiles, n, par_rank(), par_size()), w = {0, n, 0, 0};
     if (model->shared) w = tile_share(tiles, n, par_node_rank(), par_node_size());
-    TRY(checkpoint_file_read(file, model, tiles, w.first, w.last, 0, model->w, 0, sums));
-    TRY(checkpoint_file_read(file, model, tiles, own.first, own.last, 1, m, own.begin, sums));
-    return checkpoint_file_read(file, model, tiles, own.first, own.last, 2, v, own.begin, sums);
+    TRY(read_slot(step_dir, manifest, model, tiles, w, 0, model->w, 0));
+    TRY(read_slot(step_dir, manifest, model, tiles, own, 1, m, own.begin));
+    return read_slot(step_dir, manifest, model, tiles, own, 2, v, own.begin);
 }
 
 Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float *v, TrainState *state)
@@ -347,13 +394,13 @@ Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float
     Manifest manifest = {0};
     Tile *tiles = NULL;
     int64_t n = 0;
-    char file[IO_PATH];
+    char path[IO_PATH];
     Err err = OK;
-    TRY_DONE(open_step(dir, step, &manifest, file));
+    TRY_DONE(open_step(dir, step, &manifest, path));
     TRY_DONE(par_agree(tiles_make(model, &tiles, &n)));
-    TRY_DONE(par_agree(check_state(&manifest.state, state, file)));
-    TRY_DONE(par_agree(check_model(&manifest, model, n, file)));
-    TRY_DONE(par_agree(read_slots(file, model, tiles, n, m, v, manifest.tile)));
+    TRY_DONE(par_agree(check_state(&manifest.state, state, path)));
+    TRY_DONE(par_agree(check_model(&manifest, model, n, path)));
+    TRY_DONE(par_agree(read_slots(path, &manifest, model, tiles, n, m, v)));
     *state = manifest.state;
 done:
     mem_free(tiles);
@@ -366,20 +413,20 @@ done:
 Err checkpoint_show(const char *path, Str *out)
 {
     Manifest m = {0};
-    char file[IO_PATH], recipe[ID_TEXT];
+    char recipe[ID_TEXT];
     Err err = OK;
     TRY_DONE(manifest_load(path, &m));
-    TRY_DONE(io_join(file, path, shard_name));
-    TRY_DONE(manifest_verify(&m, file, 0, 1));
+    TRY_DONE(manifest_verify(&m, path, 0, 1));
     int64_t elements = 0;
     for (int64_t i = 0; i < m.tensors; i++) elements += m.tensor[i].rows * m.tensor[i].cols;
     id_print(m.state.recipe, recipe);
     TRY_DONE(str_printf(out,
                         "checkpoint of step %lld (epoch %lld, %lld examples seen), written by %d rank%s\n"
-                        "%lld tensors, %lld parameters with their AdamW moments, %lld bytes; every checksum matches\nrecipe %s, seed %llu\n",
+                        "%lld tensors, %lld parameters with their AdamW moments, %lld bytes in %lld file%s; every checksum matches\n"
+                        "recipe %s, seed %llu\n",
                         (long long)m.state.step, (long long)m.state.epoch, (long long)m.state.examples_seen, m.ranks,
-                        m.ranks == 1 ? "" : "s", (long long)m.tensors, (long long)elements, (long long)m.bytes, recipe,
-                        (unsigned long long)m.state.seed));
+                        m.ranks == 1 ? "" : "s", (long long)m.tensors, (long long)elements, (long long)manifest_bytes(&m), (long long)m.files,
+                        m.files == 1 ? "" : "s", recipe, (unsigned long long)m.state.seed));
 done:
     manifest_free(&m);
     return err;

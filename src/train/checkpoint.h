@@ -15,9 +15,11 @@ typedef struct TrainState {  // what a checkpoint holds besides the tiles
 } TrainState;
 
 // Collective. Weights are read from model->w; m and v are this rank's share only: element 0 is the block's element
-// tile_share().begin (train/tiles.h). Commits <dir>/step_%09d.
+// tile_share().begin (train/tiles.h). Commits <dir>/step_%09d. ranks_per_file consecutive ranks write a file together; 0: as
+// many as a node has.
 // After ERR_IO the process must end by par_abort (main does): HDF5's exit handler may crash.
-Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state) ERR_MUST_CHECK;
+Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state,
+                    int ranks_per_file) ERR_MUST_CHECK;
 // Collective. Newest committed and verified step under dir, -1 when there is none; says which ones it skipped and why.
 Err checkpoint_find(const char *dir, int64_t *step) ERR_MUST_CHECK;
 // Collective. Fills the model's weights (shared block: each rank writes its tiles of its node) and this rank's share of m, v.

@@ -101,10 +101,11 @@ static int dimension(Nc *nc, int64_t length)
     return id;
 }
 
-static void define_variable(Nc *nc, const WeightSpec *s, int slot)
+static void define_variable(Nc *nc, const WeightSpec *s, int64_t first_row, int64_t rows, int slot)
 {
     char name[TENSOR_NAME + 8], title[TENSOR_NAME + 64], tensor[TENSOR_NAME];
-    int dims[2] = {dimension(nc, s->rows), dimension(nc, s->cols)}, var = 0;
+    int dims[2] = {dimension(nc, rows), dimension(nc, s->cols)}, var = 0;
+    const long long first = first_row;
     variable_name(s, slot, name);
     tensor_name(s, tensor);
     snprintf(title, sizeof title, "%s of %s", slot_title[slot], tensor);
@@ -114,9 +115,21 @@ static void define_variable(Nc *nc, const WeightSpec *s, int slot)
     nc_did(nc, nc_def_var_chunking(nc->id, var, NC_CONTIGUOUS, NULL), "set contiguous storage for", name);
     put_text(nc, var, "long_name", title);
     put_text(nc, var, "units", "1");
+    nc_did(nc, nc_put_att_longlong(nc->id, var, "first_row", NC_INT64, 1, &first), "write the attribute", "first_row");
 }
 
-static void define(Nc *nc, const Model *model, const char *history)
+// Tiles of a tensor lie side by side.
+static void define_variables(Nc *nc, const Model *model, const Tile *tiles, TileRange file)
+{
+    for (int64_t i = file.first, end; i < file.last; i = end) {
+        int64_t rows = 0;
+        for (end = i; end < file.last && tiles[end].spec == tiles[i].spec; end++) rows += tiles[end].rows;
+        for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++)
+            define_variable(nc, &model->spec[tiles[i].spec], tiles[i].row, rows, slot);
+    }
+}
+
+static void define(Nc *nc, const Model *model, const TileSource *src, const char *history)
 {
     static const char *const text[][2] = {
         {"Conventions", "CF-1.8"}, {"title", "imf training checkpoint"}, {"institution", "unspecified"},
@@ -124,8 +137,7 @@ static void define(Nc *nc, const Model *model, const char *history)
         {"comment", "NAME.w weight, NAME.m and NAME.v AdamW moments; valid only beside the MANIFEST.json that names it"}};
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) put_text(nc, NC_GLOBAL, text[i][0], text[i][1]);
     put_text(nc, NC_GLOBAL, "history", history);
-    for (int32_t i = 0; i < model->specs; i++)
-        for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) define_variable(nc, &model->spec[i], slot);
+    define_variables(nc, model, src->tiles, src->file);
     nc_did(nc, nc_enddef(nc->id), "end the definitions of", "the file");
 }
 
@@ -145,18 +157,22 @@ static int variable(Nc *nc, const Model *model, const Tile *t, int slot, char na
     return var;
 }
 
-static void tile_window(const Model *model, const Tile *t, size_t start[2], size_t count[2])
+// Where tile i lies in its variable of the file.
+static void tile_window(const Model *model, const Tile *tiles, TileRange file, int64_t i, size_t start[2], size_t count[2])
 {
-    start[0] = (size_t)t->row, start[1] = 0;
-    count[0] = (size_t)t->rows, count[1] = (size_t)model->spec[t->spec].cols;
+    int64_t top = i;
+    while (top > file.first && tiles[top - 1].spec == tiles[i].spec) top--;
+    start[0] = (size_t)(tiles[i].row - tiles[top].row), start[1] = 0;
+    count[0] = (size_t)tiles[i].rows, count[1] = (size_t)model->spec[tiles[i].spec].cols;
 }
 
-static void write_tile(Nc *nc, const Model *model, const TileSource *src, const Tile *t, int slot)
+static void write_tile(Nc *nc, const Model *model, const TileSource *src, int64_t i, int slot)
 {
     char name[TENSOR_NAME + 8];
     size_t start[2], count[2];
+    const Tile *t = &src->tiles[i];
     int var = variable(nc, model, t, slot, name);
-    tile_window(model, t, start, count);
+    tile_window(model, src->tiles, src->file, i, start, count);
     if (nc->status == NC_NOERR) nc_did(nc, nc_put_vara_float(nc->id, var, start, count, tile_in(src, t, slot)), "write", name);
 }
 
@@ -165,13 +181,13 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
     Nc nc = {.path = path};
     no_file_locks();
     watch();
-    nc_did(&nc, par_nc_create(path, &nc.id), "create", "the file");
+    nc_did(&nc, par_nc_create(path, src->group, &nc.id), "create", "the file");
     TRY(par_agree(nc_result(&nc, ERR_CREATE)));
-    define(&nc, model, history);
+    define(&nc, model, src, history);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
     watch();
     for (int64_t i = src->share.first; i < src->share.last; i++)
-        for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) write_tile(&nc, model, src, &src->tiles[i], slot);
+        for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) write_tile(&nc, model, src, i, slot);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
     watch();
     nc_did(&nc, nc_close(nc.id), "close", "the file");
@@ -188,12 +204,12 @@ void tile_sums(const TileSource *src, TileSum *sums)
                 hash_bytes(tile_in(src, &src->tiles[i], slot), src->tiles[i].n * (int64_t)sizeof(float));
 }
 
-static void read_tile(Nc *nc, const Model *model, const Tile *t, int slot, float *to)
+static void read_tile(Nc *nc, const Model *model, const Tile *tiles, TileRange file, int64_t i, int slot, float *to)
 {
     char name[TENSOR_NAME + 8];
     size_t start[2], count[2];
-    int var = variable(nc, model, t, slot, name);
-    tile_window(model, t, start, count);
+    int var = variable(nc, model, &tiles[i], slot, name);
+    tile_window(model, tiles, file, i, start, count);
     if (nc->status == NC_NOERR) nc_did(nc, nc_get_vara_float(nc->id, var, start, count, to), "read", name);
 }
 
@@ -223,7 +239,7 @@ Err checkpoint_file_verify(const char *path, const Model *model, const TileSourc
     TRY_DONE(nc_result(&nc, ERR_IO));
     for (int64_t i = src->share.first; i < src->share.last; i++)
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) {
-            read_tile(&nc, model, &src->tiles[i], slot, buf);
+            read_tile(&nc, model, src->tiles, src->file, i, slot, buf);
             TRY_DONE(check_tile(&nc, model, &src->tiles[i], slot, buf, sums[i - src->share.first].slot[slot]));
         }
 done:
@@ -232,7 +248,7 @@ done:
     return err;
 }
 
-Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles, int64_t first, int64_t last, int slot,
+Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles, TileRange file, TileRange want, int slot,
                          float *block, int64_t base, const TileSum *sums)
 {
     Nc nc = {.path = path};
@@ -240,9 +256,9 @@ Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles
     no_file_locks();
     nc_did(&nc, nc_open(path, NC_NOWRITE, &nc.id), "open", "the file");
     TRY(nc_result(&nc, ERR_DATA));
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = want.first; i < want.last; i++) {
         float *to = block + tiles[i].offset - base;
-        read_tile(&nc, model, &tiles[i], slot, to);
+        read_tile(&nc, model, tiles, file, i, slot, to);
         TRY_DONE(check_tile(&nc, model, &tiles[i], slot, to, sums[i].slot[slot]));
     }
 done:

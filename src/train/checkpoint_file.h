@@ -1,4 +1,5 @@
-// The NetCDF-4 file of a checkpoint: three variables a tensor (weight and AdamW's two moments), [rows][cols], contiguous.
+// A NetCDF-4 file of a checkpoint: three variables a tensor (weight and AdamW's two moments), [rows][cols], contiguous. A file
+// holds a range of tiles, so its first and last tensor may lack rows; the attribute first_row says which row comes first.
 #ifndef IMF_TRAIN_CHECKPOINT_FILE_H
 #define IMF_TRAIN_CHECKPOINT_FILE_H
 
@@ -19,18 +20,21 @@ void tensor_name(const WeightSpec *spec, char name[TENSOR_NAME]);
 typedef struct TileSource {
     const Tile *tiles;
     TileShare share;
+    int group;        // ranks of a group write one file
+    TileRange file;   // the tiles of that file
     const float *slot[SLOTS_OF_A_TENSOR];
 } TileSource;
 
-// Collective, and so is the error. After ERR_IO the file is still open inside HDF5: the process must end by par_abort.
+// Collective, and so is the error; ranks of a group give the same path. After ERR_IO the file is still open inside HDF5: the process must end by par_abort.
 Err checkpoint_file_write(const char *path, const Model *model, const TileSource *src, const char *history) ERR_MUST_CHECK;
 
-// Local. Sums of the tiles [first, last) as they lie in memory, and a comparison of the file with them.
+// Local. Sums of the rank's tiles as they lie in memory, and a comparison of the file with them.
 void tile_sums(const TileSource *src, TileSum *sums);
 Err checkpoint_file_verify(const char *path, const Model *model, const TileSource *src, const TileSum *sums) ERR_MUST_CHECK;
 
-// Local. Reads one slot of the tiles [first, last) to block + tile.offset - base, and checks each against sums[tile].
-Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles, int64_t first, int64_t last, int slot,
+// Local. Reads one slot of the tiles `want`, all of them in `file`, to block + tile.offset - base, and checks each against
+// sums[tile].
+Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles, TileRange file, TileRange want, int slot,
                          float *block, int64_t base, const TileSum *sums) ERR_MUST_CHECK;
 
 #endif

@@ -11,11 +11,12 @@
 #include "base/mem.h"
 #include "par/par.h"
 
-static const char format_name[] = "imf-checkpoint-1";
+static const char format_name[] = "imf-checkpoint-2";
 enum { MANIFEST_LIMIT = 1 << 30, CHECK_DIGITS = ID_TEXT - 1 };
 
 void manifest_free(Manifest *m)
 {
+    mem_free(m->file);
     mem_free(m->piece);
     mem_free(m->tensor);
     mem_free(m->tile);
@@ -53,8 +54,11 @@ Err manifest_print(const Manifest *m, Str *out)
     char check[ID_TEXT];
     Err err = OK;
     TRY_DONE(print_state(&m->state, &body));
-    TRY_DONE(str_printf(&body, " \"ranks\": %d, \"bytes\": %lld, \"piece_bytes\": %d,\n \"tensors\": [", m->ranks,
-                        (long long)m->bytes, FILE_PIECE));
+    TRY_DONE(str_printf(&body, " \"ranks\": %d, \"piece_bytes\": %d,\n \"files\": [", m->ranks, FILE_PIECE));
+    for (int64_t i = 0; i < m->files; i++)
+        TRY_DONE(str_printf(&body, "%s\n  [%lld, %lld, %lld]", i ? "," : "", (long long)m->file[i].tiles.first,
+                            (long long)m->file[i].tiles.last, (long long)m->file[i].bytes));
+    TRY_DONE(str_puts(&body, "],\n \"tensors\": ["));
     for (int64_t i = 0; i < m->tensors; i++)
         TRY_DONE(str_printf(&body, "%s\n  [\"%s\", %lld, %lld]", i ? "," : "", m->tensor[i].name, (long long)m->tensor[i].rows,
                             (long long)m->tensor[i].cols));
@@ -124,12 +128,30 @@ static Err get_tensors(const json_t *list, Manifest *m, const char *path)
     return OK;
 }
 
+static int64_t get_whole(const json_t *list, size_t i) { return json_integer_value(json_array_get(list, i)); }
+
+// Every tile is in one file.
+static Err get_files(const json_t *list, Manifest *m, const char *path)
+{
+    int64_t tile = 0;
+    m->files = (int64_t)json_array_size(list);
+    TRY(MEM_ARRAY(&m->file, m->files));
+    for (int64_t i = 0; i < m->files; i++) {
+        const json_t *one = json_array_get(list, (size_t)i);
+        ManifestFile *f = &m->file[i];
+        *f = (ManifestFile){.tiles = {get_whole(one, 0), get_whole(one, 1)}, .bytes = get_whole(one, 2)};
+        CHECK(f->tiles.first == tile && f->tiles.last > tile && f->bytes > 0, ERR_DATA, "%s: file %lld holds impossible tiles", path,
+              (long long)i);
+        tile = f->tiles.last;
+    }
+    return manifest_cut(m);
+}
+
 static Err get_sums(const json_t *pieces, const json_t *tiles, Manifest *m, const char *path)
 {
-    m->pieces = (int64_t)json_array_size(pieces);
     m->tiles = (int64_t)json_array_size(tiles) / SLOTS_OF_A_TENSOR;
-    CHECK(m->pieces == (m->bytes + FILE_PIECE - 1) / FILE_PIECE, ERR_DATA, "%s: sums for another size of the file", path);
-    TRY(MEM_ARRAY(&m->piece, m->pieces));
+    CHECK(m->pieces == (int64_t)json_array_size(pieces), ERR_DATA, "%s: sums for other sizes of the files", path);
+    CHECK(m->files > 0 && m->tiles == m->file[m->files - 1].tiles.last, ERR_DATA, "%s: sums for other tiles", path);
     TRY(MEM_ARRAY(&m->tile, m->tiles));
     for (int64_t i = 0; i < m->pieces; i++) TRY(get_id(json_array_get(pieces, (size_t)i), &m->piece[i], path));
     for (int64_t i = 0; i < m->tiles * SLOTS_OF_A_TENSOR; i++)
@@ -145,8 +167,8 @@ static Err parse(const Str *text, Manifest *m, const char *path)
     json_t *root = json_loadb(text->p, (size_t)text->len, 0, &error);
     CHECK(root, ERR_DATA, "%s: line %d: %s", path, error.line, error.text);
     m->ranks = (int)json_integer_value(json_object_get(root, "ranks"));
-    m->bytes = json_integer_value(json_object_get(root, "bytes"));
     TRY_DONE(get_state(root, &m->state, path));
+    TRY_DONE(get_files(json_object_get(root, "files"), m, path));
     TRY_DONE(get_tensors(json_object_get(root, "tensors"), m, path));
     TRY_DONE(get_sums(json_object_get(root, "pieces"), json_object_get(root, "tiles"), m, path));
 done:
@@ -169,7 +191,24 @@ done:
     return err;
 }
 
-// --- the file ------------------------------------------------------------------------------------------------------------
+// --- files ---------------------------------------------------------------------------------------------------------------
+
+Err manifest_path(char out[IO_PATH], const char *step_dir, int64_t f)
+{
+    char name[64];
+    snprintf(name, sizeof name, "shard-%03lld.nc", (long long)f);
+    return io_join(out, step_dir, name);
+}
+
+Err manifest_cut(Manifest *m)
+{
+    m->pieces = 0;
+    for (int64_t f = 0; f < m->files; f++) {
+        m->file[f].piece = m->pieces;
+        m->pieces += (m->file[f].bytes + FILE_PIECE - 1) / FILE_PIECE;
+    }
+    return MEM_ARRAY(&m->piece, m->pieces);
+}
 
 static Err read_piece(int fd, const char *path, char *buf, int64_t offset, int64_t n)
 {
@@ -183,9 +222,15 @@ static Err read_piece(int fd, const char *path, char *buf, int64_t offset, int64
     return OK;
 }
 
-Err manifest_piece(const char *path, int64_t bytes, int64_t i, Id *out)
+int64_t manifest_bytes(const Manifest *m)
 {
-    int64_t offset = i * FILE_PIECE, n = bytes - offset < FILE_PIECE ? bytes - offset : FILE_PIECE;
+    int64_t bytes = 0;
+    for (int64_t f = 0; f < m->files; f++) bytes += m->file[f].bytes;
+    return bytes;
+}
+
+static Err sum_bytes(const char *path, int64_t offset, int64_t n, Id *out)
+{
     char *buf = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     Err err = OK;
@@ -199,15 +244,50 @@ done:
     return err;
 }
 
-Err manifest_verify(const Manifest *m, const char *path, int rank, int ranks)
+// The file of piece i, its path, and the bytes [*from, *to) of the piece.
+static Err locate(const Manifest *m, const char *step_dir, int64_t i, char path[IO_PATH], int64_t *from, int64_t *to)
 {
-    int64_t size = io_size(path);
-    CHECK(size == m->bytes, ERR_DATA, "%s has %lld bytes, its manifest says %lld", path, (long long)size, (long long)m->bytes);
-    for (int64_t i = rank; i < m->pieces; i += ranks) {
-        Id sum;
-        TRY(manifest_piece(path, m->bytes, i, &sum));
-        CHECK(id_equal(sum, m->piece[i]), ERR_DATA, "%s: bytes %lld to %lld do not match their checksum", path,
-              (long long)(i * FILE_PIECE), (long long)(i * FILE_PIECE + FILE_PIECE - 1 < m->bytes ? i * FILE_PIECE + FILE_PIECE - 1 : m->bytes - 1));
-    }
+    int64_t f = 0;
+    while (f + 1 < m->files && m->file[f + 1].piece <= i) f++;
+    *from = (i - m->file[f].piece) * FILE_PIECE;
+    *to = *from + FILE_PIECE < m->file[f].bytes ? *from + FILE_PIECE : m->file[f].bytes;
+    return manifest_path(path, step_dir, f);
+}
+
+Err manifest_sum(const Manifest *m, const char *step_dir, int64_t i, Id *out)
+{
+    char path[IO_PATH];
+    int64_t from, to;
+    TRY(locate(m, step_dir, i, path, &from, &to));
+    return sum_bytes(path, from, to - from, out);
+}
+
+static Err verify_size(const Manifest *m, const char *step_dir, int64_t f)
+{
+    char path[IO_PATH];
+    TRY(manifest_path(path, step_dir, f));
+    const int64_t size = io_size(path);
+    CHECK(size >= 0, ERR_NOINPUT, "%s is missing", path);
+    CHECK(size == m->file[f].bytes, ERR_DATA, "%s has %lld bytes, its manifest says %lld", path, (long long)size,
+          (long long)m->file[f].bytes);
+    return OK;
+}
+
+static Err verify_piece(const Manifest *m, const char *step_dir, int64_t i)
+{
+    char path[IO_PATH];
+    int64_t from, to;
+    Id sum;
+    TRY(locate(m, step_dir, i, path, &from, &to));
+    TRY(sum_bytes(path, from, to - from, &sum));
+    CHECK(id_equal(sum, m->piece[i]), ERR_DATA, "%s: bytes %lld to %lld do not match their checksum", path, (long long)from,
+          (long long)to - 1);
+    return OK;
+}
+
+Err manifest_verify(const Manifest *m, const char *step_dir, int rank, int ranks)
+{
+    for (int64_t f = rank; f < m->files; f += ranks) TRY(verify_size(m, step_dir, f));
+    for (int64_t i = rank; i < m->pieces; i += ranks) TRY(verify_piece(m, step_dir, i));
     return OK;
 }

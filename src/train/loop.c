@@ -174,7 +174,7 @@ static Err maybe_evaluate(Trainer *t)
 static Err save(Trainer *t)
 {
     if (t->saved == t->state.step) return OK;
-    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state));
+    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state, (int)t->spec->ranks_per_file));
     t->saved = t->state.step;
     return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, (int)t->spec->save_total_limit) : OK);
 }

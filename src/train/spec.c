@@ -29,6 +29,7 @@ Err train_spec(TrainSpec *o, const Deck *deck, const char *stage, const char *ru
     o->max_length = whole(&s, "max_length"), o->row_tokens = whole(&s, "row_tokens");
     o->micro_rows = whole(&s, "micro_rows"), o->grad_chains = whole(&s, "grad_chains");
     o->logging_steps = whole(&s, "logging_steps"), o->save_steps = whole(&s, "save_steps");
+    o->ranks_per_file = whole(&s, "ranks_per_file");
     o->save_total_limit = whole(&s, "save_total_limit"), o->eval_steps = whole(&s, "eval_steps");
     o->keep_start = !strcmp(text(&s, "truncation"), "keep_start");
     o->optim = (OptimSpec){.beta1 = real(&s, "adam_beta1"), .beta2 = real(&s, "adam_beta2"), .eps = real(&s, "adam_epsilon"),

@@ -26,4 +26,9 @@ typedef struct TileShare {
 } TileShare;
 TileShare tile_share(const Tile *tiles, int64_t n, int rank, int ranks);
 
+// Tiles first .. last-1.
+typedef struct TileRange {
+    int64_t first, last;
+} TileRange;
+
 #endif
