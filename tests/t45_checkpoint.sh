@@ -21,12 +21,12 @@ for pair in 1:2 2:3 3:1; do
     ranks "${pair#*:}" load "$work/ckpt" "${pair%:*}" || fail "saved on ${pair%:*} ranks, cannot be loaded on ${pair#*:}"
 done
 
-# A file a rank, two ranks a file, a node's ranks a file (two pretended nodes); also more ranks than tiles would fill.
+# A node's ranks a file (two pretended nodes), a file a rank (nine ranks: the embedding's two tiles part), two ranks a file.
 IMF_NODES=2 ranks 4 save "$work/nodes" 1 || fail "save on two nodes failed"
-ranks 4 save "$work/files" 1 1 && ranks 4 save "$work/files" 2 2 && ranks 3 save "$work/files" 3 2 || fail "save in several files failed"
+ranks 9 save "$work/files" 1 1 && ranks 4 save "$work/files" 2 2 && ranks 3 save "$work/files" 3 2 || fail "save in several files failed"
 count() { ls "$work/$1" | grep -c '^shard-'; }
-[ "$(count nodes/step_000000001) $(count files/step_000000001) $(count files/step_000000002) $(count files/step_000000003)" = "2 4 2 2" ] ||
-    fail "other numbers of files than 2 4 2 2"
+[ "$(count nodes/step_000000001) $(count files/step_000000001) $(count files/step_000000002) $(count files/step_000000003)" = "2 9 2 2" ] ||
+    fail "other numbers of files than 2 9 2 2"
 for n in 1 2 3; do
     ranks $n load "$work/nodes" 1 || fail "two nodes' files cannot be loaded on $n ranks"
     for step in 1 2 3; do ranks $n load "$work/files" $step || fail "step $step in several files cannot be loaded on $n ranks"; done
