@@ -104,8 +104,8 @@ rules:            ## layers and confined calls
 hdr-check: config.mk  ## every header compiles alone
 	@for h in $$(find src kernels -name '*.h'); do \
 	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done
-format:           ## clang-format in place
-	clang-format -i $$(git ls-files '*.c' '*.h')
+format:           ## clang-format on the lines that differ from HEAD
+	git clang-format --force --style=file:tools/clang-format.yaml --extensions c,h
 clean:
 	rm -rf $(BUILD)
 distclean: clean
