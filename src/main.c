@@ -13,8 +13,9 @@
 #include "stage/import.h"
 #include "stage/stage.h"
 
-// RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option.
-enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MAX_SETS = 256 };
+// RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option. MORE: takes arguments
+// behind the recipe.
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MORE = 16, MAX_SETS = 256 };
 
 typedef struct Command {
     const char *name;
@@ -22,27 +23,29 @@ typedef struct Command {
     int needs;
     const char *sections;  // recipe sections that its help prints, space separated
     const char *help;
+    const char *usage;     // flags and rows of commands that work without a recipe; NULL: none
 } Command;
 
 static const Command commands[] = {
     // pipeline order: `run` executes those that need a recipe from select to eval
-    {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids"},
-    {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model"},
+    {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids", NULL},
+    {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model", NULL},
     {"score", stage_score, RECIPE | RUN_DIR | DIRECT, "reward",
-     "score every sample with the reward model; or score --model DIR < JSONL"},
-    {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests"},
-    {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs"},
-    {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows"},
-    {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs"},
-    {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models"},
-    {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape"},
-    {"trace", stage_trace, RECIPE, "", "print the life of a prompt, sample or pair: trace RECIPE ID"},
-    {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table"},
-    {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH"},
-    {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL"},
-    {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL"},
-    {"generate", stage_generate, 0, "", "answers to messages: generate MODEL [--greedy ...] < JSONL"},
-    {"judge", stage_judge, SANDBOX, "", "judge math|code|checks < JSONL"},
+     "score every sample with the reward model; or score --model DIR < JSONL", usage_score},
+    {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests",
+     NULL},
+    {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs", NULL},
+    {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows", NULL},
+    {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
+    {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models", NULL},
+    {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
+    {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE ID", NULL},
+    {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table", NULL},
+    {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH", NULL},
+    {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL", usage_tokens},
+    {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL", usage_logprobs},
+    {"generate", stage_generate, 0, "", "answers to messages: generate MODEL [--greedy ...] < JSONL", usage_generate},
+    {"judge", stage_judge, SANDBOX, "", "verdicts on answers: judge math|fuseeval|checks|code < JSONL", usage_judge},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], PIPELINE = 8 };
 
@@ -65,7 +68,7 @@ static void print_usage(void)
 {
     fputs(usage, stdout);
     for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
-    puts("\n  imf help COMMAND     the command's part of the recipe\n  imf help recipe      every key\n"
+    puts("\n  imf help COMMAND     its flags, rows and keys of the recipe (also: imf COMMAND --help)\n  imf help recipe      every key\n"
          "  imf --version");
 }
 
@@ -79,6 +82,8 @@ static Err print_help(const char *name)
         const Command *c = find_command(name);
         CHECK_DONE(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
         printf("imf %s: %s\n", c->name, c->help);
+        if (c->usage) printf("\n%s", c->usage);
+        if (*c->sections) puts("\nkeys of the recipe (imf help recipe lists all):");
         char sections[128], *save = NULL;
         snprintf(sections, sizeof sections, "%s", c->sections);
         for (char *s = strtok_r(sections, " ", &save); s; s = strtok_r(NULL, " ", &save)) TRY_DONE(deck_manual(&text, s));
@@ -96,15 +101,6 @@ static void print_version(void)
     if (ctx_init(&ctx, 1) == OK)
         printf("cpu: %s, f32 gemm by %s\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "the plain kernel");
     puts("cuda: not in this build");
-}
-
-// Small commands explain their flags and rows themselves.
-static bool own_help(const char *name)
-{
-    static const char *const own[] = {"tokens", "generate"};
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-        if (!strcmp(name, own[i])) return true;
-    return false;
 }
 
 typedef struct Options {
@@ -179,6 +175,10 @@ static Err run_job(const char *name, const Options *o)
                                         name, name);
         TRY_DONE(par_agree(err));
         job.argc--, job.argv++;
+        if (job.argc && !(needs & MORE))
+            err = err_raise(ERR_USAGE, __func__, __FILE__, __LINE__, "imf %s does not understand '%s'; keys of the recipe are "
+                            "given as --set key=value", name, job.argv[0]);
+        TRY_DONE(par_agree(err));
         job.deck = deck;
         job.run_dir = deck_str(deck, "run_dir");
     }
@@ -206,7 +206,7 @@ static void print_error(Err err)
 static bool answer_question(int argc, char **argv, Err *err)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
-    const bool help = !strcmp(name, "help"), asked = argc > 2 && !strcmp(argv[2], "--help") && !own_help(name);
+    const bool help = !strcmp(name, "help"), asked = argc > 2 && !strcmp(argv[2], "--help");
     *err = OK;
     if (!strcmp(name, "--version")) print_version();
     else if (!strcmp(name, "--help") || (help && argc < 3)) print_usage(), *err = argc > 1 ? OK : ERR_USAGE;
@@ -234,9 +234,9 @@ static Err work(int argc, char **argv)
     TRY(start(name, &argc, &argv));
     TRY(par_agree(parse_options(argc - 2, argv + 2, &o)));
     log_quiet(o.quiet);
-    Err err = run_job(name, &o);
-    fflush(stdout);
-    return err;
+    TRY(run_job(name, &o));
+    int failed = fflush(stdout) | ferror(stdout);
+    return par_agree(failed ? err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot write standard output") : OK);
 }
 
 // Ends MPI and the sandbox; returns the exit code. An agreed error is the same on all ranks: rank 0 speaks, and all wait for
@@ -244,9 +244,9 @@ static Err work(int argc, char **argv)
 static int leave(Err err)
 {
     if (err != OK && (par_rank() == 0 || !par_agreed())) print_error(err);
-    if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     log_close();
-    lease_drop();
+    lease_drop();  // before the barrier: behind it another rank's abort may end this one
+    if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     Err stopped = sandbox_stop();
     if (err == OK) err = stopped;
     // After a failed write HDF5's exit handler may crash: leave without it.

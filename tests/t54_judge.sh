@@ -15,9 +15,9 @@ want math '{"gold":"1/3","answer":"\\boxed{0.333}"}' '{"verdict":"undecided","ex
 want fuseeval '{"gold":"50","answer":"\\boxed{0.5}"}' '{"verdict":"right","extracted":"0.5","reason":"equal"}'
 want checks '{"checks":[{"kind":"starts_with","text":"A"},{"kind":"case","value":"upper"}],"answer":"Ab"}' \
     '{"verdict":"wrong","grade":0.5,"reason":"met 1 of 2; not met: case"}'
-refuse math '{"gold":"1"}' 65 'stdin:1'
+refuse math '{"gold":"1"}' 65 'standard input:1'
 refuse math '{"gold":"","answer":"1"}' 65 'gold'
-refuse math '{"gold":' 65 'stdin:1'
+refuse math '{"gold":' 65 'standard input:1'
 refuse checks '{"checks":[{"kind":"start_with"}],"answer":"a"}' 65 'starts_with'
 refuse code '{"program":"x"}' 65 'tests'
 refuse maths '{}' 64 'maths'

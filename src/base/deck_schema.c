@@ -20,7 +20,7 @@
     F64(s ".learning_rate", "", 0, 1, lr, "peak learning rate of AdamW"),                                                            \
     F64(s ".num_train_epochs", "", 0, 1e6, epochs, "passes over the rows"),                                                          \
     I64(s ".max_steps", "steps", 0, BIG, "0", "optimiser steps in all (the schedule ends there); 0: num_train_epochs decides"),     \
-    I64(s ".global_batch", "rows", 1, 1e9, "128", "examples (or pairs) of one optimiser step; its loss: mean over target tokens (sft), over pairs (dpo)"),                      \
+    I64(s ".global_batch", "rows", 1, 1e9, "128", "examples of one optimiser step; loss: mean over its target tokens (dpo: over its pairs)"), \
     I64(s ".max_length", "tokens", 8, 1e7, "2048", "longest example; longer ones are treated as truncation says"),                   \
     ONE_OF(s ".truncation", "drop", "drop|keep_start", "over-long examples: drop them or keep their start (counted, listed)"),       \
     I64(s ".row_tokens", "tokens", 0, 1e7, "0", "examples are packed into rows of that many tokens; 0: about one row a chain"),     \
@@ -124,11 +124,11 @@ const DeckKey deck_schema[] = {
     ONE_OF("dpo.loss_type", "sigmoid", "sigmoid|sigmoid_norm", "DPO, or DPO with length-normalised log-probabilities (LN-DPO)"),
     F64("dpo.label_smoothing", "", 0, 0.5, "0", "probability that a pair is the wrong way round"),
 
-    STR("eval.models", "target,sft,dpo", "which models, separated by commas: target, sft, dpo, sft_more"),
+    STR("eval.models", "target,sft,dpo", "which models, separated by commas: target, sft, dpo, or NAME=DIRECTORY for any other"),
     STR("eval.sets[].path", NULL, "JSONL file of held-out prompts"),
     STR("eval.sets[].name", "", "name in records; empty: the file's name"),
     ONE_OF("eval.sets[].kind", "auto", "auto|math|code|if", "what the prompts ask for; auto: the rows say it"),
-    STR("eval.sets[].protocol", "", "how prompts are put and judged; empty: as in training"),
+    STR("eval.sets[].protocol", "", "gsm8k: FuseEval's prompt, greedy decoding and rules; empty: as in training"),
     I64("eval.sets[].limit", "prompts", 0, BIG, "0", "take only so many; 0: all"),
     F64("eval.temperature", "", 0, 100, "0.6", "sampling temperature; 0: greedy"),
     F64("eval.top_p", "", 0, 1, "0.9", "keep the smallest set of tokens with this probability"),

@@ -14,11 +14,25 @@
 #include "text/prompt.h"
 #include "text/record.h"
 
-static const char usage[] =
+const char usage_generate[] =
     "imf generate MODEL [--greedy] [--temperature T] [--top-p P] [--top-k K] [--repetition-penalty R] [--n N]\n"
-    "             [--max-new-tokens M] [--seed S] [--template NAME] [--slots B] < JSONL\n"
-    "rows in:  {\"messages\": [..]} or {\"prompt\": \"..\"} (a user's turn), {\"text\": \"..\"} (no template, no BOS) or {\"ids\": [..]}\n"
-    "rows out: {\"row\", \"k\", \"text\", \"ids\", \"finish\": \"stop\" | \"length\", \"logp\"}";
+    "             [--max-new-tokens M] [--seed S] [--template NAME] [--slots B] < JSONL > JSONL\n"
+    "\n"
+    "Rows in:\n"
+    "  {\"messages\": [...]} or {\"prompt\": \"...\"} (a user's turn), rendered by the model's chat template\n"
+    "  {\"text\": \"...\"} (no template, no BOS) or {\"ids\": [...]}: continued; alone they end at max-new-tokens only\n"
+    "Rows out, n for each row in, in its order:\n"
+    "  {\"row\", \"k\", \"text\", \"ids\", \"finish\": \"stop\" | \"length\", \"logp\": of the whole answer}\n"
+    "\n"
+    "  --greedy              the most likely token each time, the same as --temperature 0\n"
+    "  --temperature T       1 unless said\n"
+    "  --top-p P, --top-k K  keep the smallest set of tokens of probability P, the K most likely tokens\n"
+    "  --repetition-penalty R  divides the logits of tokens that are already there\n"
+    "  --n N                 answers a row (1)\n"
+    "  --max-new-tokens M    longest answer (256)\n"
+    "  --seed S              decides the draws, with the row's ids and k (42)\n"
+    "  --template NAME       instead of the one chosen by the model's chat_template\n"
+    "  --slots B             answers computed at a time (8): speed and memory, no result\n";
 
 typedef struct Row {
     Ids prompt;
@@ -73,16 +87,16 @@ static Err parse(Generator *g, const Job *job)
         {"repetition-penalty", 1, 0, 0}, {"n", 1, 0, 0}, {"max-new-tokens", 1, 0, 0}, {"seed", 1, 0, 0},
         {"template", 1, 0, 0}, {"slots", 1, 0, 0}, {0, 0, 0, 0}};
     char *argv[64] = {"generate"};
-    CHECK(job->argc < 63, ERR_USAGE, "too many arguments\n%s", usage);
+    CHECK(job->argc < 63, ERR_USAGE, "too many arguments\n%s", usage_generate);
     for (int i = 0; i < job->argc; i++) argv[i + 1] = job->argv[i];
     int which, c;
     optind = 0;
     opterr = 0;
     while ((c = getopt_long(job->argc + 1, argv, "", options, &which)) != -1) {
-        CHECK(c == 0, ERR_USAGE, "unknown option or missing value: %s\n%s", argv[optind - 1], usage);
+        CHECK(c == 0, ERR_USAGE, "unknown option or missing value: %s\n%s", argv[optind - 1], usage_generate);
         TRY(set_option(g, options[which].name, optarg));
     }
-    CHECK(optind == job->argc, ERR_USAGE, "one model directory is wanted\n%s", usage);
+    CHECK(optind == job->argc, ERR_USAGE, "one model directory is wanted\n%s", usage_generate);
     g->dir = argv[optind];
     CHECK(g->n >= 1 && g->slots >= 1, ERR_USAGE, "--n and --slots are at least 1");
     return sampler_check(&g->params);
@@ -224,7 +238,6 @@ Err stage_generate(const Job *job)
                    .n = 1, .slots = 8, .seed = 42};
     Err err = OK;
     if (par_rank() != 0) return OK;
-    if (job->argc == 1 && !strcmp(job->argv[0], "--help")) return puts(usage), OK;
     TRY(parse(&g, job));
     TRY_DONE(tok_load(g.dir, &g.tok));
     TRY_DONE(model_load(&g.model, g.dir, false));

@@ -1,9 +1,4 @@
-// imf judge math|fuseeval|checks|code < JSONL: the judges by hand. One row in, one row out, in order:
-//   math      {gold, answer}            -> {verdict, extracted, reason}
-//   fuseeval  {gold, answer}            -> the same by the evaluation protocol of spec 6.6
-//   checks    {checks, answer}          -> {verdict, grade, reason}
-//   code      {program|answer, tests}   -> {verdict, reason, time, trust}; answer: the program is taken out of the response
-// A row's "id", if it has one, is repeated.
+// imf judge: the judges by hand. One row in, one row out, in order.
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +8,15 @@
 #include "stage/stage.h"
 #include "text/record.h"
 
-enum { LINE_MAX_BYTES = 64 << 20 };
+const char usage_judge[] =
+    "imf judge math|fuseeval|checks|code < JSONL > JSONL\n"
+    "\n"
+    "One row out for each row in; a row's \"id\", if it has one, is repeated. verdict: right, wrong or undecided.\n"
+    "  math      {gold, answer}            -> {verdict, extracted, reason}: the judge of the verify stage\n"
+    "  fuseeval  {gold, answer}            -> the same by the rules of FuseEval (eval.sets[].protocol: gsm8k)\n"
+    "  checks    {checks: [...], answer}   -> {verdict, grade: share of the checks that are met, reason}\n"
+    "  code      {program, tests: [...]}   -> {verdict, reason, time: CPU seconds, trust: strong | weak}\n"
+    "            {answer, tests: [...]}    -> the same for the program inside an answer; \"cpu_s\": limit of a row\n";
 
 typedef Err (*RowJudge)(const json_t *row, const char *where, Verdict *v);
 
@@ -85,8 +88,9 @@ static const struct {
     RowJudge judge;
 } judges[] = {{"math", judge_math}, {"fuseeval", judge_fuseeval}, {"checks", judge_checks}, {"code", judge_code}};
 
-static Err judge_row(int kind, const json_t *row, const char *where)
+static Err judge_row(void *user, const json_t *row, const char *where)
 {
+    int kind = *(int *)user;
     Verdict v;
     TRY(judges[kind].judge(row, where, &v));
     json_t *out = json_object();
@@ -105,50 +109,13 @@ static Err judge_row(int kind, const json_t *row, const char *where)
     return OK;
 }
 
-// One line of stdin without its end; *more is false at the end of the input.
-static Err read_line(Str *line, bool *more)
-{
-    int c;
-    str_clear(line);
-    while ((c = getc_unlocked(stdin)) != EOF && c != '\n') {
-        char byte = (char)c;
-        TRY(str_add(line, &byte, 1));
-        CHECK(line->len <= LINE_MAX_BYTES, ERR_DATA, "stdin: a line is longer than 64 MiB");
-    }
-    *more = c != EOF || line->len > 0;
-    return OK;
-}
-
-static Err each_line(int kind)
-{
-    Str line = {0};
-    json_t *row = NULL;
-    Err err = OK;
-    bool more = true;
-    char where[40];
-    for (int64_t n = 1;; n++) {
-        TRY_DONE(read_line(&line, &more));
-        if (!more) break;
-        if (!str_text(&line)[strspn(str_text(&line), " \t\r")]) continue;
-        snprintf(where, sizeof where, "stdin:%lld", (long long)n);
-        TRY_DONE(json_parse(str_text(&line), line.len, where, &row));
-        TRY_DONE(judge_row(kind, row, where));
-        json_decref(row);
-        row = NULL;
-    }
-done:
-    json_decref(row);
-    str_free(&line);
-    return err;
-}
-
 Err stage_judge(const Job *job)
 {
     int kind = -1;
-    CHECK(job->argc == 1, ERR_USAGE, "imf judge wants one word: math, fuseeval, checks or code");
+    CHECK(job->argc == 1, ERR_USAGE, "imf judge wants one word\n%s", usage_judge);
     for (int i = 0; i < (int)(sizeof judges / sizeof judges[0]); i++)
         if (!strcmp(judges[i].name, job->argv[0])) kind = i;
-    CHECK(kind >= 0, ERR_USAGE, "imf judge: unknown judge '%s'; there are math, fuseeval, checks and code", job->argv[0]);
+    CHECK(kind >= 0, ERR_USAGE, "imf judge: there is no judge '%s'\n%s", job->argv[0], usage_judge);
     if (par_rank() != 0) return OK;
-    return each_line(kind);
+    return jsonl_stdin(judge_row, &kind);
 }

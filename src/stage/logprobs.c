@@ -1,9 +1,5 @@
-// imf logprobs MODEL [--top K] < JSONL: what the model thinks of given tokens.
+// imf logprobs: what the model thinks of given tokens.
 //
-// In, one object a line: {"ids": [..]} | {"text": ".."} | {"messages": [..], "answer": ".."} (a trailing assistant turn of
-// messages serves as answer too; without an answer the assistant header ends the row).
-// Out: {"ids", "logprobs": [null, log p(ids[1] | ids[0]), ..], "answer": index of the answer's first token (messages only),
-// "sum": of the answer's log-probabilities, or of all}; with --top K also "top": [[id, logit], ..] behind the last token.
 // Runs on rank 0. Same code as training and scoring: model_forward, op_logprob_fwd.
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,9 +14,23 @@
 #include "text/prompt.h"
 #include "text/record.h"
 
+const char usage_logprobs[] =
+    "imf logprobs MODEL [--template NAME] [--top K] < JSONL > JSONL\n"
+    "\n"
+    "Rows in:\n"
+    "  {\"ids\": [...]} or {\"text\": \"...\"} (no template, no BOS)\n"
+    "  {\"messages\": [...], \"answer\": \"...\"}, or messages that end with the assistant's; without an answer the row ends with\n"
+    "  the assistant's header. The answer's stop token counts as one of its tokens.\n"
+    "Rows out:\n"
+    "  {\"ids\", \"logprobs\": [null, log p(ids[1] | ids[0]), ...], \"sum\": of the answer's log-probabilities, or of all}\n"
+    "  and \"answer\": index of its first token, where there is one\n"
+    "\n"
+    "  --template NAME   instead of the one chosen by the model's chat_template\n"
+    "  --top K           add \"top\": [[id, logit], ...], the K largest logits behind the last token\n";
+
 typedef struct Logprobs {
     Ctx *ctx;
-    const char *dir;
+    const char *dir, *template_name;
     Model model;
     Tokenizer *tok;            // NULL until a row needs it
     const ChatTemplate *chat;  // likewise
@@ -61,7 +71,7 @@ static Err ids_of_messages(Logprobs *l, const json_t *row, const char *where, Id
     Err err = OK;
     const char *text = json_string_value(json_object_get(row, "answer"));
     TRY(need_tokenizer(l));
-    if (!l->chat) TRY(chat_template(l->tok, NULL, &l->chat));
+    if (!l->chat) TRY(chat_template(l->tok, l->template_name, &l->chat));
     TRY_DONE(prompt_messages(row, where, &m, &n));
     if (!text && n > 0 && !strcmp(m[n - 1].role, "assistant")) text = m[--n].text;
     if (text) TRY_DONE(chat_example(l->chat, l->tok, m, n, text, NULL, ids, answer));
@@ -179,10 +189,11 @@ static Err options(const Job *job, Logprobs *l)
 {
     for (int i = 0; i < job->argc; i++) {
         if (!strcmp(job->argv[i], "--top") && i + 1 < job->argc) l->top = strtol(job->argv[++i], NULL, 10);
+        else if (!strcmp(job->argv[i], "--template") && i + 1 < job->argc) l->template_name = job->argv[++i];
         else if (!l->dir && job->argv[i][0] != '-') l->dir = job->argv[i];
-        else FAIL(ERR_USAGE, "imf logprobs does not know '%s'; usage: imf logprobs MODEL [--top K] < JSONL", job->argv[i]);
+        else FAIL(ERR_USAGE, "imf logprobs: '%s' is not understood\n%s", job->argv[i], usage_logprobs);
     }
-    CHECK(l->dir, ERR_USAGE, "usage: imf logprobs MODEL [--top K] < JSONL");
+    CHECK(l->dir, ERR_USAGE, "imf logprobs wants a model directory\n%s", usage_logprobs);
     CHECK(l->top >= 0 && l->top <= 1000, ERR_USAGE, "--top wants a number from 0 to 1000");
     return OK;
 }

@@ -144,7 +144,19 @@ done:
     return err;
 }
 
-static const char usage[] = "usage: imf score --model DIR [--template NAME] [--max-length N] < JSONL, or imf score RECIPE";
+const char usage_score[] =
+    "imf score RECIPE                                                            the stage\n"
+    "imf score --model DIR [--template NAME] [--max-length N] < JSONL > JSONL    a reward model by hand\n"
+    "\n"
+    "Rows in:\n"
+    "  {\"prompt\": \"...\", \"answer\": \"...\"}, {\"messages\": [...], \"answer\": \"...\"}, or messages that end with the assistant's\n"
+    "Rows out:\n"
+    "  {\"score\", \"objectives\": [...], \"gate\": [...]}; score = sum of gate times adjusted objectives\n"
+    "  {\"unscored\": reason} for a conversation longer than max-length or the model's positions; nothing is cut\n"
+    "\n"
+    "  --model DIR       reward model of ArmoRM's shape (Hugging Face directory)\n"
+    "  --template NAME   instead of the one chosen by the model's chat_template\n"
+    "  --max-length N    in tokens; the model's positions unless said\n";
 
 static Err score_stdin(const Job *job)
 {
@@ -152,13 +164,13 @@ static Err score_stdin(const Job *job)
     int64_t max_length = INT64_MAX;
     for (int i = 0; i < job->argc; i += 2) {
         const char *key = job->argv[i], *value = i + 1 < job->argc ? job->argv[i + 1] : NULL;
-        CHECK(value, ERR_USAGE, "%s", usage);
+        CHECK(value, ERR_USAGE, "imf score --model wants values:\n%s", usage_score);
         if (!strcmp(key, "--model")) dir = value;
         else if (!strcmp(key, "--template")) template = value;
         else if (!strcmp(key, "--max-length")) max_length = strtoll(value, NULL, 10);
-        else FAIL(ERR_USAGE, "imf score does not know '%s'; %s", key, usage);
+        else FAIL(ERR_USAGE, "imf score does not know '%s'\n%s", key, usage_score);
     }
-    CHECK(dir && max_length > 0, ERR_USAGE, "%s", usage);
+    CHECK(dir && max_length > 0, ERR_USAGE, "imf score --model wants values:\n%s", usage_score);
     if (par_rank() != 0) return OK;
     Scorer s = {0};
     Err err = scorer_open(&s, job->ctx, dir, template, max_length, false);

@@ -35,6 +35,9 @@ Err stage_logprobs(const Job *job);
 Err stage_generate(const Job *job);
 Err stage_judge(const Job *job);
 
+// Flags and rows of the commands that work without a recipe, as imf help prints them.
+extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generate[], usage_judge[];
+
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
 #define SET_DROPPED_PROMPTS "dropped_prompts"  // data: {what: "prompt", id, reason, dataset} of the select stage

@@ -11,13 +11,13 @@
 #include "text/record.h"
 #include "text/tokenizer.h"
 
-static const char usage[] =
+const char usage_tokens[] =
     "imf tokens MODEL [--template NAME] [--chat] [--plain] [--decode] [--skip-special] < JSONL > JSONL\n"
     "\n"
     "MODEL is a Hugging Face directory with tokenizer.json. One line out for each line in:\n"
     "  {\"text\": \"...\"}        -> {\"ids\": [...]}; text of special tokens becomes their ids, no BOS is added\n"
-    "  {\"messages\": [...]}    -> {\"ids\": [...], \"mask\": [...]} when the last message is the assistant's: what SFT trains on,\n"
-    "                           1 = target; otherwise {\"ids\": [...]}: the prompt, up to where the answer begins\n"
+    "  {\"messages\": [...]}    -> {\"ids\": [...], \"mask\": [...]} when the last message is the assistant's: what SFT\n"
+    "                           trains on, 1 = target; otherwise {\"ids\": [...]}: the prompt, up to where the answer begins\n"
     "  {\"ids\": [...]}         -> {\"text\": \"...\"}; bytes that are not UTF-8 become U+FFFD\n"
     "\n"
     "  --template NAME   instead of the one chosen by the model's chat_template\n"
@@ -31,7 +31,7 @@ typedef struct Tokens {
     Tokenizer *t;
     const ChatTemplate *chat;  // chosen when the first messages come
     const char *model, *template_name;
-    bool whole, plain, decode, skip_special, help;
+    bool whole, plain, decode, skip_special;
 } Tokens;
 
 static Err parse_options(const Job *job, Tokens *k)
@@ -42,12 +42,11 @@ static Err parse_options(const Job *job, Tokens *k)
         else if (!strcmp(a, "--plain")) k->plain = true;
         else if (!strcmp(a, "--decode")) k->decode = true;
         else if (!strcmp(a, "--skip-special")) k->skip_special = true;
-        else if (!strcmp(a, "--help")) k->help = true;
         else if (!strcmp(a, "--template") && i + 1 < job->argc) k->template_name = job->argv[++i];
         else if (*a != '-' && !k->model) k->model = a;
-        else FAIL(ERR_USAGE, "imf tokens: '%s' is not understood\n%s", a, usage);
+        else FAIL(ERR_USAGE, "imf tokens: '%s' is not understood\n%s", a, usage_tokens);
     }
-    CHECK(k->model || k->help, ERR_USAGE, "imf tokens wants a model directory\n%s", usage);
+    CHECK(k->model, ERR_USAGE, "imf tokens wants a model directory\n%s", usage_tokens);
     return OK;
 }
 
@@ -162,7 +161,6 @@ Err stage_tokens(const Job *job)
     Tokens k = {0};
     TRY(parse_options(job, &k));
     if (par_rank() != 0) return OK;
-    if (k.help) return fputs(usage, stdout) < 0 ? ERR_IO : OK;
     TRY(tok_load(k.model, &k.t));
     Err err = k.template_name ? chat_template(k.t, k.template_name, &k.chat) : OK;
     if (err == OK) err = jsonl_stdin(row, &k);
