@@ -121,26 +121,6 @@ static void order_and_duplicates_of_lines_change_nothing(void **state)
     unlink(path);
 }
 
-static void shared_demo_layouts_are_read(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *name;
-        bool pairs;
-    } files[] = {{"alpaca_en_demo.json", false}, {"identity.json", false}, {"dpo_en_demo.json", true}, {"dpo_en_demo.json", false},
-                 {"dpo_zh_demo.json", true}};
-    const char *root = getenv("IMF_SHARED_CHAT");
-    if (!root) skip();
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char path[IO_PATH];
-        Rows r;
-        ok(io_join(path, root, files[i].name));
-        ok(rows_import(path, files[i].pairs, &arena, &r));
-        assert_true(r.n > 80 && r.n + r.duplicates == r.read);
-        rows_free(&r);
-    }
-}
-
 // --- split and order -------------------------------------------------------------------------------------------------------
 
 static void held_out_rows_are_whole_groups(void **state)
@@ -190,7 +170,6 @@ int main(void)
         cmocka_unit_test(ids_come_from_content),
         cmocka_unit_test(bad_rows_name_the_line),
         cmocka_unit_test(order_and_duplicates_of_lines_change_nothing),
-        cmocka_unit_test(shared_demo_layouts_are_read),
         cmocka_unit_test(held_out_rows_are_whole_groups),
         cmocka_unit_test(epochs_differ_and_repeat),
     };

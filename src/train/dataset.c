@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "par/par.h"
+#include "text/record.h"
 #include "train/records.h"
 
 typedef enum Fate { KEPT, CUT, TOO_LONG, IDENTICAL, DUPLICATE } Fate;
@@ -17,9 +18,9 @@ typedef enum Fate { KEPT, CUT, TOO_LONG, IDENTICAL, DUPLICATE } Fate;
 static const char *const fate_text[] = {"kept", "cut to max_length", "longer than max_length",
                                         "chosen and rejected are the same", "duplicate"};
 
-typedef struct Head {  // of one rendered row in the stream; followed by ids[n] and mask[n]
+typedef struct Head {  // of one rendered row in the stream; followed by ids[n], mask[n] and `where` bytes of its place
     Id id, group;
-    int32_t fate, n, answers, prompt, chosen, tokens;
+    int32_t fate, n, answers, prompt, chosen, tokens, where;
 } Head;
 
 typedef struct Render {
@@ -28,8 +29,11 @@ typedef struct Render {
     Ids ids, mask;    // scratch of one row
 } Render;
 
-static Err emit(Render *r, Head *h)
+static Err emit(Render *r, const Row *row, Head *h)
 {
+    h->id = row->id;
+    h->group = row->group;
+    h->where = h->fate == KEPT ? 0 : (int32_t)strlen(row->where);  // only what is listed needs its place
     if (h->fate != KEPT && h->fate != CUT) h->n = 0;
     TRY(str_add(&r->out, (const char *)h, (int64_t)sizeof *h));
     TRY(str_add(&r->out, (const char *)r->ids.id, h->n * (int64_t)sizeof(int32_t)));
@@ -37,7 +41,7 @@ static Err emit(Render *r, Head *h)
         char bit = (char)r->mask.id[i];
         TRY(str_add(&r->out, &bit, 1));
     }
-    return OK;
+    return str_add(&r->out, row->where, h->where);
 }
 
 static Err mask_from(Render *r, int64_t answer)
@@ -122,19 +126,19 @@ done:
 static Err render_row(Render *r, const Row *row)
 {
     char id[ID_TEXT];
-    Head h = {.id = row->id, .group = row->group, .fate = KEPT, .answers = r->spec->pairs ? 2 : 1};
+    Head h = {.fate = KEPT, .answers = r->spec->pairs ? 2 : 1};
     r->ids.n = r->mask.n = 0;
     Err err = (r->spec->pairs ? render_pair : render_sft)(r, row, &h);
     id_print(row->id, id);
-    if (err != OK) return err_context(err, "row %s", id);
-    return emit(r, &h);
+    if (err != OK) return err_context(err, "%s%srow %s", row->where, *row->where ? ": " : "", id);
+    return emit(r, row, &h);
 }
 
 static Err emit_duplicates(Render *r, const Rows *rows)
 {
     for (int64_t i = 0; i < rows->duplicates; i++) {
-        Head h = {.id = rows->duplicate[i], .fate = DUPLICATE};
-        TRY(emit(r, &h));
+        Head h = {.fate = DUPLICATE};
+        TRY(emit(r, &rows->duplicate[i], &h));
     }
     return OK;
 }
@@ -201,7 +205,7 @@ static Err split_stream(const char *p, int64_t bytes, Item **out, int64_t *n)
         Item *item = &(*out)[(*n)++];
         memcpy(&item->head, p + at, sizeof item->head);
         item->body = p + at + sizeof item->head;
-        at += (int64_t)sizeof item->head + item->head.n * (int64_t)(sizeof(int32_t) + 1);
+        at += (int64_t)sizeof item->head + item->head.n * (int64_t)(sizeof(int32_t) + 1) + item->head.where;
     }
     return OK;
 }
@@ -248,20 +252,32 @@ static Err unpack(Dataset *d, const Item *item, int64_t n)
     return err;
 }
 
+// {"id", "row": "file:line" of a user's file, "reason", "tokens"}
+static Err put_dropped(const Item *item, Str *out)
+{
+    const Head *h = &item->head;
+    char id[ID_TEXT];
+    id_print(h->id, id);
+    json_t *o = json_pack("{s:s, s:s%, s:s, s:i}", "id", id, "row", item->body + h->n * (int64_t)(sizeof(int32_t) + 1),
+                          (size_t)h->where, "reason", fate_text[h->fate], "tokens", (int)h->tokens);
+    CHECK(o, ERR_UNAVAILABLE, "out of memory for JSON");
+    if (!h->where) json_object_del(o, "row");
+    Err err = json_canonical(o, out);
+    json_decref(o);
+    TRY(err);
+    return str_puts(out, "\n");
+}
+
 static Err list_dropped(const DataSpec *spec, const Item *item, int64_t n)
 {
-    char dir[IO_PATH], path[IO_PATH], id[ID_TEXT];
+    char dir[IO_PATH], path[IO_PATH];
     Str text = {0};
     Err err = OK;
     TRY(io_join(dir, spec->run_dir, spec->stage));
     TRY(io_mkdirs(dir));
     TRY(io_join(path, dir, "dropped.jsonl"));
-    for (int64_t i = 0; i < n; i++) {
-        if (item[i].head.fate == KEPT) continue;
-        id_print(item[i].head.id, id);
-        TRY_DONE(str_printf(&text, "{\"id\":\"%s\",\"reason\":\"%s\",\"tokens\":%d}\n", id, fate_text[item[i].head.fate],
-                            item[i].head.tokens));
-    }
+    for (int64_t i = 0; i < n; i++)
+        if (item[i].head.fate != KEPT) TRY_DONE(put_dropped(&item[i], &text));
     TRY_DONE(io_write(path, str_text(&text), text.len));
 done:
     str_free(&text);

@@ -56,14 +56,24 @@ static Err load_data(Work *w)
     return dataset_load(&d, &w->data);
 }
 
+// Positions that an example reaches: its two answers stand side by side behind the prompt.
+static int64_t positions(const Example *e)
+{
+    int64_t rejected = e->n - e->prompt - e->chosen;
+    return e->answers == 1 ? e->n : e->prompt + (e->chosen > rejected ? e->chosen : rejected);
+}
+
 // Tokens inside the vocabulary, positions inside the model.
 static Err check_fit(const Work *w)
 {
-    const ModelConfig *c = &w->model.cfg;
-    for (int64_t i = 0; i < w->data.n; i++) TRY(model_check_ids(&w->model, w->data.ex[i].id_tokens, w->data.ex[i].n));
-    CHECK(c->max_positions <= 0 || w->spec.max_length <= c->max_positions || w->data.longest <= c->max_positions, ERR_RECIPE,
-          "the longest example takes %lld tokens, the model has %lld positions; lower %s.max_length", (long long)w->data.longest,
-          (long long)c->max_positions, w->job->stage);
+    int64_t most = w->model.cfg.max_positions, reached = 0;
+    for (int64_t i = 0; i < w->data.n; i++) {
+        const Example *e = &w->data.ex[i];
+        TRY(model_check_ids(&w->model, e->id_tokens, e->n));
+        if (positions(e) > reached) reached = positions(e);
+    }
+    CHECK(most <= 0 || reached <= most, ERR_RECIPE, "the longest example takes %lld tokens, the model has %lld positions; set "
+          "%s.max_length to %lld", (long long)reached, (long long)most, w->job->stage, (long long)most);
     return OK;
 }
 

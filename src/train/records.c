@@ -58,7 +58,7 @@ Err row_source_read(RowSource *s, int64_t i, Arena *a, Row *out)
 {
     char where[ID_TEXT + 16] = "record ";
     json_t *o = NULL;
-    *out = (Row){.id = record_id(s->rows, i)};
+    *out = (Row){.id = record_id(s->rows, i), .where = ""};
     id_print(out->id, where + strlen(where));
     TRY(record_read(s->rows, i, &o));
     Err err = parse(s, o, where, a, out);

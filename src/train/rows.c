@@ -165,7 +165,9 @@ Err rows_identify(Row *r)
 
 Err rows_parse(const json_t *o, const char *where, bool pairs, Arena *a, Row *out)
 {
-    *out = (Row){0};
+    char *copy;
+    TRY(arena_strndup(a, &copy, where, (int64_t)strlen(where)));
+    *out = (Row){.where = copy};
     CHECK(json_is_object(o), ERR_DATA, "%s: a row must be a JSON object", where);
     TRY((pairs ? parse_pair : parse_sft)(o, where, a, out));
     return rows_identify(out);
@@ -205,7 +207,7 @@ Err rows_import(const char *path, bool pairs, Arena *a, Rows *out)
     TRY(ARENA_ARRAY(a, &out->duplicate, out->n));
     int64_t kept = 1;
     for (int64_t i = 1; i < out->n; i++) {
-        if (id_equal(out->row[i].id, out->row[kept - 1].id)) out->duplicate[out->duplicates++] = out->row[i].id;
+        if (id_equal(out->row[i].id, out->row[kept - 1].id)) out->duplicate[out->duplicates++] = out->row[i];
         else out->row[kept++] = out->row[i];
     }
     out->n = kept;

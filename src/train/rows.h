@@ -26,21 +26,22 @@ typedef struct Row {
     int answers;            // 0: every assistant message of m is a target; 1: SFT; 2: chosen, rejected
     const char *answer[2];
     Ids ids[2];             // the answers' tokens when known (n = 0: not); arena memory, never released by ids_free
+    const char *where;      // "file:line" of a user's row; "" of a record
 } Row;
 
 // Messages: a string is one user message; a list of {role, content} or {from, value}. Arena-owned.
 Err rows_messages(const json_t *v, const char *where, Arena *a, Message **m, int64_t *n) ERR_MUST_CHECK;
 
-// One row; ERR_DATA names `where` and what is missing.
+// One row; ERR_DATA names `where` (copied) and what is missing.
 Err rows_parse(const json_t *o, const char *where, bool pairs, Arena *a, Row *out) ERR_MUST_CHECK;
 
 // All rows of a JSONL file (or JSON array) in ascending order of id, arena-owned; duplicates (same id) are left out and
-// counted, and their ids are in the result's list. Local.
+// counted, and are in the result's other list. Local.
 typedef struct Rows {
     Row *row;
     int64_t n, cap;
     int64_t read, duplicates;
-    Id *duplicate;  // [duplicates]
+    Row *duplicate;  // [duplicates]
 } Rows;
 Err rows_import(const char *path, bool pairs, Arena *a, Rows *out) ERR_MUST_CHECK;
 void rows_free(Rows *r);
