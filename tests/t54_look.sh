@@ -64,6 +64,11 @@ says "$dir/run/log.jsonl" 'a log, '
 says "$dir/run/pair.json" 'kinds'
 says "$dir/run/eval/summary.json" 'dpo - target, mean: +11.1'
 says "$dir/run/export/dpo.jsonl" 'source_model: s'
+says "$dir/run/export" 'export/dpo.jsonl'
+says "$dir/run/eval/" 'summary.json'
+says "$dir/run/report.html" 'Held-out results'
+mkdir -p "$dir/run/sft/step_000000007.tmp.local-12"
+says "$dir/run/sft" 'step_000000007.tmp.local-12 (not committed)'
 says "$dir/run/export/sft.jsonl" 'conversations'
 [ "$(code "$imf" show "$dir/nothing")" = 66 ] || fail "show of nothing"
 [ "$(code "$imf" show /etc)" = 65 ] || fail "show of a foreign directory"

@@ -59,6 +59,13 @@ grep -q 'held-out pairs: the better answer wins' "$dir/1.log" || fail "no held-o
 sed -n 's/.*"step":0,.*"eval_loss":\([0-9.]*\),"eval_rewards\/chosen":0,"eval_rewards\/rejected":0,.*/\1/p' "$dir/1/metrics.jsonl" |
     grep -q '^0.693147182$' || fail "held-out DPO loss does not begin at ln 2"
 
+# imf show says something about everything that the three stages left, one of each name.
+find "$dir/1" | awk -F/ '!seen[$NF]++' >"$dir/left"
+while read -r path; do
+    "$imf" show "$path" >"$dir/out" 2>&1 || fail "imf show $path: $(cat "$dir/out")"
+done <"$dir/left"
+"$imf" show "$dir/1/sft/model/README.md" | grep -q 'sft model written by imf' || fail "imf show of a model card"
+
 train 3 sft 3 --set sft.data="$dir/b/rows.jsonl" --set sft.micro_rows=3
 grep -q '1 duplicates' "$dir/3.log" || fail "a duplicate is not counted"
 train 2 dpo 3 --set dpo.data="$dir/b/rows.jsonl" --set dpo.micro_rows=2

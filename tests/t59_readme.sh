@@ -37,5 +37,9 @@ done <lines
 grep -q '"eval_loss"' runs/mine/metrics.jsonl || fail "input/own.yaml measures nothing that is held out"
 grep -q '"finish"' out3 || fail "imf generate wrote: $(cat out3)"
 [ -s runs/all/eval/summary.json ] && [ -s runs/all/report.html ] || fail "imf run did not end with a report"
+find runs -mindepth 1 | awk -F/ '!seen[$NF]++' >left  # imf show for everything that a run leaves, one of each name
+while read -r path; do
+    build/imf show "$path" >shown 2>&1 || fail "imf show $path: $(cat shown)"
+done <left
 grep -q 'sft.learning_rate' out5 || fail "imf help recipe"
 exit 0

@@ -139,6 +139,21 @@ static Err show_shard(const char *path, Str *out)
     return checkpoint_show(*dir ? dir : ".", out);
 }
 
+// A page or a model card: the lines that are titles.
+static Err show_titles(const char *path, const FileMap *map, const char *kind, const char *mark, Str *out)
+{
+    int64_t n = (int64_t)strlen(mark);
+    TRY(str_printf(out, "%s: %s\n", path, kind));
+    for (const char *p = map->p, *end = p + map->size, *stop; p < end; p = stop + 1) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        stop = newline ? newline : end;
+        if (stop - p < n || memcmp(p, mark, (size_t)n)) continue;
+        const char *close = memchr(p + n, '<', (size_t)(stop - p - n));
+        TRY(str_printf(out, "  %.*s\n", (int)((close ? close : stop) - p - n), p + n));
+    }
+    return OK;
+}
+
 static Err show_mapped(const char *path, const FileMap *map, Str *out)
 {
     if (str_ends(path, ".nc")) return show_shard(path, out);
@@ -146,6 +161,9 @@ static Err show_mapped(const char *path, const FileMap *map, Str *out)
     if (map->size >= 8 && !memcmp(map->p, "IMFREF01", 8)) return refs_show(path, out);
     if (str_ends(path, ".idx")) return show_index(path, map->size, out);
     if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return show_recipe(path, out);
+    if (str_ends(path, ".html")) return show_titles(path, map, "the page of a run; its parts:", "<h2>", out);
+    if (!strcmp(io_basename(path), "README.md")) return show_titles(path, map, "a model card", "# ", out);
+    if (map->size == 0 && str_ends(path, ".jsonl")) return str_printf(out, "%s: 0 rows of JSON\n", path);
     json_t *first = first_line(map);
     Err err;
     if (first) {
@@ -188,6 +206,7 @@ static Err show_dir(const char *path, Str *out)
     if (has_file(path, "config.json")) return show_model(path, out);
     if (show_is_record_set(path)) return show_record_set(path, out);
     if (show_is_run(path)) return show_run(path, out);
+    if (show_is_part_of_run(path)) return show_part_of_run(path, out);
     FAIL(ERR_DATA, "%s is no directory that imf writes: no run, record set, checkpoint or model", path);
 }
 

@@ -278,11 +278,38 @@ static Err show_sub(const char *dir, const char *sub, Str *out)
         TRY_DONE(io_join(item, path, name[i]));
         snprintf(stage, sizeof stage, "%s/%.200s", sub, name[i]);
         if (io_is_dir(item) && show_is_record_set(item)) TRY_DONE(show_set_line(dir, stage, out));
-        else TRY_DONE(str_printf(out, "  %s%s\n", stage, str_ends(name[i], ".tmp") ? " (not committed)" : ""));
+        else TRY_DONE(str_printf(out, "  %s%s\n", stage, strstr(name[i], ".tmp.") ? " (not committed)" : ""));
     }
 done:
     io_list_free(name, n);
     return err;
+}
+
+static const char *const run_subs[] = {"sft", "dpo", "reward", "eval", "export"};
+enum { RUN_SUBS = sizeof run_subs / sizeof run_subs[0] };
+
+// The directory above; "." for a bare name.
+static void parent_of(const char *path, char out[IO_PATH])
+{
+    int n = (int)(io_basename(path) - path);
+    snprintf(out, IO_PATH, "%.*s", n > 1 ? n - 1 : 1, n > 0 ? path : ".");
+}
+
+bool show_is_part_of_run(const char *dir)
+{
+    char run[IO_PATH];
+    parent_of(dir, run);
+    for (int i = 0; i < RUN_SUBS; i++)
+        if (!strcmp(io_basename(dir), run_subs[i])) return show_is_run(run);
+    return false;
+}
+
+Err show_part_of_run(const char *dir, Str *out)
+{
+    char run[IO_PATH];
+    parent_of(dir, run);
+    TRY(str_printf(out, "%s: a part of the run %s\n", dir, run));
+    return show_sub(run, io_basename(dir), out);
 }
 
 static Err show_optional(const char *dir, const char *name, Err (*show)(const char *, Str *), Str *out)
@@ -294,10 +321,9 @@ static Err show_optional(const char *dir, const char *name, Err (*show)(const ch
 
 Err show_run(const char *dir, Str *out)
 {
-    static const char *const subs[] = {"sft", "dpo", "reward", "eval", "export"};
     TRY(str_printf(out, "%s: a run directory\n", dir));
     for (int i = 0; i < RUN_SETS; i++) TRY(show_set_line(dir, run_sets[i], out));
-    for (size_t i = 0; i < sizeof subs / sizeof subs[0]; i++) TRY(show_sub(dir, subs[i], out));
+    for (int i = 0; i < RUN_SUBS; i++) TRY(show_sub(dir, run_subs[i], out));
     TRY(show_optional(dir, "metrics.jsonl", show_metrics, out));
     return show_optional(dir, "eval/summary.json", show_eval, out);
 }

@@ -12,11 +12,13 @@ Err show_record_set(const char *dir, Str *out) ERR_MUST_CHECK;   // collective o
 Err show_model(const char *dir, Str *out) ERR_MUST_CHECK;
 Err show_weights(const char *path, Str *out) ERR_MUST_CHECK;     // one safetensors file
 Err show_run(const char *dir, Str *out) ERR_MUST_CHECK;
+Err show_part_of_run(const char *dir, Str *out) ERR_MUST_CHECK;  // RUN/sft, RUN/eval ...
 Err show_metrics(const char *path, Str *out) ERR_MUST_CHECK;
 Err show_eval(const char *path, Str *out) ERR_MUST_CHECK;        // eval/summary.json as a table
 
 bool show_is_record_set(const char *dir);
 bool show_is_run(const char *dir);
+bool show_is_part_of_run(const char *dir);
 
 // Label and value of one JSON value on a line, real numbers short.
 Err show_value(Str *out, const char *label, const json_t *v) ERR_MUST_CHECK;
