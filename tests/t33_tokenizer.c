@@ -202,6 +202,19 @@ static void trimming_is_pythons_strip(void **state)
     assert_int_equal(m, 0);
 }
 
+static void copies_end_with_a_whole_character(void **state)
+{
+    (void)state;
+    static const char *const text = "a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80";  // 1, 2, 3 and 4 bytes
+    static const int64_t kept[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 10};      // in a buffer of 1, 2 ... bytes
+    for (int i = 0; i < 12; i++) {
+        char to[12];
+        utf8_copy(to, (size_t)i + 1, text);
+        assert_int_equal(strlen(to), kept[i]);
+        assert_memory_equal(to, text, (size_t)kept[i]);
+    }
+}
+
 // --- files -------------------------------------------------------------------------------------------------------------
 
 static const struct { const char *kind, *from, *to, *key; } broken[] = {
@@ -439,6 +452,7 @@ int main(void)
         cmocka_unit_test(long_and_short_pieces_merge_alike),
         cmocka_unit_test(replacement_is_pythons),
         cmocka_unit_test(text_that_is_not_utf8_is_refused),
+        cmocka_unit_test(copies_end_with_a_whole_character),
         cmocka_unit_test(trimming_is_pythons_strip),
         cmocka_unit_test(prs4_broken_files_are_refused_with_file_and_key),
         cmocka_unit_test(prs4_a_long_token_is_refused),

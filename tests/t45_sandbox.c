@@ -228,6 +228,30 @@ static void test_bad_requests(void **state)
     judge_simple(VERDICT_RIGHT);
 }
 
+// Reasons quote values and tests, records hold the program's beginning: both are cut at a whole character.
+static void test_long_texts_in_any_script_are_kept_as_utf8(void **state)
+{
+    (void)state;
+    for (int shift = 0; shift < 3; shift++) {
+        Str program = {0}, test = {0};
+        Verdict v;
+        assert_int_equal(str_printf(&program, "def f(s):\n    return s\n%.*s# ", shift, "   "), OK);
+        assert_int_equal(str_printf(&test, "assert f('%.*s", shift, "aaa"), OK);
+        for (int i = 0; i < 300; i++) assert_int_equal(str_puts(&program, "\xe4\xb8\xad"), OK);
+        for (int i = 0; i < 60; i++) assert_int_equal(str_puts(&test, "\xe4\xb8\xad"), OK);
+        assert_int_equal(str_puts(&test, "') == 1"), OK);
+        json_t *tests = json_pack("[s]", str_text(&test));
+        if (code_judge(str_text(&program), tests, NULL, &v) != OK) fail_msg("%s", err_message());
+        assert_int_equal(v.outcome, VERDICT_WRONG);
+        json_t *kept = json_pack("[s, s]", v.reason, v.extracted);  // NULL when one is no UTF-8
+        assert_non_null(kept);
+        assert_in_range(strlen(v.reason), 253, 255);
+        assert_in_range(strlen(v.extracted), 509, 511);
+        json_decref(kept), json_decref(tests);
+        str_free(&program), str_free(&test);
+    }
+}
+
 static void test_extraction_of_programs(void **state)
 {
     static const char *const cases[][2] = {
@@ -301,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_sbx1_hostile_programs_at_t0),    cmocka_unit_test(test_sbx1_hostile_programs_at_t1),
         cmocka_unit_test(test_sbx1_hostile_programs_without_landlock),
         cmocka_unit_test(test_bad_requests),                   cmocka_unit_test(test_extraction_of_programs),
+        cmocka_unit_test(test_long_texts_in_any_script_are_kept_as_utf8),
         cmocka_unit_test(test_refusal_names_what_is_missing),
     };
     if (sandbox_start() != OK) return 1;

@@ -7,6 +7,7 @@
 #include "judge/judge.h"
 #include "judge/math_internal.h"
 #include "judge/sandbox.h"
+#include "text/utf8.h"
 
 // The next fence at or after s: "```" at the beginning of a line (blanks before it allowed); NULL when there is none.
 static const char *next_fence(const char *s, const char *begin)
@@ -76,7 +77,7 @@ Err code_judge(const char *program, const json_t *tests, const SandboxLimits *li
     out->outcome = (Outcome)json_integer_value(json_object_get(reply, "outcome"));
     out->weak = json_is_true(json_object_get(reply, "weak"));
     out->cpu_s = json_number_value(json_object_get(reply, "cpu"));
-    snprintf(out->reason, sizeof out->reason, "%s", json_string_value(json_object_get(reply, "reason")));
+    utf8_copy(out->reason, sizeof out->reason, json_string_value(json_object_get(reply, "reason")));
     out->grade = out->outcome == VERDICT_RIGHT;
 done:
     json_decref(request);

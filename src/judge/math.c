@@ -8,6 +8,7 @@
 #include "judge/judge.h"
 #include "judge/math_equal.h"
 #include "judge/math_internal.h"
+#include "text/utf8.h"
 
 static const char *last_of(const char *s, const char *word)
 {
@@ -128,14 +129,7 @@ Err math_gold(const char *gold, Str *out)
     return OK;
 }
 
-void math_keep(Verdict *v, const char *text)
-{
-    size_t n = strlen(text), room = sizeof v->extracted - 1;
-    if (n > room) n = room;
-    while (n && n == room && ((unsigned char)text[n] & 0xC0) == 0x80) n--;  // whole UTF-8 characters
-    memcpy(v->extracted, text, n);
-    v->extracted[n] = '\0';
-}
+void math_keep(Verdict *v, const char *text) { utf8_copy(v->extracted, sizeof v->extracted, text); }
 
 // "42. So she ..." -> "42": the sentence or the line that holds the answer.
 static void cut_sentence(Str *s)

@@ -27,6 +27,7 @@
 #include "judge/code_python.h"
 #include "judge/judge.h"
 #include "judge/sandbox_policy.h"
+#include "text/utf8.h"
 
 enum { FRAME_MAX = 16 << 20 };
 
@@ -197,10 +198,10 @@ static Err run_once(Supervisor *s, Run *r)
     TRY_DONE(ask(s, false, head, &raw, 60, &verdict, NULL));
     r->outcome = (int)json_integer_value(json_object_get(verdict, "outcome"));
     const char *reason = json_string_value(json_object_get(verdict, "reason"));
-    snprintf(r->reason, sizeof r->reason, "%s", reason ? reason : "");
+    utf8_copy(r->reason, sizeof r->reason, reason ? reason : "");
     if (json_object_get(verdict, "error")) {
         r->outcome = VERDICT_UNDECIDED;
-        snprintf(r->reason, sizeof r->reason, "%.200s", json_string_value(json_object_get(verdict, "error")));
+        utf8_copy(r->reason, sizeof r->reason, json_string_value(json_object_get(verdict, "error")));
     }
 done:
     json_decref(job);
@@ -222,7 +223,7 @@ static Err run_request(Supervisor *s, const json_t *request, json_t **reply)
     const char *unreadable = json_string_value(json_object_get(r.plan, "error"));
     if (unreadable) {
         r.outcome = VERDICT_UNDECIDED;
-        snprintf(r.reason, sizeof r.reason, "%.200s", unreadable);
+        utf8_copy(r.reason, sizeof r.reason, unreadable);
     } else {
         TRY_DONE(run_once(s, &r));
         if (r.doubtful) TRY_DONE(run_once(s, &r));

@@ -1,5 +1,7 @@
 #include "text/utf8.h"
 
+#include <string.h>
+
 // Trail bytes of a lead byte and the range of the first of them (table 3-7); 0: not a lead byte.
 static int trail_bytes(unsigned lead, unsigned *low, unsigned *high)
 {
@@ -69,6 +71,15 @@ Err utf8_add_lossy(Str *out, const char *p, int64_t n)
         p += bad, n -= bad;
     }
     return str_add(out, "", 0);
+}
+
+void utf8_copy(char *to, size_t size, const char *from)
+{
+    size_t n = strnlen(from, size);
+    if (n == size)
+        for (n = size - 1; n > 0 && ((unsigned char)from[n] & 0xC0) == 0x80;) n--;
+    memcpy(to, from, n);
+    to[n] = '\0';
 }
 
 bool utf8_is_space(uint32_t cp)

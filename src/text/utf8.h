@@ -3,6 +3,7 @@
 #define IMF_TEXT_UTF8_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -20,6 +21,9 @@ int64_t utf8_check(const char *p, int64_t n);
 
 // Appends n bytes; each maximal ill-formed subpart becomes U+FFFD, as bytes.decode(errors="replace") does in Python.
 Err utf8_add_lossy(Str *out, const char *p, int64_t n) ERR_MUST_CHECK;
+
+// Copies as many whole characters of a NUL-terminated text as fit into size bytes with the NUL.
+void utf8_copy(char *to, size_t size, const char *from);
 
 // White space as Python's str.isspace, and so str.strip and Jinja's `trim`, see it.
 bool utf8_is_space(uint32_t cp);
