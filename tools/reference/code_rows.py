@@ -1,5 +1,5 @@
 """Rows for `imf judge code` from HumanEval.jsonl or MbppPlus-*.jsonl: every reference solution (expect right) and one mutant of
-each that fails its own tests when run plainly here (expect wrong).
+each that fails its own tests when run plainly here (expect wrong). Of MbppPlus-v0.1.0 the 378 tasks of v0.2.0.
 
     python3 tools/reference/code_rows.py FILE.jsonl > rows.jsonl
 """
@@ -7,6 +7,11 @@ import ast, copy, json, signal, sys
 
 SWAP = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
         ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.And: ast.Or, ast.Or: ast.And}
+
+# What v0.2.0 of MBPP+ took out of the 399 tasks of v0.1.0 because prompt, tests or solution are broken (evalplus,
+# tools/mbpp/fix_v011.py, after its issue 147).
+MBPP_REMOVED = {"Mbpp/%d" % i for i in (83, 115, 117, 143, 164, 229, 249, 295, 396, 400, 407, 431, 438, 442, 461, 574, 582, 595,
+                                        640, 746, 783)}
 
 
 def mutants(source):
@@ -54,6 +59,8 @@ def fails(source, tests):
 def main():
     for line in open(sys.argv[1]):
         r = json.loads(line)
+        if r["task_id"] in MBPP_REMOVED:
+            continue
         source = r["prompt"] + r["canonical_solution"]
         if "test" in r:
             tests = [r["test"] + "\ncheck(" + r["entry_point"] + ")"]
