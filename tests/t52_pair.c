@@ -33,7 +33,7 @@ static PairRules rules_of(const json_t *o)
                        .margin_max = number(o, "margin_max"), .math_dpo_fraction = number(o, "math_dpo_fraction"),
                        .code_dpo_fraction = number(o, "code_dpo_fraction"), .window_code = truth(o, "window_code"),
                        .code_overlap = truth(o, "code_overlap"), .one_per_prompt = truth(o, "one_per_prompt"),
-                       .allow_weak = truth(o, "allow_weak")};
+                       .allow_weak = truth(o, "allow_weak"), .allow_cut = truth(o, "allow_cut")};
 }
 
 static PairAnswer answer_of(const json_t *o, int64_t prompt, int64_t sample)
@@ -41,7 +41,7 @@ static PairAnswer answer_of(const json_t *o, int64_t prompt, int64_t sample)
     static const char *const verdicts[] = {"wrong", "right", "undecided", "unjudged"};
     return (PairAnswer){.id = {1, (uint64_t)sample}, .prompt = {0, (uint64_t)prompt}, .text = {2, (uint64_t)number(o, "text")},
                         .k = (int64_t)number(o, "k"), .source = (int32_t)number(o, "source"), .score = number(o, "score"),
-                        .scored = truth(o, "scored"), .weak = truth(o, "weak"),
+                        .scored = truth(o, "scored"), .weak = truth(o, "weak"), .cut = truth(o, "cut"),
                         .verdict = (int8_t)number_of(verdicts, json_string_value(json_object_get(o, "verdict")))};
 }
 
@@ -90,7 +90,8 @@ static bool same_prompt(const PairPrompt *q, const json_t *e)
         same = is_answer(c->chosen, w, 0) && is_answer(c->rejected, w, 2) && c->margin == a[c->chosen].score - a[c->rejected].score;
     }
     for (int64_t i = 0; same && i < q->n; i++)
-        same = same_text(a[q->first + i].left_out, json_array_get(json_object_get(e, "left_out"), (size_t)i));
+        same = same_text(a[q->first + i].left_out ? a[q->first + i].left_out : a[q->first + i].not_chosen,
+                         json_array_get(json_object_get(e, "left_out"), (size_t)i));
     return same;
 }
 

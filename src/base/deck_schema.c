@@ -113,6 +113,7 @@ const DeckKey deck_schema[] = {
     BOOL("pair.code_overlap", "true", "code: a prompt may give an SFT row and a pair (the published counts need it)"),
     BOOL("pair.one_per_prompt", "true", "math, code: only the best source's pair; false: one of every source that has one"),
     BOOL("pair.allow_weak", "false", "use verdicts of tests that ran in the candidate's own process"),
+    BOOL("pair.allow_cut", "false", "answers that were cut by length may be chosen too (no stop token is trained behind them)"),
 
     STR("target.path", "", "Hugging Face directory of the model to be fine-tuned"),
     STR("target.template", "", "chat template by name; empty: by the model's own template"),

@@ -159,6 +159,9 @@ static Err write_row(void *user, const json_t *o, const char *where)
     const Row *r = &im->row[im->at++];
     Id sample = sample_id(r), id;
     json_t *data;
+    const char *finish = "stop";
+    if (json_object_get(o, "finish")) TRY(json_get_text(o, "finish", where, &finish));
+    CHECK(!strcmp(finish, "stop") || !strcmp(finish, "length"), ERR_DATA, "%s: \"finish\" must be \"stop\" or \"length\"", where);
     if (r->first) {
         TRY(read_prompt(im, o, where, &data, &id));
         CHECK(id_equal(id, r->prompt), ERR_IO, "%s: the file changed while it was read", where);
@@ -166,7 +169,7 @@ static Err write_row(void *user, const json_t *o, const char *where)
     }
     TRY(put(im->to[SAMPLES], sample, json_pack("{s:o,s:O,s:I,s:n,s:O,s:n,s:s}", "prompt", json_id(r->prompt), "source",
                                                json_object_get(o, "source"), "k", (json_int_t)r->k, "seed", "text",
-                                               json_object_get(o, "answer"), "ids", "finish", "stop")));
+                                               json_object_get(o, "answer"), "ids", "finish", finish)));
     TRY(put_score(im, o, where, r, sample));
     return put_verdict(im, o, where, r, sample);
 }

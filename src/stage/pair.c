@@ -24,6 +24,7 @@ static PairRules rules_of(const Deck *d)
         .code_overlap = deck_bool(d, "pair.code_overlap"),
         .one_per_prompt = deck_bool(d, "pair.one_per_prompt"),
         .allow_weak = deck_bool(d, "pair.allow_weak"),
+        .allow_cut = deck_bool(d, "pair.allow_cut"),
     };
 }
 
@@ -122,7 +123,10 @@ static Err say_kind(const PairData *d, int kind, json_t **out)
         if (p->kind != kind) continue;
         prompts++, sft += p->to_sft, pairs += p->to_dpo ? p->pairs : 0, with_pair += p->pairs > 0, dropped += p->dropped != NULL;
         count_reason(of_prompts, p->dropped);
-        for (int64_t k = p->first; k < p->first + p->n; k++) count_reason(of_samples, d->a[k].left_out);
+        for (int64_t k = p->first; k < p->first + p->n; k++) {
+            count_reason(of_samples, d->a[k].left_out);
+            count_reason(of_samples, d->a[k].not_chosen);
+        }
     }
     TRY_DONE(reasons_text(of_prompts, &text));
     log_info("pair", "%s: %" PRId64 " prompts, %" PRId64 " with a valid pair (%.1f %%): %" PRId64 " SFT rows, %" PRId64

@@ -97,6 +97,8 @@ static Err read_sample(const json_t *o, const char *where, PairNames *names, Pai
     a->source = (int32_t)number;
     a->text = hash_text(text);
     a->verdict = PAIR_UNJUDGED;
+    const char *finish = json_string_value(json_object_get(o, "finish"));
+    a->cut = finish && !strcmp(finish, "length");
     return OK;
 }
 

@@ -48,7 +48,7 @@ static const char *reason_left_out(const PairRules *r, PairKind kind, const Pair
 // Can the answer be on the good (or bad) side?
 static bool fits(PairKind kind, const PairAnswer *a, bool good)
 {
-    if (a->left_out) return false;
+    if (a->left_out || (good && a->not_chosen)) return false;
     return kind == PAIR_IF || a->verdict == (good ? PAIR_RIGHT : PAIR_WRONG);
 }
 
@@ -72,7 +72,7 @@ static bool all_identical(const PairAnswer *a, int64_t from, int64_t to)
 
 static const char *reason_no_pair(const PairRules *r, PairKind kind, const PairAnswer *a, int64_t chosen, int64_t rejected)
 {
-    if (chosen < 0) return kind == PAIR_IF ? "no scored answer" : "no right answer of one source";
+    if (chosen < 0) return kind == PAIR_IF ? "no answer to choose" : "no right answer of one source";
     if (rejected < 0) return "no wrong answer of the same source";
     if (id_equal(a[chosen].text, a[rejected].text)) return "best and worst answer are identical";
     if (kind == PAIR_CODE && !r->window_code) return NULL;
@@ -108,13 +108,25 @@ typedef struct Choosing {
     int64_t n_pairs;
 } Choosing;
 
+static const char *reason_no_best(const Choosing *c, const PairPrompt *p)
+{
+    bool cut = false;
+    for (int64_t i = p->first; i < p->first + p->n; i++) {
+        const PairAnswer *a = &c->a[i];
+        cut |= a->not_chosen && (p->kind == PAIR_IF || a->verdict == PAIR_RIGHT);
+    }
+    if (!p->n) return "no answer";
+    if (cut) return p->kind == PAIR_IF ? "every scored answer is cut by length" : "every right answer is cut by length";
+    return p->kind == PAIR_IF ? "no scored answer" : "no right answer";
+}
+
 // if: the pair of the source that owns the best answer, or none.
 static void choose_if(Choosing *c, PairPrompt *p, int64_t index)
 {
     int64_t end = p->first + p->n, from = p->first;
     PairChoice pair;
     if (p->best < 0) {
-        p->dropped = p->n ? "no scored answer" : "no answer";
+        p->dropped = reason_no_best(c, p);
         return;
     }
     while (c->a[from].source != c->a[p->best].source) from++;
@@ -129,7 +141,7 @@ static void choose_judged(Choosing *c, PairPrompt *p, int64_t index)
 {
     int64_t end = p->first + p->n;
     if (p->best < 0) {
-        p->dropped = p->n ? "no right answer" : "no answer";
+        p->dropped = reason_no_best(c, p);
         return;
     }
     for (int64_t from = p->first, to; from < end; from = to) {
@@ -200,7 +212,10 @@ Err pair_choose(const PairRules *r, PairAnswer *a, PairPrompt *p, int64_t prompt
     for (int64_t i = 0; i < prompts; i++) {
         PairPrompt *q = &p[i];
         int64_t end = q->first + q->n;
-        for (int64_t k = q->first; k < end; k++) a[k].left_out = reason_left_out(r, (PairKind)q->kind, &a[k]);
+        for (int64_t k = q->first; k < end; k++) {
+            a[k].left_out = reason_left_out(r, (PairKind)q->kind, &a[k]);
+            a[k].not_chosen = !a[k].left_out && a[k].cut && !r->allow_cut ? "cut by length, not to be chosen" : NULL;
+        }
         q->best = extreme((PairKind)q->kind, a, q->first, end, true);
         q->first_pair = c.n_pairs;
         if (q->kind == PAIR_IF) choose_if(&c, q, i);

@@ -7,7 +7,8 @@
 //        answer, inside the window. Prompts with a pair can go to DPO (math_dpo_fraction of them), the others with a right
 //        answer to SFT: no prompt is in both.
 // code   As math; the window is optional, and a prompt may be in both (code_overlap).
-// Ties: the first answer, in the order of (source, k). Answers that are unscored, undecided or weakly judged are left out.
+// Ties: the first answer, in the order of (source, k). Answers that are unscored, undecided or weakly judged are left out;
+// one that was cut by length is never chosen (R-THR2), but can be the rejected one.
 #ifndef IMF_STAGE_PAIR_RULES_H
 #define IMF_STAGE_PAIR_RULES_H
 
@@ -21,7 +22,7 @@ typedef enum PairKind { PAIR_IF, PAIR_MATH, PAIR_CODE } PairKind;
 
 typedef struct PairRules {
     double sft_fraction, margin_min, margin_max, math_dpo_fraction, code_dpo_fraction;
-    bool window_code, code_overlap, one_per_prompt, allow_weak;
+    bool window_code, code_overlap, one_per_prompt, allow_weak, allow_cut;
 } PairRules;
 
 typedef enum PairVerdict { PAIR_WRONG, PAIR_RIGHT, PAIR_UNDECIDED, PAIR_UNJUDGED } PairVerdict;
@@ -32,8 +33,10 @@ typedef struct PairAnswer {
     double score;
     int32_t source;        // in the recipe's order
     int8_t verdict;        // PairVerdict
-    bool scored, weak;
-    const char *left_out;  // result: why the answer cannot be chosen; NULL: it can. Static text.
+    bool scored, weak, cut;  // cut: by length, when it was sampled
+    // results, static text; NULL: nothing is in the way
+    const char *left_out;    // why it can be neither chosen nor rejected
+    const char *not_chosen;  // why it can only be rejected
 } PairAnswer;
 
 typedef struct PairPrompt {

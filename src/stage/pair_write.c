@@ -121,8 +121,10 @@ static Err write_prompt(Writing *w, const PairPrompt *p)
     for (int64_t i = 0; p->to_dpo && w->to[PAIRS] && i < p->pairs; i++) TRY(write_pair(w, &w->d->c[p->first_pair + i]));
     if (!w->to[DROPPED]) return OK;
     if (p->dropped) TRY(write_dropped(w, "prompt", p->id, p, p->dropped));
-    for (int64_t i = p->first; i < p->first + p->n; i++)
-        if (w->d->a[i].left_out) TRY(write_dropped(w, "sample", w->d->a[i].id, p, w->d->a[i].left_out));
+    for (int64_t i = p->first; i < p->first + p->n; i++) {
+        const PairAnswer *a = &w->d->a[i];
+        if (a->left_out || a->not_chosen) TRY(write_dropped(w, "sample", a->id, p, a->left_out ? a->left_out : a->not_chosen));
+    }
     return OK;
 }
 

@@ -305,9 +305,9 @@ static Err make_record(Sampling *s, const DecodeResult *r, json_t **out)
     TRY(tok_decode(s->source.tok, r->id, r->n, true, &s->text));
     for (int64_t i = 0; i < s->text.len; i++)
         if (!s->text.p[i]) s->text.p[i] = ' ';  // readers of JSON refuse U+0000; the ids keep the truth
-    *out = json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:s, s:f}", "prompt", prompt, "source", s->source.name, "k",
-                     (int)a->k[r->k], "seed", (json_int_t)s->seed, "text", str_text(&s->text), "ids", ids, "finish",
-                     finish_name(r->finish), "logp", r->logp);
+    *out = json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:o, s:s, s:f}", "prompt", prompt, "source", s->source.name, "k",
+                     (int)a->k[r->k], "seed", (json_int_t)s->seed, "text", str_text(&s->text), "ids", ids, "tokenizer",
+                     json_id(tok_fingerprint(s->source.tok)), "finish", finish_name(r->finish), "logp", r->logp);
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }

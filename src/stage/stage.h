@@ -41,13 +41,13 @@ extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generat
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
 #define SET_DROPPED_PROMPTS "dropped_prompts"  // data: {what: "prompt", id, reason, dataset} of the select stage
-#define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids, finish, logp}
+#define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids|null, tokenizer, finish, logp}; tokenizer: whose ids
 #define SET_DROPPED_SAMPLES "dropped_samples"  // data: {what: "samples", id: prompt, source, reason} of the sample stage
 #define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
 #define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust};
                                  // outcome: right | wrong | undecided, trust: strong | weak
-#define SET_SFT "sft_rows"       // data: {prompt, sample, messages, answer, ids|null, source, kind}
-#define SET_PAIRS "pairs"        // data: {prompt, chosen:{sample,answer,ids,score}, rejected:{..}, source, margin, kind}
+#define SET_SFT "sft_rows"       // data: {prompt, sample, messages, answer, ids|null, tokenizer, finish, score, source, kind}
+#define SET_PAIRS "pairs"        // data: {prompt, chosen:{sample,answer,ids,tokenizer,finish,score}, rejected:{..}, source, margin, kind}
 #define SET_DROPPED "dropped"    // data: {what, id, reason} of the pair stage
 
 #endif

@@ -58,6 +58,15 @@ static bool any_target(const Ids *mask, int64_t n)
     return false;
 }
 
+// R-TRUNC1: an answer that was cut by length gets no stop token (unless nothing else would be left of it).
+static Err render_answer(Render *r, const Row *row, int k, Ids *out, int64_t *answer)
+{
+    const DataSpec *s = r->spec;
+    TRY(chat_example(s->chat, s->tok, row->m, row->n, row->answer[k], row->ids[k].n ? &row->ids[k] : NULL, out, answer));
+    if (row->unfinished[k] && out->n > *answer + 1) out->n--;
+    return OK;
+}
+
 static Err render_sft(Render *r, const Row *row, Head *h)
 {
     const DataSpec *s = r->spec;
@@ -65,7 +74,7 @@ static Err render_sft(Render *r, const Row *row, Head *h)
     if (row->answers == 0) {
         TRY(chat_masked(s->chat, s->tok, row->m, row->n, &r->ids, &r->mask));
     } else {
-        TRY(chat_example(s->chat, s->tok, row->m, row->n, row->answer[0], row->ids[0].n ? &row->ids[0] : NULL, &r->ids, &answer));
+        TRY(render_answer(r, row, 0, &r->ids, &answer));
         TRY(mask_from(r, answer));
     }
     CHECK(any_target(&r->mask, r->ids.n), ERR_DATA, "the rendered example has no target token");
@@ -76,12 +85,6 @@ static Err render_sft(Render *r, const Row *row, Head *h)
         h->n = (int32_t)s->max_length;
     }
     return OK;
-}
-
-static Err render_answer(Render *r, const Row *row, int k, Ids *out, int64_t *answer)
-{
-    const DataSpec *s = r->spec;
-    return chat_example(s->chat, s->tok, row->m, row->n, row->answer[k], row->ids[k].n ? &row->ids[k] : NULL, out, answer);
 }
 
 static Err join_pair(Render *r, const Ids *chosen, const Ids *rejected, int64_t at, Head *h)

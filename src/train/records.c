@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 Err row_source_open(RowSource *s, const char *run_dir, const char *set, bool pairs, const Tokenizer *tok)
 {
     *s = (RowSource){.pairs = pairs};
@@ -39,6 +38,8 @@ static Err one_answer(const RowSource *s, const json_t *o, const char *key, cons
     TRY(json_get_text(o, key, where, &text));
     TRY(arena_strndup(a, &copy, text, (int64_t)strlen(text)));
     out->answer[k] = copy;
+    const char *finish = json_string_value(json_object_get(o, "finish"));
+    out->unfinished[k] = finish && !strcmp(finish, "length");
     return stored_ids(s, o, a, &out->ids[k]);
 }
 

@@ -27,6 +27,7 @@ typedef struct Row {
     const char *answer[2];
     Ids ids[2];             // the answers' tokens when known (n = 0: not); arena memory, never released by ids_free
     const char *where;      // "file:line" of a user's row; "" of a record
+    bool unfinished[2];     // cut by length when it was sampled: no stop token follows
 } Row;
 
 // Messages: a string is one user message; a list of {role, content} or {from, value}. Arena-owned.

@@ -9,7 +9,9 @@ import math
 import random
 
 REASONS = dict(no="no answer", unscored="no scored answer", right="no right answer", same="all answers of the source are identical",
-               low="margin below margin_min", high="margin above margin_max", identical="best and worst answer are identical")
+               low="margin below margin_min", high="margin above margin_max", identical="best and worst answer are identical",
+               cut_if="every scored answer is cut by length", cut="every right answer is cut by length")
+NOT_CHOSEN = "cut by length, not to be chosen"
 
 
 def left_out(rules, kind, a):
@@ -26,15 +28,24 @@ def left_out(rules, kind, a):
     return None
 
 
+def reason(rules, kind, a):
+    """What is listed of an answer."""
+    return left_out(rules, kind, a) or (NOT_CHOSEN if a["cut"] and not rules["allow_cut"] else None)
+
+
 def usable(rules, kind, answers, verdict):
     return [a for a in answers if left_out(rules, kind, a) is None and (kind == "if" or a["verdict"] == verdict)]
+
+
+def choosable(rules, kind, answers):
+    return [a for a in usable(rules, kind, answers, "right") if rules["allow_cut"] or not a["cut"]]
 
 
 def source_pair(rules, kind, answers):
     """answers: of one source, by k. Returns (chosen, rejected) or the reason why not."""
     if len({a["text"] for a in answers}) == 1:
         return REASONS["same"]
-    good, bad = usable(rules, kind, answers, "right"), usable(rules, kind, answers, "wrong")
+    good, bad = choosable(rules, kind, answers), usable(rules, kind, answers, "wrong")
     if not good or not bad:
         return "none"
     chosen = max(good, key=lambda a: a["score"])      # max and min give the first of equals
@@ -62,8 +73,10 @@ def candidates(rules, p):
     kind, answers = p["kind"], p["answers"]
     if not answers:
         return REASONS["no"], None, []
-    good = usable(rules, kind, answers, "right")
+    good = choosable(rules, kind, answers)
     if not good:
+        if usable(rules, kind, answers, "right"):
+            return REASONS["cut_if" if kind == "if" else "cut"], None, []
         return REASONS["unscored" if kind == "if" else "right"], None, []
     best = max(good, key=lambda a: a["score"])
     groups = by_source(answers)
@@ -106,7 +119,7 @@ def random_answers(rng, sources):
         for k in range(rng.randint(0, 5)):
             answers.append(dict(source=s, k=k, score=rng.randint(20, 60) / 256, scored=rng.random() > 0.07,
                                 verdict=rng.choices(["wrong", "right", "undecided", "unjudged"], [5, 5, 1, 1])[0],
-                                weak=rng.random() < 0.1, text=rng.randrange(texts)))
+                                weak=rng.random() < 0.1, cut=rng.random() < 0.25, text=rng.randrange(texts)))
     return answers
 
 
@@ -114,14 +127,14 @@ def case(rng):
     rules = dict(sft_fraction=rng.choice([0, 0.29, 0.4, 1]), margin_min=rng.choice([0, 3, 5]) / 256,
                  margin_max=rng.choice([15, 25, 100]) / 256, math_dpo_fraction=rng.choice([0, 0.5, 1]),
                  code_dpo_fraction=rng.choice([0.5, 1]), window_code=rng.random() < 0.5, code_overlap=rng.random() < 0.5,
-                 one_per_prompt=rng.random() < 0.6, allow_weak=rng.random() < 0.3)
+                 one_per_prompt=rng.random() < 0.6, allow_weak=rng.random() < 0.3, allow_cut=rng.random() < 0.3)
     prompts = [dict(kind=rng.choice(["if", "math", "code"]), dataset=rng.randrange(3), draw=rng.randrange(20),
                     answers=random_answers(rng, rng.randint(0, 4))) for _ in range(25)]
     out = apply(rules, prompts)
     key = lambda a: [a["source"], a["k"]]
     expect = [dict(dropped=o["dropped"], sft=key(o["best"]) if o["sft"] else None,
                    pairs=[key(c) + key(r) for c, r in o["pairs"]] if o["dpo"] else [],
-                   left_out=[left_out(rules, p["kind"], a) for a in p["answers"]]) for p, o in zip(prompts, out)]
+                   left_out=[reason(rules, p["kind"], a) for a in p["answers"]]) for p, o in zip(prompts, out)]
     return dict(rules=rules, prompts=prompts, expect=expect)
 
 
