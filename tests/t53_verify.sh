@@ -43,4 +43,26 @@ IMF_SANDBOX=none "$imf" verify "$dir/r.yaml" --set "run_dir=$dir/r4" --set "samp
 [ $? = 69 ] && grep -q Landlock "$dir/log" || fail "no refusal without Landlock"
 IMF_PYTHON=/nowhere/python3 "$imf" verify "$dir/r.yaml" --set "run_dir=$dir/r5" --set "samples.path=$dir/a/own.jsonl" >"$dir/log" 2>&1
 [ $? = 69 ] && grep -q python3 "$dir/log" || fail "no refusal without python3"
+
+# Verdicts of tests that ran in the candidate's process (they use a variable) are weak and make no row and no pair by themselves.
+for weak in false true; do
+    for k in 0 1; do
+        test=$([ $weak = true ] && echo 'y = f(1); assert y == 2' || echo 'assert f(1) == 2')
+        printf '{"prompt":"weak %s","kind":"code","tests":["%s"],"source":"s","score":0.%d,"answer":"def f(x):\\n    return x + %d"}\n' \
+            $weak "$test" $((9 - k)) $((k + 1))
+    done
+done >"$dir/weak.jsonl"
+for allow in false true; do
+    for stage in verify pair; do
+        "$imf" $stage "$dir/r.yaml" --set "run_dir=$dir/weak-$allow" --set "samples.path=$dir/weak.jsonl" --set pair.allow_weak=$allow \
+            >"$dir/log" 2>&1 || fail "imf $stage"
+    done
+    [ "$(grep -c '"trust":"weak"' "$dir/weak-$allow"/verdicts/data-*.jsonl)" = 2 ] || fail "two weak verdicts are wanted"
+    for file in sft dpo; do
+        [ "$(grep -c 'weak' "$dir/weak-$allow/export/$file.jsonl")" = $([ $allow = true ] && echo 2 || echo 1) ] ||
+            fail "allow_weak $allow: $(cat "$dir/weak-$allow/export/$file.jsonl")"
+    done
+    listed=$(grep -c '"reason":"weak verdict"' "$dir/weak-$allow"/dropped/data-*.jsonl)
+    [ "$listed" = $([ $allow = true ] && echo 0 || echo 2) ] || fail "allow_weak $allow: $listed weak answers are listed"
+done
 exit 0
