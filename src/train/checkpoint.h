@@ -6,12 +6,14 @@
 #define IMF_TRAIN_CHECKPOINT_H
 
 #include "base/str.h"
+#include "train/metrics.h"
 #include "train/tiles.h"
 
 typedef struct TrainState {  // what a checkpoint holds besides the tiles
     int64_t step, epoch, examples_seen;
     uint64_t seed;
     Id recipe, data, base_model;  // hashes; loading refuses others
+    MetricsState metrics;
 } TrainState;
 
 // Collective. Weights are read from model->w; m and v are this rank's share only: element 0 is the block's element

@@ -48,12 +48,24 @@ static Err print_state(const TrainState *s, Str *out)
                       (unsigned long long)s->seed, recipe, data, base);
 }
 
+// Doubles with all their digits: a resumed run's means are those of an undisturbed one to the last bit.
+static Err print_metrics(const MetricsState *s, Str *out)
+{
+    const double *sum = (const double *)&s->sum;
+    TRY(str_puts(out, " \"metrics\": {\"sum\": ["));
+    for (size_t i = 0; i < sizeof s->sum / sizeof *sum; i++) TRY(str_printf(out, "%s%.17g", i ? ", " : "", sum[i]));
+    return str_printf(out, "], \"count\": %lld, \"accuracy_sum\": %.17g, \"accuracy_count\": %lld, \"warned_logps\": %s, "
+                      "\"warned_accuracy\": %s},\n", (long long)s->count, s->accuracy_sum, (long long)s->accuracy_count,
+                      s->warned_logps ? "true" : "false", s->warned_accuracy ? "true" : "false");
+}
+
 Err manifest_print(const Manifest *m, Str *out)
 {
     Str body = {0};
     char check[ID_TEXT];
     Err err = OK;
     TRY_DONE(print_state(&m->state, &body));
+    TRY_DONE(print_metrics(&m->state.metrics, &body));
     TRY_DONE(str_printf(&body, " \"ranks\": %d, \"piece_bytes\": %d,\n \"files\": [", m->ranks, FILE_PIECE));
     for (int64_t i = 0; i < m->files; i++)
         TRY_DONE(str_printf(&body, "%s\n  [%lld, %lld, %lld]", i ? "," : "", (long long)m->file[i].tiles.first,
@@ -98,6 +110,19 @@ static Err get_id(const json_t *value, Id *out, const char *path)
     return OK;
 }
 
+// Checkpoints written before this was kept have none: their means and warnings begin anew, as they did then.
+static void get_metrics(const json_t *o, MetricsState *s)
+{
+    double *sum = (double *)&s->sum;
+    const json_t *list = json_object_get(o, "sum");
+    for (size_t i = 0; i < sizeof s->sum / sizeof *sum; i++) sum[i] = json_number_value(json_array_get(list, i));
+    s->count = json_integer_value(json_object_get(o, "count"));
+    s->accuracy_sum = json_number_value(json_object_get(o, "accuracy_sum"));
+    s->accuracy_count = json_integer_value(json_object_get(o, "accuracy_count"));
+    s->warned_logps = json_is_true(json_object_get(o, "warned_logps"));
+    s->warned_accuracy = json_is_true(json_object_get(o, "warned_accuracy"));
+}
+
 static Err get_state(const json_t *root, TrainState *s, const char *path)
 {
     const char *seed = json_string_value(json_object_get(root, "seed")), *format = json_string_value(json_object_get(root, "format"));
@@ -108,6 +133,7 @@ static Err get_state(const json_t *root, TrainState *s, const char *path)
     s->step = json_integer_value(json_object_get(root, "step"));
     s->epoch = json_integer_value(json_object_get(root, "epoch"));
     s->examples_seen = json_integer_value(json_object_get(root, "examples_seen"));
+    get_metrics(json_object_get(root, "metrics"), &s->metrics);
     TRY(get_id(json_object_get(root, "recipe"), &s->recipe, path));
     TRY(get_id(json_object_get(root, "data"), &s->data, path));
     return get_id(json_object_get(root, "base_model"), &s->base_model, path);

@@ -174,6 +174,7 @@ static Err maybe_evaluate(Trainer *t)
 static Err save(Trainer *t)
 {
     if (t->saved == t->state.step) return OK;
+    TRY(par_agree(metrics_sync(&t->metrics)));
     TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state, (int)t->spec->ranks_per_file));
     t->saved = t->state.step;
     return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, (int)t->spec->save_total_limit) : OK);
@@ -245,7 +246,7 @@ static Err announce(Trainer *t)
     log_info(t->spec->stage, "%lld examples (%lld held out), %lld steps of %.0f, rows of %lld tokens, %d ranks, gradient in %lld chains",
              (long long)t->split.n_train, (long long)t->split.n_val, (long long)t->total, batch, (long long)t->row_tokens,
              par_size(), (long long)t->spec->grad_chains);
-    if (t->spec->pairs) warn_lengths(t);
+    if (t->spec->pairs && t->saved < 0) warn_lengths(t);  // once a run
     return OK;
 }
 
@@ -293,7 +294,7 @@ Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, cons
     chain_init(&t.sum, model);
     TRY_DONE(optim_open(&t.optim, model, &spec->optim));
     TRY_DONE(resume(&t));
-    TRY_DONE(par_agree(metrics_open(&t.metrics, spec, t.state.step, t.total, (double)t.per_epoch)));
+    TRY_DONE(par_agree(metrics_open(&t.metrics, spec, &t.state.metrics, t.saved, t.total, (double)t.per_epoch)));
     TRY_DONE(announce(&t));
     TRY_DONE(run_steps(&t));
 done:

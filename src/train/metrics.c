@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
@@ -38,8 +39,8 @@ StepMetrics metrics_of(const TrainSpec *spec, const PairLogp *policy, const Pair
 
 // --- the file --------------------------------------------------------------------------------------------------------
 
-// Does a line stay when the stage resumes behind `step`?
-static Err stays(const TrainSpec *spec, const char *line, int64_t n, const char *path, int64_t step, bool *out)
+// Does a line stay when the stage goes on from the checkpoint of step `saved`?
+static Err stays(const TrainSpec *spec, const char *line, int64_t n, const char *path, int64_t saved, bool *out)
 {
     json_t *o = NULL;
     const char *stage;
@@ -48,21 +49,21 @@ static Err stays(const TrainSpec *spec, const char *line, int64_t n, const char 
     TRY(json_parse(line, n, path, &o));
     TRY_DONE(json_get_text(o, "stage", path, &stage));
     TRY_DONE(json_get_i64(o, "step", path, &at));
-    *out = strcmp(stage, spec->stage) || at <= step;
+    *out = strcmp(stage, spec->stage) || at <= saved;
 done:
     json_decref(o);
     return err;
 }
 
-// Rewrites the file without this stage's lines behind `step`; a torn last line goes too.
-static Err forget_lines(const TrainSpec *spec, const char *path, int64_t step)
+// Rewrites the file without this stage's lines behind `saved`; a torn last line goes too.
+static Err forget_lines(const TrainSpec *spec, const char *path, int64_t saved)
 {
     Str all = {0}, kept = {0};
     Err err = OK;
     TRY_DONE(io_read(path, &all, INT64_MAX));
     for (const char *line = all.p, *end; line && (end = strchr(line, '\n')); line = end + 1) {
         bool keep = false;
-        TRY_DONE(stays(spec, line, end - line, path, step, &keep));
+        TRY_DONE(stays(spec, line, end - line, path, saved, &keep));
         if (keep) TRY_DONE(str_add(&kept, line, end - line + 1));
     }
     TRY_DONE(io_write(path, str_text(&kept), kept.len));
@@ -72,21 +73,27 @@ done:
     return err;
 }
 
-static Err open_file(Metrics *m, int64_t step)
+static Err open_file(Metrics *m, int64_t saved)
 {
     char path[IO_PATH];
     TRY(io_join(path, m->spec->run_dir, "metrics.jsonl"));
-    if (io_size(path) > 0) TRY(forget_lines(m->spec, path, step));
+    if (io_size(path) > 0) TRY(forget_lines(m->spec, path, saved));
     m->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     CHECK(m->fd >= 0, ERR_CREATE, "cannot write %s", path);
     return OK;
 }
 
-Err metrics_open(Metrics *m, const TrainSpec *spec, int64_t step, int64_t total, double steps_per_epoch)
+Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
 {
-    *m = (Metrics){.spec = spec, .fd = -1, .total = total, .steps_per_epoch = steps_per_epoch, .first_step = step};
-    m->started = time_now();
-    return par_rank() == 0 ? open_file(m, step) : OK;
+    *m = (Metrics){.spec = spec, .state = state, .fd = -1, .total = total, .steps_per_epoch = steps_per_epoch,
+                   .first_step = saved < 0 ? 0 : saved, .started = time_now()};
+    return par_rank() == 0 ? open_file(m, saved) : OK;
+}
+
+Err metrics_sync(const Metrics *m)
+{
+    CHECK(m->fd < 0 || fdatasync(m->fd) == 0, ERR_IO, "cannot sync %s/metrics.jsonl: %s", m->spec->run_dir, strerror(errno));
+    return OK;
 }
 
 void metrics_close(Metrics *m)
@@ -134,39 +141,45 @@ static void print_line(const Metrics *m, int64_t step, const StepMetrics *s, dou
              m->tokens / spent, left);
 }
 
-static void warn_pairs(Metrics *m, int64_t step, const StepMetrics *s)
+static void warn_logps(Metrics *m, int64_t step, const StepMetrics *s)
 {
-    const char *stage = m->spec->stage;
-    if (!m->warned_logps && s->logp[0] < 1.2 * s->ref_logp[0]) {
-        m->warned_logps = true;
-        log_warn(stage, "step %lld: chosen answers have become more than 20 %% less likely (mean log-prob %.2f, reference %.2f): "
-                 "the model forgets what it should prefer; lower learning_rate or raise beta", (long long)step, s->logp[0],
-                 s->ref_logp[0]);
-    }
+    if (m->state->warned_logps || s->logp[0] >= (1 + WARN_FALL / 100.0) * s->ref_logp[0]) return;
+    m->state->warned_logps = true;
+    log_warn(m->spec->stage, "step %lld: chosen answers have become more than %d %% less likely (mean log-prob %.2f, reference "
+             "%.2f): the model forgets what it should prefer; lower learning_rate or raise beta", (long long)step, WARN_FALL,
+             s->logp[0], s->ref_logp[0]);
+}
+
+// Judged from the middle between warm-up and end on.
+static void warn_accuracy(Metrics *m, int64_t step, const StepMetrics *s)
+{
+    MetricsState *now = m->state;
     double warmup = ceil(m->spec->warmup_ratio * (double)m->total);
     if ((double)step <= warmup) return;
-    m->accuracy_sum += s->accuracy, m->accuracy_count++;
-    bool late = step >= (m->total + (int64_t)warmup) / 2 && m->accuracy_count >= 4;
-    if (!m->warned_accuracy && late && m->accuracy_sum / (double)m->accuracy_count < 0.55) {
-        m->warned_accuracy = true;
-        log_warn(stage, "step %lld: the preferred answer wins only %.0f %% of the time since the warm-up: the model does not learn "
-                 "these preferences; raise learning_rate or look at the pairs", (long long)step,
-                 100 * m->accuracy_sum / (double)m->accuracy_count);
-    }
+    now->accuracy_sum += s->accuracy, now->accuracy_count++;
+    double mean = 100 * now->accuracy_sum / (double)now->accuracy_count;
+    bool late = step >= (m->total + (int64_t)warmup) / 2 && now->accuracy_count >= 4;
+    if (now->warned_accuracy || !late || mean >= WARN_ACCURACY) return;
+    now->warned_accuracy = true;
+    log_warn(m->spec->stage, "step %lld: the preferred answer wins only %.1f %% of the time since the warm-up, less than %d %%: the "
+             "model does not learn these preferences; raise learning_rate or look at the pairs", (long long)step, mean,
+             WARN_ACCURACY);
 }
 
 Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, double norm, int64_t tokens)
 {
-    metrics_add(&m->sum, s, 1);
-    m->count++;
+    MetricsState *now = m->state;
+    metrics_add(&now->sum, s, 1);
+    now->count++;
     m->tokens += (double)tokens;
-    if (m->spec->pairs) warn_pairs(m, step, s);
+    if (m->spec->pairs) warn_logps(m, step, s);
+    if (m->spec->pairs) warn_accuracy(m, step, s);
     if (step % m->spec->logging_steps && step != m->total) return OK;
     StepMetrics mean = {0};
     char more[96];
-    metrics_add(&mean, &m->sum, 1.0 / (double)m->count);
-    m->sum = (StepMetrics){0};
-    m->count = 0;
+    metrics_add(&mean, &now->sum, 1.0 / (double)now->count);
+    now->sum = (StepMetrics){0};
+    now->count = 0;
     snprintf(more, sizeof more, ",\"grad_norm\":%.9g,\"learning_rate\":%.9g", norm, lr);
     print_line(m, step, &mean, lr, norm);
     return write_line(m, step, &mean, "", more);
@@ -184,7 +197,8 @@ Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s)
 
 void metrics_lengths(const TrainSpec *spec, double chosen, double rejected)
 {
-    if (chosen > 1.3 * rejected)
-        log_warn(spec->stage, "chosen answers are %.0f %% longer than rejected ones (%.0f against %.0f tokens): the model will "
-                 "learn to lengthen its answers; loss_type: sigmoid_norm lessens it", 100 * (chosen / rejected - 1), chosen, rejected);
+    if (chosen <= (1 + WARN_LONGER / 100.0) * rejected) return;
+    log_warn(spec->stage, "in these pairs chosen answers are %.0f %% longer than rejected ones (mean %.1f against %.1f tokens): the "
+             "model may learn length instead of quality; loss_type: sigmoid_norm lessens it, and imf eval compares the lengths "
+             "of the models' own answers", 100 * (chosen / rejected - 1), chosen, rejected);
 }

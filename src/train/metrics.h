@@ -5,6 +5,13 @@
 #include "train/loss.h"
 #include "train/spec.h"
 
+// When a person is warned, in percent. WARN_LONGER is also that of imf eval.
+enum {
+    WARN_FALL = 20,      // log-probability of chosen answers below their reference
+    WARN_ACCURACY = 55,  // of the pairs since the warm-up
+    WARN_LONGER = 30     // answers
+};
+
 // Means over the examples of one step (all fields are doubles: metrics_add adds them field by field).
 typedef struct StepMetrics {
     double loss;                          // of the step as defined in loss.h
@@ -17,30 +24,42 @@ StepMetrics metrics_of(const TrainSpec *spec, const PairLogp *policy, const Pair
 
 void metrics_add(StepMetrics *sum, const StepMetrics *s, double factor);
 
-typedef struct Metrics {
-    const TrainSpec *spec;
-    int fd;                    // metrics.jsonl, rank 0; -1 elsewhere
-    int64_t steps, total;      // of the run
-    double steps_per_epoch;
-    StepMetrics sum;           // of the interval
-    int64_t count;
-    double started, tokens;    // of this process: rate and time left
-    int64_t first_step;
+// What the lines and warnings to come depend on besides the steps to come: a checkpoint keeps it, so that a resumed run
+// goes on as an undisturbed one.
+typedef struct MetricsState {
+    StepMetrics sum;           // of the interval so far
+    int64_t count;             // its steps
     double accuracy_sum;       // since the warm-up's end
     int64_t accuracy_count;
     bool warned_logps, warned_accuracy;
+} MetricsState;
+
+typedef struct Metrics {
+    const TrainSpec *spec;
+    MetricsState *state;       // the caller's
+    int fd;                    // metrics.jsonl, rank 0; -1 elsewhere
+    int64_t steps, total;      // of the run
+    double steps_per_epoch;
+    double started, tokens;    // of this process: rate and time left
+    int64_t first_step;
 } Metrics;
 
-// Opens run_dir/metrics.jsonl for appending and forgets this stage's lines behind `step` (a resumed run repeats them).
-// Local: rank 0 writes, others do nothing.
-Err metrics_open(Metrics *m, const TrainSpec *spec, int64_t step, int64_t total, double steps_per_epoch) ERR_MUST_CHECK;
+// Opens run_dir/metrics.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from, -1 when it begins;
+// lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0 writes, others do
+// nothing.
+Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
+    ERR_MUST_CHECK;
 void metrics_close(Metrics *m);
+
+// Local. The lines so far are on the disk: called before a checkpoint says that they are not needed again.
+Err metrics_sync(const Metrics *m) ERR_MUST_CHECK;
 
 // After optimiser step `step` (1-based): every logging_steps writes the interval's means, the step's lr and grad_norm.
 Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, double grad_norm, int64_t tokens) ERR_MUST_CHECK;
 Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s) ERR_MUST_CHECK;
 
-// Plain words when chosen answers are much longer than rejected ones (the model will learn to lengthen).
+// A remark on the data: plain words when their chosen answers are much longer than the rejected ones (mean tokens). Whether the
+// model's own answers lengthen is seen by imf eval.
 void metrics_lengths(const TrainSpec *spec, double chosen, double rejected);
 
 #endif
