@@ -9,11 +9,11 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
 fail() { echo "$*"; exit 1; }
 
-# Pairs that lose half of their likelihood, and pairs that nothing can be learnt from; rows to fine-tune on.
+# Pairs that lose half of their likelihood, and pairs that contradict each other; rows to fine-tune on.
 seq 48 | awk '{ printf "{\"prompt\":\"question %d\",\"chosen\":\"the same long answer %d\",\"rejected\":\"the same long answer %d.\"}\n",
     $1, $1, $1 }' >"$dir/fall.jsonl"
-seq 48 | awk '{ yes = "yes it is"; no = "no it is not"
-    printf "{\"prompt\":\"question %d\",\"chosen\":\"%s\",\"rejected\":\"%s\"}\n", $1, $1 % 2 ? yes : no, $1 % 2 ? no : yes }' >"$dir/even.jsonl"
+seq 24 | awk '{ printf "{\"prompt\":\"question %d\",\"chosen\":\"yes it is\",\"rejected\":\"no it is not\"}\n", $1
+    printf "{\"prompt\":\"question %d\",\"chosen\":\"no it is not\",\"rejected\":\"yes it is\"}\n", $1 }' >"$dir/even.jsonl"
 cat >"$dir/r.yaml" <<END
 target: {path: tests/data/decode/tiny}
 sft: {data: $dir/fall.jsonl, global_batch: 8, num_train_epochs: 4, learning_rate: 0.002, max_length: 96, val_size: 8,
@@ -48,7 +48,7 @@ for case in "sft fall none" "dpo fall less.likely" "dpo even wins.only"; do
     set -- $case
     train 1 "$1" "$2" "$1-$2"
     [ "$3" = none ] || warned "$dir/$1-$2.log" | grep -q "step .*$3" || fail "$1 on $2: no warning '$3' to be repeated: $(cat "$dir/$1-$2.log")"
-    for at in 0:1 6:2 12:1 18:1; do
+    for at in 0:1 6:2 18:1; do
         torn_run "$1" "${at%:*}" "$1-$2" resumed
         train "${at#*:}" "$1" "$2" resumed
         same "$1" "${at%:*}" "$1-$2" resumed

@@ -297,7 +297,7 @@ done:
     return err;
 }
 
-Err eval_answer(const Job *job, const EvalModel *m, int which, const EvalItems *items)
+Err eval_answer(const Job *job, EvalModel *m, int which, const EvalItems *items)
 {
     Answering a = {.model = &m[which], .items = items};
     Model model = {0};
@@ -306,6 +306,7 @@ Err eval_answer(const Job *job, const EvalModel *m, int which, const EvalItems *
     a.limits = (SandboxLimits){.cpu_s = deck_f64(job->deck, "verify.cpu_s"),
                                .memory = deck_i64(job->deck, "verify.memory_mb") << 20};
     TRY_DONE(load(&a, job, &model));
+    m[which].tokenizer = tok_fingerprint(a.tok);
     TRY_DONE(par_agree(make_header(&model, a.tok, &header)));
     for (int i = 0; i < which; i++) TRY_DONE(recall(&a, job, &m[i]));
     TRY_DONE(answer_open(&a, job, &model, header));

@@ -36,6 +36,7 @@ typedef struct EvalModel {
     char dir[4096];
     char answers[EVAL_NAME + 16];  // record sets: "eval/NAME" and "eval/NAME.scores"
     char scores[EVAL_NAME + 24];
+    Id tokenizer;                  // filled by eval_answer; lengths in tokens are compared within one tokenizer
 } EvalModel;
 
 // Reads eval.sets; rows without what their kind needs and duplicates are counted and logged. Local, the same on all ranks.
@@ -44,12 +45,13 @@ void eval_items_free(EvalItems *s);
 
 // Collective: model m[which] answers every item once and each answer is judged; journaled in run_dir/eval/NAME. Programs
 // that an earlier model of the list wrote too are not run again.
-Err eval_answer(const Job *job, const EvalModel *m, int which, const EvalItems *items) ERR_MUST_CHECK;
+Err eval_answer(const Job *job, EvalModel *m, int which, const EvalItems *items) ERR_MUST_CHECK;
 
 // Collective: mean reward of those answers; journaled in run_dir/eval/NAME.scores. Nothing when the recipe has no reward.path.
 Err eval_score(const Job *job, const EvalModel *m, const EvalItems *items) ERR_MUST_CHECK;
 
-// Collective: means, intervals, rates and paired differences to run_dir/eval/summary.json and, on rank 0, to stdout.
+// Collective: means, intervals, rates and paired differences to run_dir/eval/summary.json and, on rank 0, to stdout. Warns where
+// a later model of the list answers more than WARN_LONGER % longer than an earlier one.
 Err eval_summary(const Job *job, const EvalModel *m, int models, const EvalItems *items) ERR_MUST_CHECK;
 
 #endif

@@ -2,7 +2,8 @@
 // every two models. Rank 0 works; the values go into the bootstrap in id order, so the layout of the job changes nothing.
 //
 // run_dir/eval/summary.json:
-//   {"rows":   [{"model","set","kind","n","mean","lo","hi","reward_mean"|null,"truncated","no_answer","undecided"}...],
+//   {"rows":   [{"model","set","kind","n","mean","lo","hi","reward_mean"|null,"tokens_mean","truncated","no_answer","undecided"}
+//               ...],
 //    "paired": [{"a","b","set","kind","n","diff","lo","hi"}...],            diff = b - a
 //    "temperature","top_p","seed","resamples"}
 // A row or pair of kind "mean" is over all prompt kinds, each with the same weight. Rates are shares of n.
@@ -18,12 +19,13 @@
 #include "par/par.h"
 #include "stage/eval_parts.h"
 #include "text/record.h"
+#include "train/metrics.h"
 
 enum { GROUPS = 64 };
 
 // Answers of one model, in the order of the items.
 typedef struct Answers {
-    double *grade, *reward;                  // reward: NaN when not scored
+    double *grade, *reward, *tokens;         // reward: NaN when not scored
     uint8_t *cut, *none, *undecided;
 } Answers;
 
@@ -50,6 +52,7 @@ static Err answers_new(Answers *a, int64_t n)
 {
     TRY(MEM_ARRAY(&a->grade, n));
     TRY(MEM_ARRAY(&a->reward, n));
+    TRY(MEM_ARRAY(&a->tokens, n));
     TRY(MEM_ARRAY(&a->cut, n));
     TRY(MEM_ARRAY(&a->none, n));
     return MEM_ARRAY(&a->undecided, n);
@@ -59,6 +62,7 @@ static void answers_free(Answers *a)
 {
     mem_free(a->grade);
     mem_free(a->reward);
+    mem_free(a->tokens);
     mem_free(a->cut);
     mem_free(a->none);
     mem_free(a->undecided);
@@ -68,6 +72,7 @@ static Err take_record(Answers *a, int64_t i, const json_t *data, const char *wh
 {
     const char *kind, *outcome, *finish, *extracted, *text;
     TRY(json_get_f64(data, "grade", where, &a->grade[i]));
+    TRY(json_get_f64(data, "tokens", where, &a->tokens[i]));
     TRY(json_get_text(data, "kind", where, &kind));
     TRY(json_get_text(data, "outcome", where, &outcome));
     TRY(json_get_text(data, "finish", where, &finish));
@@ -186,13 +191,13 @@ static double rate(const Summary *s, int first, int count, const uint8_t *flag)
     return n ? (double)set / (double)n : 0;
 }
 
-static json_t *reward_mean(const Summary *s, int first, int count, const double *reward)
+static json_t *mean_of(const Summary *s, int first, int count, const double *value)
 {
     double sum = 0;
     int64_t n = 0;
     for (int64_t i = 0; i < s->items->n; i++)
         for (int g = first; g < first + count; g++)
-            if (in_group(&s->group[g], &s->items->item[i]) && !isnan(reward[i])) n++, sum += reward[i];
+            if (in_group(&s->group[g], &s->items->item[i]) && !isnan(value[i])) n++, sum += value[i];
     return n ? json_real(sum / (double)n) : json_null();
 }
 
@@ -209,10 +214,10 @@ static Err add_row(Summary *s, int m, int first, int count)
     const Group *g = &s->group[first];
     Interval v;
     TRY(interval(s, first, count, a->grade, NULL, &v));
-    json_t *row = json_pack("{s:s, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:f, s:f, s:f}", "model", s->model[m].name, "set",
+    json_t *row = json_pack("{s:s, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:f, s:f, s:f}", "model", s->model[m].name, "set",
                             count > 1 ? "all" : g->set, "kind", count > 1 ? "mean" : g->kind, "n",
                             (json_int_t)group_items(s, first, count), "mean", v.mean, "lo", v.lo, "hi", v.hi, "reward_mean",
-                            reward_mean(s, first, count, a->reward), "truncated", rate(s, first, count, a->cut), "no_answer",
+                            mean_of(s, first, count, a->reward), "tokens_mean", mean_of(s, first, count, a->tokens), "truncated", rate(s, first, count, a->cut), "no_answer",
                             rate(s, first, count, a->none), "undecided", rate(s, first, count, a->undecided));
     CHECK(row && !json_array_append_new(s->rows, row), ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
@@ -244,6 +249,36 @@ static Err compute(Summary *s)
     return OK;
 }
 
+// ---- lengths -----------------------------------------------------------------------------------------------------------
+
+static double set_tokens(const Summary *s, int m, const char *set, int64_t *n)
+{
+    double sum = 0;
+    *n = 0;
+    for (int64_t i = 0; i < s->items->n; i++)
+        if (s->items->item[i].set == set) sum += s->answers[m].tokens[i], ++*n;
+    return sum / (double)*n;
+}
+
+static void warn_longer(const Summary *s, int a, int b, const char *set)
+{
+    int64_t n;
+    double before = set_tokens(s, a, set, &n), after = set_tokens(s, b, set, &n);
+    if (n == 0 || after <= (1 + WARN_LONGER / 100.0) * before) return;  // 0: all of them are duplicates of another set
+    log_warn("eval", "set %s: answers of %s take %.1f tokens in the mean of %lld prompts, those of %s took %.1f: more than %d %% longer. "
+             "Reward models and judges like length for itself: compare the grades, and if they did not rise, train on answers of "
+             "equal length or with dpo.loss_type: sigmoid_norm", set, s->model[b].name, after, (long long)n, s->model[a].name,
+             before, WARN_LONGER);
+}
+
+static void compare_lengths(const Summary *s)
+{
+    for (int64_t k = 0; k < s->items->sets; k++)
+        for (int a = 0; a < s->models; a++)
+            for (int b = a + 1; b < s->models; b++)
+                if (id_equal(s->model[a].tokenizer, s->model[b].tokenizer)) warn_longer(s, a, b, s->items->set[k]);
+}
+
 // ---- output ------------------------------------------------------------------------------------------------------------
 
 static double number(const json_t *row, const char *key) { return json_number_value(json_object_get(row, key)); }
@@ -253,9 +288,9 @@ static void print_row(const json_t *r)
 {
     char reward[32] = "-";
     if (json_is_number(json_object_get(r, "reward_mean"))) snprintf(reward, sizeof reward, "%.4f", number(r, "reward_mean"));
-    printf("%-10s %-14s %-5s %6.0f  %5.1f [%5.1f, %5.1f]  %8s  %5.1f  %5.1f  %5.1f\n", text(r, "model"), text(r, "set"),
+    printf("%-10s %-14s %-5s %6.0f  %5.1f [%5.1f, %5.1f]  %8s  %6.1f  %5.1f  %5.1f  %5.1f\n", text(r, "model"), text(r, "set"),
            text(r, "kind"), number(r, "n"), 100 * number(r, "mean"), 100 * number(r, "lo"), 100 * number(r, "hi"), reward,
-           100 * number(r, "truncated"), 100 * number(r, "no_answer"), 100 * number(r, "undecided"));
+           number(r, "tokens_mean"), 100 * number(r, "truncated"), 100 * number(r, "no_answer"), 100 * number(r, "undecided"));
 }
 
 static void print_pair(const json_t *p)
@@ -271,7 +306,7 @@ static void print_tables(const Summary *s)
     size_t i;
     json_t *row;
     puts("held-out prompts, share of correct answers or of conditions met, in % [95 % interval]");
-    puts("model      set            kind       n   mean                   reward   cut   none  undecided");
+    puts("model      set            kind       n   mean                   reward  tokens    cut   none  undecided");
     json_array_foreach(s->rows, i, row) print_row(row);
     puts("\ndifferences on the same prompts, in points [95 % paired bootstrap interval]");
     json_array_foreach(s->paired, i, row) print_pair(row);
@@ -300,6 +335,7 @@ static Err summarise(const Job *job, Summary *s)
     TRY(compute(s));
     TRY(write_summary(job, s));
     print_tables(s);
+    compare_lengths(s);
     return OK;
 }
 
