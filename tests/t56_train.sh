@@ -88,7 +88,30 @@ expect 65 'torn.jsonl:2' sft --set sft.data="$dir/torn.jsonl" --set run_dir="$di
 sed 's/"vocab_size": 288/"vocab_size": 16/' "$dir/base/config.json" >"$dir/b/config.json"
 cp "$dir/base"/tokenizer* "$dir/b"
 expect 65 'do not belong together' sft --set target.path="$dir/b" --set run_dir="$dir/y"
-echo x >>"$dir/1/dpo/ref_logps.bin"
+# R-REF2: reference log-probabilities of another model, of other pairs, a changed byte, a torn file: one message, and its code, on
+# all ranks; removed, they are computed again and the run ends with the same weights. (Every byte and NaN: t48_refs.c.)
 rm -rf "$dir/1/dpo/model" "$dir/1/dpo/done.json" "$dir/1/dpo"/step_*
-expect 65 'ref_logps.bin is torn' "$imf" dpo "$dir/r.yaml" --quiet --set run_dir="$dir/1"
+refs=$dir/1/dpo/ref_logps.bin
+refused() {  # TEXT OPTIONS...
+    text=$1
+    shift
+    expect 65 "$text" mpirun -n 3 "$imf" dpo "$dir/r.yaml" --quiet --set run_dir="$dir/1" "$@"
+    [ "$(grep -c '^imf: error ' "$dir/out")" = 1 ] || fail "not one message: $(cat "$dir/out")"
+    [ -e "$dir/1/dpo/model" ] && fail "a model was trained on refused references"
+    return 0
+}
+cp "$refs" "$dir/refs"
+refused 'ref_logps.bin belongs to another model or to other pairs; choose another run_dir, or remove it' --set dpo.base=tests/data/decode/tiny --set target.template=auto
+sed '$ s/answer [0-9]*/answer 9/' "$dir/a/rows.jsonl" >"$dir/changed.jsonl"
+refused 'ref_logps.bin belongs to another model or to other pairs' --set dpo.data="$dir/changed.jsonl"
+head -n 39 "$dir/a/rows.jsonl" >"$dir/changed.jsonl"
+refused 'ref_logps.bin belongs to another model or to other pairs' --set dpo.data="$dir/changed.jsonl"
+printf '\377' | dd of="$refs" bs=1 seek=300 conv=notrunc status=none
+refused 'ref_logps.bin does not match its own sum.*remove it, and it is computed again'
+echo x >>"$refs"
+refused 'ref_logps.bin is torn'
+rm "$refs"
+train 2 dpo 1
+cmp -s "$refs" "$dir/refs" || fail "computed again, the reference log-probabilities differ"
+[ "$(weights "$dir/1/dpo/model")" = "$(weights "$dir/3/dpo/model")" ] || fail "dpo: other weights with references computed again"
 exit 0

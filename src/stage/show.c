@@ -158,7 +158,7 @@ static Err show_mapped(const char *path, const FileMap *map, Str *out)
 {
     if (str_ends(path, ".nc")) return show_shard(path, out);
     if (str_ends(path, ".safetensors")) return show_weights(path, out);
-    if (map->size >= 8 && !memcmp(map->p, "IMFREF01", 8)) return refs_show(path, out);
+    if (map->size >= 8 && !memcmp(map->p, "IMFREF", 6)) return refs_show(path, out);
     if (str_ends(path, ".idx")) return show_index(path, map->size, out);
     if (str_ends(path, ".yaml") || str_ends(path, ".yml")) return show_recipe(path, out);
     if (str_ends(path, ".html")) return show_titles(path, map, "the page of a run; its parts:", "<h2>", out);

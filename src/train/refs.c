@@ -1,5 +1,7 @@
 #include "train/refs.h"
 
+#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,11 +11,12 @@
 #include "par/par.h"
 #include "train/step.h"
 
-static const char magic[8] = {'I', 'M', 'F', 'R', 'E', 'F', '0', '1'};
+static const char magic[8] = {'I', 'M', 'F', 'R', 'E', 'F', '0', '2'}, advice[] = "remove it, and it is computed again";
+enum { SUMMED = 40 };  // offset
 
 typedef struct RefHead {
     char magic[8];
-    Id fingerprint;
+    Id fingerprint, sum;
     int64_t n;
 } RefHead;
 typedef struct RefItem {
@@ -21,7 +24,7 @@ typedef struct RefItem {
     double logp[2];
     int32_t n[2];
 } RefItem;
-_Static_assert(sizeof(RefHead) == 32 && sizeof(RefItem) == 40, "ref_logps.bin has this layout");
+_Static_assert(sizeof(RefHead) == 48 && offsetof(RefHead, n) == SUMMED && sizeof(RefItem) == 40, "ref_logps.bin has this layout");
 
 static Err fingerprint(const Model *m, const Dataset *d, Id *out)
 {
@@ -60,6 +63,20 @@ done:
     return err;
 }
 
+static bool all_finite(const PairLogp *p) { return isfinite(p->logp[0]) && isfinite(p->logp[1]); }
+
+// Every rank has all of them.
+static Err check_finite(const Model *m, const Dataset *d, const PairLogp *ref)
+{
+    char id[ID_TEXT];
+    for (int64_t i = 0; i < d->n; i++) {
+        id_print(d->ex[i].id, id);
+        CHECK(all_finite(&ref[i]), ERR_INTERNAL, "reference log-probabilities of pair %s are %g and %g: the model in %s overflows on it; "
+              "look at this pair, or take another model", id, ref[i].logp[0], ref[i].logp[1], m->dir ? m->dir : "memory");
+    }
+    return OK;
+}
+
 static Err save(const char *path, Id print, const Dataset *d, const PairLogp *ref)
 {
     RefHead head = {.fingerprint = print, .n = d->n};
@@ -71,6 +88,8 @@ static Err save(const char *path, Id print, const Dataset *d, const PairLogp *re
         RefItem item = {d->ex[i].id, {ref[i].logp[0], ref[i].logp[1]}, {ref[i].n[0], ref[i].n[1]}};
         TRY_DONE(str_add(&s, (const char *)&item, (int64_t)sizeof item));
     }
+    head.sum = hash_bytes(s.p + SUMMED, s.len - SUMMED);
+    memcpy(s.p, &head, sizeof head);
     TRY_DONE(io_write(path, s.p, s.len));
 done:
     str_free(&s);
@@ -79,11 +98,27 @@ done:
 
 static Err check_head(const char *path, const FileMap *f, RefHead *head)
 {
-    CHECK(f->size >= (int64_t)sizeof *head, ERR_DATA, "%s is shorter than its header; remove it", path);
+    const int64_t size = sizeof *head, item = sizeof(RefItem);
+    CHECK(f->size >= size, ERR_DATA, "%s is shorter than its header; %s", path, advice);
     memcpy(head, f->p, sizeof *head);
-    CHECK(!memcmp(head->magic, magic, sizeof magic), ERR_DATA, "%s is not a file of reference log-probabilities", path);
-    CHECK(head->n >= 0 && head->n <= (f->size - 32) / 40 && f->size == 32 + 40 * head->n, ERR_DATA,
-          "%s is torn (%lld bytes for %lld pairs); remove it", path, (long long)f->size, (long long)head->n);
+    CHECK(!memcmp(head->magic, magic, sizeof magic), ERR_DATA,
+          "%s is not a file of reference log-probabilities, or one of another version of imf; %s", path, advice);
+    CHECK(head->n >= 0 && head->n <= (f->size - size) / item && f->size == size + item * head->n, ERR_DATA,
+          "%s is torn (%lld bytes for %lld pairs); %s", path, (long long)f->size, (long long)head->n, advice);
+    CHECK(id_equal(head->sum, hash_bytes(f->p + SUMMED, f->size - SUMMED)), ERR_DATA,
+          "%s does not match its own sum: it was damaged or edited; %s", path, advice);
+    return OK;
+}
+
+static Err load_item(const char *path, const FileMap *f, int64_t i, Id want, PairLogp *ref)
+{
+    RefItem item;
+    char id[ID_TEXT];
+    memcpy(&item, f->p + sizeof(RefHead) + sizeof item * (size_t)i, sizeof item);
+    id_print(want, id);
+    CHECK(id_equal(item.id, want), ERR_DATA, "%s has another pair in place of %s; %s", path, id, advice);
+    *ref = (PairLogp){{item.logp[0], item.logp[1]}, {item.n[0], item.n[1]}};
+    CHECK(all_finite(ref), ERR_DATA, "%s: the log-probabilities of pair %s are %g and %g; %s", path, id, ref->logp[0], ref->logp[1], advice);
     return OK;
 }
 
@@ -95,13 +130,8 @@ static Err load(const char *path, Id print, const Dataset *d, PairLogp *ref)
     TRY(io_map(path, &f));
     TRY_DONE(check_head(path, &f, &head));
     CHECK_DONE(id_equal(head.fingerprint, print) && head.n == d->n, ERR_DATA,
-               "%s belongs to another model or to other pairs; remove it or choose another run_dir", path);
-    for (int64_t i = 0; i < d->n; i++) {
-        RefItem item;
-        memcpy(&item, f.p + 32 + 40 * i, sizeof item);
-        CHECK_DONE(id_equal(item.id, d->ex[i].id), ERR_DATA, "%s: pair %lld has another id; remove the file", path, (long long)i);
-        ref[i] = (PairLogp){{item.logp[0], item.logp[1]}, {item.n[0], item.n[1]}};
-    }
+               "%s belongs to another model or to other pairs; choose another run_dir, or %s", path, advice);
+    for (int64_t i = 0; i < d->n; i++) TRY_DONE(load_item(path, &f, i, d->ex[i].id, &ref[i]));
 done:
     io_unmap(&f);
     return err;
@@ -133,6 +163,7 @@ Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset 
         return OK;
     }
     TRY(compute(ctx, spec, model, d, row_tokens, *ref));
+    TRY(par_agree(check_finite(model, d, *ref)));
     return par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK);
 }
 
@@ -148,7 +179,7 @@ Err refs_show(const char *path, Str *out)
     TRY_DONE(str_printf(out, "reference log-probabilities of %lld pairs, fingerprint %s\n", (long long)head.n, id));
     for (int64_t i = 0; i < head.n && i < 10; i++) {
         RefItem item;
-        memcpy(&item, f.p + 32 + 40 * i, sizeof item);
+        memcpy(&item, f.p + sizeof head + sizeof item * (size_t)i, sizeof item);
         id_print(item.id, id);
         TRY_DONE(str_printf(out, "  %s  chosen %.4f (%d tokens)  rejected %.4f (%d tokens)\n", id, item.logp[0], (int)item.n[0],
                             item.logp[1], (int)item.n[1]));

@@ -2,10 +2,11 @@
 // reference agree bit for bit while the weights do) and kept in a file.
 //
 //   OFFSET  SIZE  run_dir/dpo/ref_logps.bin, little endian
-//   0       8     "IMFREF01"
+//   0       8     "IMFREF02"
 //   8       16    fingerprint: model, rendered data (tokens), length limits
-//   24      8     pairs n
-//   32      40 n  id (16), log-prob of chosen, of rejected (8 each, sums over tokens), tokens of chosen, rejected (4 each)
+//   24      16    sum of everything behind it
+//   40      8     pairs n
+//   48      40 n  id (16), log-prob of chosen, of rejected (8 each, sums over tokens), tokens of chosen, rejected (4 each)
 #ifndef IMF_TRAIN_REFS_H
 #define IMF_TRAIN_REFS_H
 
@@ -15,7 +16,8 @@
 #include "train/spec.h"
 
 // Collective. ref[data->n] in the data's order, owned by the caller (mem_free). Reads the file when it is there; ERR_DATA
-// when it belongs to another model or other data.
+// when it belongs to another model or other data, does not match its sum or holds a value that is not finite. ERR_INTERNAL
+// when such a value is computed.
 Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *data, int64_t row_tokens, PairLogp **ref)
     ERR_MUST_CHECK;
 
