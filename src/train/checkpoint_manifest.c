@@ -110,7 +110,6 @@ static Err get_id(const json_t *value, Id *out, const char *path)
     return OK;
 }
 
-// Checkpoints written before this was kept have none: their means and warnings begin anew, as they did then.
 static void get_metrics(const json_t *o, MetricsState *s)
 {
     double *sum = (double *)&s->sum;
