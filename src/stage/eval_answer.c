@@ -203,6 +203,7 @@ static Err load(Answering *a, const Job *job, Model *m)
 {
     TRY(par_agree(tok_load(a->model->dir, &a->tok)));
     TRY(par_agree(chat_template(a->tok, deck_str(job->deck, "target.template"), &a->chat)));
+    TRY(par_agree(chat_contract(a->chat, a->tok)));
     return par_agree(model_load(m, a->model->dir, true));
 }
 
