@@ -57,4 +57,16 @@ dropped=$(sed -n 's/.*"id":"\([0-9a-f]*\)","kind":"math","reason":"undecided".*/
 [ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" "")" = 64 ] || fail "trace of nothing"
 [ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" 0)" = 64 ] || fail "trace of many: $(cat "$dir/out")"
 [ "$(code "$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r1" ffffffffffffffff)" = 66 ] || fail "trace of an unknown id"
+
+# A row twice (prompt, source, k, answer) is one answer, counted and listed; two rows that contradict each other are refused.
+head -n 20 "$dir/a/own.jsonl" | awk '{ sub(/"answer":"/, "\"k\":7,\"answer\":\"" NR " ") } 1' >"$dir/twice.jsonl"
+head -n 2 "$dir/twice.jsonl" | sed p >"$dir/again" && cat "$dir/again" >>"$dir/twice.jsonl"
+"$imf" pair "$dir/r.yaml" --set "run_dir=$dir/r5" --set "samples.path=$dir/twice.jsonl" >"$dir/out" 2>&1 || fail "rows twice: $(cat "$dir/out")"
+grep -q '20 answers, with scores.*; 4 duplicate rows' "$dir/out" || fail "duplicates are not counted: $(cat "$dir/out")"
+[ "$(grep -c '"reason":"duplicate"' "$dir"/r5/dropped_samples/data-*.jsonl)" = 4 ] || fail "duplicates are not listed"
+dropped=$(sed -n 's/.*"id":"\([0-9a-f]*\)","reason":"duplicate".*/\1/p' "$dir"/r5/dropped_samples/data-*.jsonl | head -n 1)
+"$imf" trace "$dir/r.yaml" --set "run_dir=$dir/r5" "$dropped" | grep -q 'row of s[0-9] left out: duplicate' || fail "trace of a duplicate"
+head -n 1 "$dir/twice.jsonl" | sed 's/"score":[0-9.]*/"score":0.5/' >>"$dir/twice.jsonl"
+[ "$(code "$imf" pair "$dir/r.yaml" --set "run_dir=$dir/r6" --set "samples.path=$dir/twice.jsonl")" = 65 ] &&
+    grep -q 'twice.jsonl: rows [0-9]* and 25 are the same answer' "$dir/out" || fail "two scores of one answer: $(cat "$dir/out")"
 exit 0

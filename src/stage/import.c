@@ -17,12 +17,14 @@
 
 typedef struct Row {
     Id prompt, content, source, text, whole;  // content: of the prompt record; whole: of the row
+    Id sample;
     int64_t k, line;   // k < 0: the row does not say it
+    int64_t copy;      // of the rows of one sample, which are equal, the first (0) is kept
     bool first;        // of its prompt
 } Row;
 
-enum { PROMPTS, SAMPLES, SCORES, VERDICTS, SETS };
-static const char *const sets[SETS] = {SET_PROMPTS, SET_SAMPLES, SET_SCORES, SET_VERDICTS};
+enum { PROMPTS, SAMPLES, SCORES, VERDICTS, DROPPED, SETS };
+static const char *const sets[SETS] = {SET_PROMPTS, SET_SAMPLES, SET_SCORES, SET_VERDICTS, SET_DROPPED_SAMPLES};
 
 typedef struct Import {
     char dataset[256];      // where rows name none
@@ -93,7 +95,39 @@ static int by_line(const void *pa, const void *pb)
     return (a->line > b->line) - (a->line < b->line);
 }
 
-static Err number_answers(Import *im, const char *path)
+static int by_sample(const void *pa, const void *pb)
+{
+    const Row *a = pa, *b = pb;
+    int order = id_compare(a->sample, b->sample);
+    return order ? order : by_line(a, b);
+}
+
+static Id sample_id(const Row *r)
+{
+    struct {
+        Id prompt, source, text;
+        int64_t k;
+    } parts = {r->prompt, r->source, r->text, r->k};
+    return hash_bytes(&parts, sizeof parts);
+}
+
+// Equal rows are one sample; rows that say different things of one sample are an error.
+static Err find_copies(Import *im, const char *path, int64_t *copies)
+{
+    if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_sample);
+    for (int64_t i = 1; i < im->n; i++) {
+        Row *r = &im->row[i];
+        if (!id_equal(r->sample, r[-1].sample)) continue;
+        CHECK(id_equal(r->whole, r[-1].whole), ERR_DATA,
+              "%s: rows %lld and %lld are the same answer (prompt, source, k, text) and say different things of it", path,
+              (long long)r[-1].line + 1, (long long)r->line + 1);
+        r->copy = r[-1].copy + 1;
+        ++*copies;
+    }
+    return OK;
+}
+
+static Err number_answers(Import *im, const char *path, int64_t *copies)
 {
     int64_t k = 0;
     if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_answer);
@@ -105,18 +139,11 @@ static Err number_answers(Import *im, const char *path)
               (long long)r[-1].line + 1, (long long)r->line + 1);
         k = r->first || !id_equal(r->source, r[-1].source) ? 0 : k + 1;
         if (r->k < 0) r->k = k;
+        r->sample = sample_id(r);
     }
+    TRY(find_copies(im, path, copies));
     if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_line);
     return OK;
-}
-
-static Id sample_id(const Row *r)
-{
-    struct {
-        Id prompt, source, text;
-        int64_t k;
-    } parts = {r->prompt, r->source, r->text, r->k};
-    return hash_bytes(&parts, sizeof parts);
 }
 
 // Writes what json_pack made.
@@ -152,14 +179,26 @@ static Err put_verdict(Import *im, const json_t *o, const char *where, const Row
                                                    "outcome", outcome, "trust", "strong", "reason", "given by the user"));
 }
 
+static Err put_copy(Import *im, const json_t *o, const Row *r)
+{
+    struct {
+        Id sample;
+        int64_t copy;
+    } parts = {r->sample, r->copy};
+    return put(im->to[DROPPED], hash_bytes(&parts, sizeof parts),
+               json_pack("{s:s,s:o,s:O,s:s}", "what", "row", "id", json_id(r->sample), "source", json_object_get(o, "source"),
+                         "reason", "duplicate"));
+}
+
 static Err write_row(void *user, const json_t *o, const char *where)
 {
     Import *im = user;
     CHECK(im->at < im->n, ERR_IO, "%s: the file grew while it was read", where);
     const Row *r = &im->row[im->at++];
-    Id sample = sample_id(r), id;
+    Id sample = r->sample, id;
     json_t *data;
     const char *finish = "stop";
+    if (r->copy) return put_copy(im, o, r);
     if (json_object_get(o, "finish")) TRY(json_get_text(o, "finish", where, &finish));
     CHECK(!strcmp(finish, "stop") || !strcmp(finish, "length"), ERR_DATA, "%s: \"finish\" must be \"stop\" or \"length\"", where);
     if (r->first) {
@@ -178,18 +217,21 @@ static Err write_row(void *user, const json_t *o, const char *where)
 static Err import_file(const char *run_dir, const char *path, const json_t *header, bool present[SETS])
 {
     Import im = {.present = {true, true}};
+    int64_t copies = 0;
     Err err = OK;
     snprintf(im.dataset, sizeof im.dataset, "%s", io_basename(path));
     im.dataset[strcspn(im.dataset, ".")] = '\0';
     TRY_DONE(jsonl_each(path, collect, &im));
     CHECK_DONE(im.n > 0, ERR_DATA, "%s has no rows", path);
-    TRY_DONE(number_answers(&im, path));
+    TRY_DONE(number_answers(&im, path, &copies));
+    im.present[DROPPED] = copies > 0;
     for (int i = 0; i < SETS; i++)
         if (im.present[i]) TRY_DONE(record_create(&im.to[i], run_dir, sets[i], header));
     TRY_DONE(jsonl_each(path, write_row, &im));
     memcpy(present, im.present, sizeof im.present);
-    log_info("import", "%s: %lld answers%s%s", path, (long long)im.n, im.present[SCORES] ? ", with scores" : "",
-             im.present[VERDICTS] ? ", with verdicts" : "");
+    log_info("import", "%s: %lld answers%s%s; %lld duplicate rows (listed in " SET_DROPPED_SAMPLES "/)", path,
+             (long long)(im.n - copies), im.present[SCORES] ? ", with scores" : "", im.present[VERDICTS] ? ", with verdicts" : "",
+             (long long)copies);
 done:
     for (int i = 0; i < SETS; i++) {
         Err closed = record_close(im.to[i]);

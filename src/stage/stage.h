@@ -42,7 +42,8 @@ extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generat
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
 #define SET_DROPPED_PROMPTS "dropped_prompts"  // data: {what: "prompt", id, reason, dataset} of the select stage
 #define SET_SAMPLES "samples"    // data: {prompt, source, k, seed, text, ids|null, tokenizer, finish, logp}; tokenizer: whose ids
-#define SET_DROPPED_SAMPLES "dropped_samples"  // data: {what: "samples", id: prompt, source, reason} of the sample stage
+#define SET_DROPPED_SAMPLES "dropped_samples"  // data: {what: "samples", id: prompt, source, reason} of the sample stage, or
+                                               // {what: "row", id: sample, ...} of a user's file
 #define SET_SCORES "scores"      // data: {sample, prompt, score, objectives[], gate[]} or {sample, unscored: reason}
 #define SET_VERDICTS "verdicts"  // data: {sample, prompt, kind, outcome, grade, reason, extracted, trust};
                                  // outcome: right | wrong | undecided, trust: strong | weak

@@ -181,6 +181,7 @@ static Err visit_dropped(Trace *t, Id id, const json_t *data)
 // Where a sample went; says so when it went nowhere.
 static Err put_fate(Trace *t, Id sample)
 {
+    TRY(each_with(t, UNSAMPLED_OF, sample, visit_dropped));
     int64_t before = t->out.len;
     TRY(each_with(t, ROW_OF, sample, visit_row));
     TRY(each_with(t, CHOSEN_OF, sample, visit_chosen));
