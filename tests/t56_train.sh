@@ -49,6 +49,8 @@ train() {  # RANKS COMMAND RUN OPTIONS...
 train 1 sft 1
 grep -q '35 examples of 40 rows: 5 too long' "$dir/1.log" || fail "dropped rows are not counted: $(cat "$dir/1.log")"
 [ "$(grep -c 'longer than max_length' "$dir/1/sft/dropped.jsonl")" = 5 ] || fail "dropped rows are not listed"
+id=$(sed -n '1s/.*"id":"\([0-9a-f]*\)".*/\1/p' "$dir/1/sft/dropped.jsonl")
+"$imf" trace "$dir/r.yaml" --set run_dir="$dir/1" "$id" | grep -q 'imf sft: longer than max_length' || fail "trace of a user's row"
 grep -q '"eval_loss"' "$dir/1/metrics.jsonl" || fail "no held-out loss"
 [ -s "$dir/1/sft/model/README.md" ] && [ -s "$dir/1/sft/model/tokenizer.json" ] || fail "the exported directory is not complete"
 train 1 sft 1

@@ -1,4 +1,5 @@
-// imf trace RECIPE ID: the life of a prompt, a sample, an SFT row or a pair. The beginning of an id is enough if it is the
+// imf trace RECIPE ID: the life of a prompt, a sample, an SFT row or a pair; of a row of a user's own file why training dropped or
+// cut it. The beginning of an id is enough if it is the
 // only one. Rank 0 reads and prints; a set is read once for each field that is asked for
 // (seconds for a million records); nothing is written.
 #include <ctype.h>
@@ -220,7 +221,7 @@ static Err visit_sample(Trace *t, Id id, const json_t *data)
     return put_sample(t, id);
 }
 
-// ---- the four kinds of things ----------------------------------------------------------------------------------------
+// ---- the kinds of things ---------------------------------------------------------------------------------------------
 
 static Err trace_prompt(Trace *t, Id id)
 {
@@ -266,17 +267,39 @@ static Err look_for_row(void *user, const json_t *row, const char *where)
     return str_printf(w->out, "  imf %s: %s\n", w->stage, text_of(row, "reason"));
 }
 
+static Err dropped_list(const Trace *t, const char *stage, char path[IO_PATH])
+{
+    char dir[IO_PATH];
+    TRY(io_join(dir, t->run_dir, stage));
+    return io_join(path, dir, "dropped.jsonl");
+}
+
 // What a training stage made of a row or pair: dropped.jsonl lists those that it dropped or cut.
 static Err put_training(Trace *t, const char *stage, Id id)
 {
-    char dir[IO_PATH], path[IO_PATH];
+    char path[IO_PATH];
     Wanted w = {.out = &t->out, .stage = stage};
     id_print(id, w.id);
-    TRY(io_join(dir, t->run_dir, stage));
-    TRY(io_join(path, dir, "dropped.jsonl"));
+    TRY(dropped_list(t, stage, path));
     if (!io_exists(path)) return str_printf(&t->out, "  imf %s has not run\n", stage);
     TRY(jsonl_each(path, look_for_row, &w));
     return w.found ? OK : str_printf(&t->out, "  imf %s: used as it is\n", stage);
+}
+
+static const char *const training[] = {"sft", "dpo"};
+
+// A row of a user's file is known to the run directory only when training dropped or cut it.
+static Err trace_own_row(Trace *t, Id id)
+{
+    char path[IO_PATH];
+    TRY(put_head(&t->out, "row of your own file", id));
+    for (int i = 0; i < 2; i++) {
+        Wanted w = {.out = &t->out, .stage = training[i]};
+        id_print(id, w.id);
+        TRY(dropped_list(t, training[i], path));
+        if (io_exists(path)) TRY(jsonl_each(path, look_for_row, &w));
+    }
+    return OK;
 }
 
 static Err trace_row(Trace *t, Id id)
@@ -320,6 +343,7 @@ done:
 // ---- finding ---------------------------------------------------------------------------------------------------------
 
 static const int searched[] = {PROMPTS, SAMPLES, ROWS, PAIRS};
+enum { OWN_ROWS = SETS };
 
 typedef struct Found {
     const char *prefix;
@@ -339,6 +363,14 @@ static void look_at(Found *f, int set, Id id)
     if (f->n <= 5) snprintf(f->list + used, sizeof f->list - used, " %s", text);
 }
 
+static Err look_at_dropped_row(void *user, const json_t *row, const char *where)
+{
+    Id id;
+    TRY(json_get_id(row, "id", where, &id));
+    look_at(user, OWN_ROWS, id);
+    return OK;
+}
+
 static Err find(Trace *t, Found *f)
 {
     for (int s = 0; s < 4; s++)
@@ -346,6 +378,11 @@ static Err find(Trace *t, Found *f)
     if (f->n == 0) {  // a prompt that the select stage dropped
         TRY(read_keys(t, &lookups[DROPPED_BEFORE_IS], &t->key[DROPPED_BEFORE_IS]));
         for (int64_t i = 0; i < record_count(t->set[DROPPED_BEFORE]); i++) look_at(f, PROMPTS, t->key[DROPPED_BEFORE_IS][i]);
+    }
+    for (int i = 0; i < 2 && f->n == 0; i++) {
+        char path[IO_PATH];
+        TRY(dropped_list(t, training[i], path));
+        if (io_exists(path)) TRY(jsonl_each(path, look_at_dropped_row, f));
     }
     CHECK(f->n > 0, ERR_NOINPUT, "no prompt, sample, SFT row or pair of this run has an id that begins with %s", f->prefix);
     CHECK(f->n == 1, ERR_USAGE, "%" PRId64 " ids begin with %s:%s%s; give more digits", f->n, f->prefix, f->list,
@@ -360,7 +397,8 @@ static Err print_trace(Trace *t, const char *prefix)
     TRY(f.set == PROMPTS   ? trace_prompt(t, f.id)
         : f.set == SAMPLES ? trace_sample(t, f.id)
         : f.set == ROWS    ? trace_row(t, f.id)
-                           : trace_pair(t, f.id));
+        : f.set == PAIRS   ? trace_pair(t, f.id)
+                           : trace_own_row(t, f.id));
     fputs(str_text(&t->out), stdout);
     return OK;
 }
