@@ -33,6 +33,14 @@ IMF_NODES=2 run 3 "$dir/r3" "$dir/b/own.jsonl" || fail "three ranks failed"
 [ -n "$(digest "$dir/r1")" ] && [ "$(digest "$dir/r1")" = "$(digest "$dir/r3")" ] || fail "digests differ between 1 and 3 ranks"
 run 2 "$dir/r1" "$dir/a/own.jsonl" || fail "an ended stage cannot be run again"
 
+# A reward model that was trained anew in the same place does not pass for the one whose scores are there.
+cp -r "$dir/r1" "$dir/r2" && cp "$dir/rm/model.safetensors" "$dir/weights"
+size=$(wc -c <"$dir/weights")
+printf '\001' | dd of="$dir/rm/model.safetensors" bs=1 seek=$((size - 4)) conv=notrunc 2>/dev/null
+run 2 "$dir/r2" "$dir/a/own.jsonl" >"$dir/out" 2>&1
+[ $? = 78 ] && grep -q 'scores was made with other inputs' "$dir/out" || fail "another reward model in the same place: $(cat "$dir/out")"
+cp "$dir/weights" "$dir/rm/model.safetensors"
+
 # The small command gives the numbers of the stage.
 "$imf" score --model "$dir/rm" <"$dir/a/own.jsonl" >"$dir/direct" || fail "imf score --model failed"
 sed -n 's/.*"score":\([^,}]*\).*/\1/p' "$dir/direct" | sort >"$dir/one"

@@ -358,17 +358,14 @@ done:
     return err;
 }
 
-static Err score_all(Scoring *s, const Job *job, const json_t *header)
+static Err score_all(Scoring *s, const char *run_dir, const json_t *header)
 {
-    const Deck *d = job->deck;
     int32_t *tokens = NULL;
     Err err = OK;
-    TRY(scorer_open(&s->scorer, job->ctx, deck_str(d, "reward.path"), deck_str(d, "reward.template"),
-                    deck_i64(d, "reward.max_length"), true));
-    TRY(record_open(&s->scores, job->run_dir, SET_SCORES));
+    TRY(record_open(&s->scores, run_dir, SET_SCORES));
     TRY_DONE(measure_all(s, &tokens));
     TRY_DONE(par_agree(deal(s, tokens)));
-    TRY_DONE(par_agree(record_create(&s->writer, job->run_dir, SET_SCORES, header)));
+    TRY_DONE(par_agree(record_create(&s->writer, run_dir, SET_SCORES, header)));
     err = score_own(s);
     Err closed = record_close(s->writer);
     s->writer = NULL;
@@ -381,32 +378,34 @@ done:
     return err;
 }
 
-// What decides the scores besides the samples.
-static Err make_header(const Deck *d, const Id *inputs, json_t **out)
+// What decides the scores: samples, the reward model itself (not its place: it may have been trained anew there), the renderer.
+static Err make_header(const Scorer *s, const Id *inputs, json_t **out)
 {
-    const char *path;
     Hash *h;
-    TRY(deck_need(d, "reward.path", &path));
     TRY(hash_new(&h));
-    hash_add_text(h, path);
-    hash_add_text(h, deck_str(d, "reward.template"));
-    hash_add_i64(h, deck_i64(d, "reward.max_length"));
-    *out = json_pack("{s:o, s:{s:o, s:o}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(inputs[0]),
-                     "samples", json_id(inputs[1]));
+    hash_add_text(h, chat_template_name(s->chat));
+    hash_add_i64(h, s->max_length);
+    *out = json_pack("{s:o, s:{s:o, s:o, s:o, s:o}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(inputs[0]),
+                     "samples", json_id(inputs[1]), "reward", json_id(s->model.fingerprint), "tokenizer",
+                     json_id(tok_fingerprint(s->tok)));
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }
 
 static Err score_run(Scoring *s, const Job *job, json_t **header)
 {
+    const Deck *d = job->deck;
     Id inputs[2], digest;
     bool done;
+    const char *path;
     char text[ID_TEXT];
     TRY(record_require(&s->prompts, job->run_dir, SET_PROMPTS, "select", &inputs[0]));
     TRY(record_require(&s->samples, job->run_dir, SET_SAMPLES, "sample", &inputs[1]));
-    TRY(par_agree(make_header(job->deck, inputs, header)));
+    TRY(par_agree(deck_need(d, "reward.path", &path)));
+    TRY(scorer_open(&s->scorer, job->ctx, path, deck_str(d, "reward.template"), deck_i64(d, "reward.max_length"), true));
+    TRY(par_agree(make_header(&s->scorer, inputs, header)));
     TRY(record_begin(job->run_dir, SET_SCORES, *header, &done));
-    if (!done) TRY(score_all(s, job, *header));
+    if (!done) TRY(score_all(s, job->run_dir, *header));
     TRY(record_finish(job->run_dir, SET_SCORES, &digest));
     id_print(digest, text);
     log_info("score", "%s%s", done ? "done before; digest " : "digest ", text);
