@@ -125,6 +125,17 @@ static void judge_simple(Outcome outcome)
     json_decref(tests);
 }
 
+// Started as root, the candidate is somebody else. (That it cannot go back is among the hostile programs.)
+static void assert_unprivileged(void)
+{
+    json_t *tests = geteuid() ? json_pack("[s]", "assert not 0 in who()") : json_pack("[s]", "assert who() == {65534}");
+    Verdict v;
+    assert_int_equal(code_judge("import os\ndef who():\n    return {os.getuid(), os.geteuid(), os.getgid(), os.getegid()}", tests, NULL,
+                                &v), OK);
+    if (v.outcome != VERDICT_RIGHT) fail_msg("%s", v.reason);
+    json_decref(tests);
+}
+
 static void run_hostile(const char *tier)
 {
     setenv("IMF_SANDBOX", tier, 1);
@@ -132,6 +143,7 @@ static void run_hostile(const char *tier)
     assert_int_equal(sandbox_stop(), OK);
     assert_int_equal(sandbox_start(), OK);
     judge_simple(VERDICT_RIGHT);
+    assert_unprivileged();
     servers = descendants(getpid());
     assert_true(servers >= 3);  // supervisor, referee, warm parent
     assert_int_equal(jsonl_each("tests/data/judge/hostile.jsonl", hostile_row, NULL), OK);
