@@ -185,6 +185,19 @@ const json_t *report_row(const json_t *rows, const char *model, const char *set,
     return NULL;
 }
 
+const json_t *report_pair(const json_t *paired, const json_t *a, const json_t *b, const json_t *group)
+{
+    size_t i;
+    json_t *p;
+    json_array_foreach((json_t *)paired, i, p)
+        if (json_equal(json_object_get(p, "a"), a) && json_equal(json_object_get(p, "b"), b) &&
+            !strcmp(text(p, "set"), text(group, "set")) && !strcmp(text(p, "kind"), text(group, "kind")))
+            return p;
+    return NULL;
+}
+
+bool report_shows(size_t a, size_t b, size_t models) { return b == a + 1 || (b == models - 1 && a < b); }
+
 json_t *report_models(const json_t *rows)
 {
     json_t *models = json_array(), *row, *old;
@@ -210,11 +223,26 @@ json_t *report_groups(const json_t *rows)
     return groups;
 }
 
+// Differences of the last group: the mean of the kinds, where there are several.
+static void print_differences(const json_t *eval, const json_t *models, const json_t *group)
+{
+    char cell[64];
+    size_t n = json_array_size(models);
+    for (size_t b = 1; b < n; b++)
+        for (size_t a = 0; a < b; a++) {
+            if (!report_shows(a, b, n)) continue;
+            const json_t *x = json_array_get(models, a), *y = json_array_get(models, b);
+            report_interval(report_pair(json_object_get(eval, "paired"), x, y, group), "diff", cell);
+            printf("%s - %s, %s: %s points\n", json_string_value(y), json_string_value(x),
+                   strcmp(text(group, "kind"), "mean") ? text(group, "set") : "mean of the kinds", cell);
+        }
+}
+
 static void print_table(const json_t *eval)
 {
-    const json_t *rows = json_object_get(eval, "rows"), *group, *model, *p;
+    const json_t *rows = json_object_get(eval, "rows"), *group, *model;
     json_t *models = report_models(rows), *groups = report_groups(rows);
-    size_t g, m, i;
+    size_t g, m;
     char cell[64];
     printf("%-14s %-5s %6s", "set", "kind", "n");
     json_array_foreach(models, m, model) printf("  %-22s", json_string_value(model));
@@ -227,11 +255,7 @@ static void print_table(const json_t *eval)
         }
         puts("");
     }
-    json_array_foreach(json_object_get(eval, "paired"), i, p) {
-        if (strcmp(text(p, "kind"), "mean") != 0) continue;
-        report_interval(p, "diff", cell);
-        printf("%s - %s, mean of the kinds: %s points\n", text(p, "b"), text(p, "a"), cell);
-    }
+    print_differences(eval, models, json_array_get(groups, json_array_size(groups) - 1));
     json_decref(models);
     json_decref(groups);
 }

@@ -10,7 +10,7 @@ static const char head[] =
     "<title>imf report</title>\n<style>\n"
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}\n"
     "table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top}\n"
-    "th{border-bottom:1px solid #889}td{border-bottom:1px solid #e3e5e8}td.n{text-align:right;font-variant-numeric:tabular-nums}\n"
+    "th{border-bottom:1px solid #889}td{border-bottom:1px solid #e3e5e8}td.n,th.n{text-align:right}td.n{font-variant-numeric:tabular-nums}\n"
     "pre{white-space:pre-wrap;background:#f5f6f8;padding:.5rem .7rem;margin:.2rem 0 .8rem;border-left:3px solid #ccd}\n"
     "svg{width:100%;max-width:40rem;font:11px sans-serif;display:block;margin:.6rem 0}.grid{stroke:#e3e5e8}.title{font-weight:600}\n"
     ".good{border-left-color:#2a8f4a}.bad{border-left-color:#c8501e}.note{color:#57606a}\n</style>\n";
@@ -88,41 +88,78 @@ static Err result_table(Str *out, const json_t *rows, const json_t *models, cons
     return str_puts(out, "</table>\n");
 }
 
-static Err difference_table(Str *out, const json_t *paired)
+static Err difference_row(Str *out, const json_t *eval, const json_t *a, const json_t *b, const json_t *groups)
 {
     size_t i;
-    const json_t *p;
+    const json_t *group;
     char content[64];
-    TRY(str_puts(out, "<table><tr><th>difference<th>set<th>kind<th>points [95 % paired bootstrap interval]"));
-    json_array_foreach((json_t *)paired, i, p) {
-        snprintf(content, sizeof content, "%.28s \xe2\x88\x92 %.28s", text(p, "b"), text(p, "a"));
-        TRY(str_puts(out, "<tr>"));
-        TRY(cell(out, "td", content));
-        TRY(cell(out, "td", text(p, "set")));
-        TRY(cell(out, "td", text(p, "kind")));
-        report_interval(p, "diff", content);
+    snprintf(content, sizeof content, "%.28s \xe2\x88\x92 %.28s", json_string_value(b), json_string_value(a));
+    TRY(str_puts(out, "<tr>"));
+    TRY(cell(out, "td", content));
+    json_array_foreach((json_t *)groups, i, group) {
+        report_interval(report_pair(json_object_get(eval, "paired"), a, b, group), "diff", content);
         TRY(cell(out, "td class=\"n\"", content));
+    }
+    return OK;
+}
+
+static Err difference_table(Str *out, const json_t *eval, const json_t *models, const json_t *groups)
+{
+    size_t i, n = json_array_size(models);
+    const json_t *group;
+    char title[128];
+    if (n < 2) return OK;
+    TRY(str_puts(out, "<p class=\"note\">Differences on the same prompts, in points [95 % paired bootstrap interval].</p>\n"
+                      "<table><tr><th>difference"));
+    json_array_foreach((json_t *)groups, i, group) {
+        snprintf(title, sizeof title, "%.60s, %.20s", text(group, "set"), text(group, "kind"));
+        TRY(cell(out, "th class=\"n\"", title));
+    }
+    for (size_t b = 1; b < n; b++)
+        for (size_t a = 0; a < b; a++)
+            if (report_shows(a, b, n))
+                TRY(difference_row(out, eval, json_array_get(models, a), json_array_get(models, b), groups));
+    return str_puts(out, "</table>\n");
+}
+
+// The reward model's mean and three rates of every model and group.
+static Err rate_table(Str *out, const json_t *rows)
+{
+    static const char *const rates[] = {"truncated", "no_answer", "undecided"};
+    size_t i;
+    const json_t *row;
+    char content[32];
+    TRY(str_puts(out, "<table><tr><th>model<th>set<th>kind<th class=\"n\">mean reward<th class=\"n\">cut"
+                      "<th class=\"n\">no answer<th class=\"n\">undecided"));
+    json_array_foreach((json_t *)rows, i, row) {
+        TRY(str_puts(out, "<tr>"));
+        TRY(cell(out, "td", text(row, "model")));
+        TRY(cell(out, "td", text(row, "set")));
+        TRY(cell(out, "td", text(row, "kind")));
+        TRY(cell_value(out, json_object_get(row, "reward_mean")));
+        for (int r = 0; r < 3; r++) {
+            snprintf(content, sizeof content, "%.1f %%", 100 * json_number_value(json_object_get(row, rates[r])));
+            TRY(cell(out, "td class=\"n\"", content));
+        }
     }
     return str_puts(out, "</table>\n");
 }
 
 static Err results(const Report *r, Str *out)
 {
-    static const char *const fields[] = {"model", "set", "kind", "reward_mean", "truncated", "no_answer", "undecided"};
-    static const char *const names[] = {"model", "set", "kind", "mean reward", "cut", "no answer", "undecided"};
     TRY(str_puts(out, "<h2>Held-out results</h2>\n"));
     if (!r->eval) return str_puts(out, "<p class=\"note\">The eval stage has not run.</p>\n");
     const json_t *rows = json_object_get(r->eval, "rows");
     json_t *models = report_models(rows), *groups = report_groups(rows);
     TRY(str_puts(out, "<p class=\"note\">Share of right answers, or of conditions met, in % [95 % interval].</p>\n"));
     Err err = result_table(out, rows, models, groups);
+    if (err == OK) err = difference_table(out, r->eval, models, groups);
     json_decref(models);
     json_decref(groups);
     TRY(err);
-    TRY(difference_table(out, json_object_get(r->eval, "paired")));
-    TRY(str_puts(out, "<p class=\"note\">Mean score by the reward model (which chose the pairs: not a result), and shares of "
-                      "answers that were cut, held no answer, or were undecided.</p>\n"));
-    return table(out, rows, fields, names, 7);
+    TRY(str_puts(out, "<p class=\"note\">Mean score by the reward model (which chose the pairs: not a result), and how many "
+                      "answers were cut, held no answer, or were undecided.</p>\n"));
+    return rate_table(out, rows);
 }
 
 // ---- samples and pairs -----------------------------------------------------------------------------------------------

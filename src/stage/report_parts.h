@@ -31,6 +31,10 @@ Err report_curve(Str *out, const json_t *metrics, const char *stage, const char 
 void report_interval(const json_t *row, const char *mean, char out[64]);
 // The row of (model, set, kind), NULL when there is none.
 const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind);
+// The row of the difference of two models on the set and kind of `group`, NULL when there is none.
+const json_t *report_pair(const json_t *paired, const json_t *a, const json_t *b, const json_t *group);
+// Which differences b - a are shown (summary.json has all): each model with the one before it, the last one with all.
+bool report_shows(size_t a, size_t b, size_t models);
 // Distinct values of a field (or of "set" and "kind" together, as {set, kind, n}), in order of appearance: new array.
 json_t *report_models(const json_t *rows);
 json_t *report_groups(const json_t *rows);
