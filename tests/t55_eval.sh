@@ -82,3 +82,23 @@ refused 66 'train it first' --set eval.models=target,dpo
 refused 78 'other prompts' --set eval.max_new_tokens=13
 sed -i 's/"grade":0.5/"grade":0.9/' "$dir/one/eval/target/"data-*.jsonl
 refused 65 'eval/target'
+
+# Answers of one protocol or template are never taken for those of another with the same decoding.
+evaluate plain 1 --set "eval.sets[0].protocol=" --set eval.temperature=0 --set eval.top_p=1 --set eval.models=target
+sed -i 's/"grade":0.9/"grade":0.5/' "$dir/one/eval/target/"data-*.jsonl
+greedy() { refused "$@" --set run_dir="$dir/plain" --set eval.temperature=0 --set eval.top_p=1 --set eval.models=target; }
+greedy 78 'other prompts'
+greedy 78 'other inputs' --set "eval.sets[0].protocol=" --set target.template=imf-demo
+
+# What is no item is listed (law 7); a prompt without room for an answer counts as wrong and ends nothing.
+awk 'BEGIN { print "{\"prompt\":\"a\",\"kind\":\"math\",\"gold\":\"1\"}"; print "{\"prompt\":\"a\",\"kind\":\"math\",\"gold\":\"1\"}"
+    print "{\"prompt\":\"b\",\"kind\":\"math\"}"
+    printf "{\"kind\":\"math\",\"gold\":\"1\",\"prompt\":\""; for (i = 0; i < 4000; i++) printf "long "; print "\"}" }' >"$dir/odd.jsonl"
+printf 'target: {path: tests/data/decode/tiny}\neval: {models: target, sets: [{path: %s/odd.jsonl}]}\n' "$dir" >"$dir/odd.yaml"
+mpirun -n 2 "$imf" eval "$dir/odd.yaml" --set run_dir="$dir/odd" --set eval.max_new_tokens=4 >"$dir/odd.out" 2>&1 || fail "odd prompts: $(cat "$dir/odd.out")"
+grep -q '1 prompts leave no room' "$dir/odd.out" || fail "a prompt without room is not counted: $(cat "$dir/odd.out")"
+grep -q '"reason":"duplicate"' "$dir/odd/eval/dropped.jsonl" || fail "a duplicate is not listed"
+grep -q '"reason":"no gold answer","row":".*odd.jsonl:3"' "$dir/odd/eval/dropped.jsonl" || fail "a row without gold is not listed"
+grep -q '"n":2,' "$dir/odd/eval/summary.json" && grep -q 'leaves no room in' "$dir/odd/eval/target/"data-*.jsonl ||
+    fail "an over-long prompt is not part of n: $(cat "$dir/odd/eval/summary.json")"
+exit 0

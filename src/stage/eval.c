@@ -53,8 +53,18 @@ static Err item_id(const Reading *r, EvalItem *e)
     hash_add_f64(h, e->params.top_p);
     hash_add_i64(h, e->params.max_new_tokens);
     hash_add_i64(h, (int64_t)r->seed);
+    if (*r->protocol->name) hash_add_text(h, r->protocol->name);
     e->id = hash_end(h);
     return OK;
+}
+
+static Err note_dropped(EvalItems *s, const char *set, const char *where, Id prompt, const char *reason)
+{
+    json_t *line = json_pack("{s:s, s:s*, s:o, s:s}", "set", set, "row", where, "prompt", json_id(prompt), "reason", reason);
+    CHECK(line, ERR_UNAVAILABLE, "out of memory for JSON");
+    Err err = json_canonical(line, &s->dropped);
+    json_decref(line);
+    return err == OK ? str_puts(&s->dropped, "\n") : err;
 }
 
 static Err add_item(void *user, const json_t *row, const char *where)
@@ -68,7 +78,7 @@ static Err add_item(void *user, const json_t *row, const char *where)
     if (unfit) {
         r->unfit++;
         json_decref(e.data);
-        return OK;
+        return note_dropped(s, r->set, where, e.prompt, unfit);
     }
     Err err = OK;
     TRY_DONE(json_get_text(e.data, "kind", where, &e.kind));
@@ -99,7 +109,8 @@ static Err read_set(const Deck *d, EvalItems *items, int64_t i)
                                 .repetition_penalty = 1,
                                 .max_new_tokens = longest};
     TRY(jsonl_each(path, add_item, &r));
-    if (r.unfit) log_warn("eval", "%s: %lld rows have no gold answer, tests or checks and are left out", path, (long long)r.unfit);
+    if (r.unfit) log_warn("eval", "%s: %lld rows have no gold answer, tests or checks and are left out (listed in eval/dropped.jsonl)", path,
+                          (long long)r.unfit);
     CHECK(items->n > r.first, ERR_DATA, "%s holds no prompt that can be evaluated", path);
     return OK;
 }
@@ -109,14 +120,24 @@ static int by_id(const void *pa, const void *pb)
     return id_compare(((const EvalItem *)pa)->id, ((const EvalItem *)pb)->id);
 }
 
-static void drop_duplicates(EvalItems *s)
+static Err drop_duplicates(EvalItems *s)
 {
     int64_t kept = 0, n = s->n;
-    for (int64_t i = 0; i < n; i++)
-        if (kept && id_equal(s->item[i].id, s->item[kept - 1].id)) json_decref(s->item[i].data);
-        else s->item[kept++] = s->item[i];
+    Err err = OK;
+    for (int64_t i = 0; i < n; i++) {
+        EvalItem *e = &s->item[i];
+        if (!kept || !id_equal(e->id, s->item[kept - 1].id)) {
+            s->item[kept++] = *e;
+            continue;
+        }
+        if (err == OK) err = note_dropped(s, e->set, NULL, e->prompt, "duplicate");
+        json_decref(e->data);
+    }
     s->n = kept;
-    if (kept < n) log_warn("eval", "%lld prompts occur twice in a set; the first of them counts", (long long)(n - kept));
+    if (kept < n)
+        log_warn("eval", "%lld prompts occur twice in a set; the first of them counts (listed in eval/dropped.jsonl)",
+                 (long long)(n - kept));
+    return err;
 }
 
 Err eval_items_load(const Deck *d, EvalItems *out)
@@ -125,13 +146,12 @@ Err eval_items_load(const Deck *d, EvalItems *out)
     CHECK(out->sets > 0, ERR_RECIPE, "the recipe names no held-out prompts; add eval: {sets: [{path: FILE.jsonl}]}");
     Err err = MEM_ARRAY(&out->set, out->sets);
     for (int64_t i = 0; i < out->sets && err == OK; i++) err = read_set(d, out, i);
-    if (err != OK) {
-        eval_items_free(out);
-        return err;
+    if (err == OK) {
+        qsort(out->item, (size_t)out->n, sizeof *out->item, by_id);
+        err = drop_duplicates(out);
     }
-    qsort(out->item, (size_t)out->n, sizeof *out->item, by_id);
-    drop_duplicates(out);
-    return OK;
+    if (err != OK) eval_items_free(out);
+    return err;
 }
 
 void eval_items_free(EvalItems *s)
@@ -139,6 +159,7 @@ void eval_items_free(EvalItems *s)
     for (int64_t i = 0; i < s->n; i++) json_decref(s->item[i].data);
     mem_free(s->item);
     mem_free(s->set);
+    str_free(&s->dropped);
     *s = (EvalItems){0};
 }
 
@@ -182,6 +203,15 @@ static Err parse_models(const Job *job, EvalModel *m, int *models)
     return OK;
 }
 
+static Err write_dropped(const Job *job, const Str *lines)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, job->run_dir, "eval"));
+    TRY(io_mkdirs(path));
+    TRY(io_join(path, job->run_dir, "eval/dropped.jsonl"));
+    return io_write(path, str_text(lines), lines->len);
+}
+
 Err stage_eval(const Job *job)
 {
     EvalModel *m;
@@ -191,6 +221,7 @@ Err stage_eval(const Job *job)
     TRY(MEM_ARRAY(&m, EVAL_MODELS));
     TRY_DONE(par_agree(parse_models(job, m, &models)));
     TRY_DONE(par_agree(eval_items_load(job->deck, &items)));
+    TRY_DONE(par_agree(par_rank() == 0 ? write_dropped(job, &items.dropped) : OK));
     for (int i = 0; i < models; i++) {
         TRY_DONE(eval_answer(job, m, i, &items));
         TRY_DONE(eval_score(job, &m[i], &items));

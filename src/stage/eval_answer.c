@@ -31,6 +31,7 @@ typedef struct Answering {
     const EvalItems *items;
     const int64_t *open;  // [opens] items without a record
     int64_t opens;
+    int64_t positions;    // of the model
     Tokenizer *tok;
     const ChatTemplate *chat;
     ParQueue *queue;
@@ -40,7 +41,8 @@ typedef struct Answering {
     Judged *judged;
     int64_t judgeds, judged_cap;
     Str text;
-    int64_t dealt, tokens, runs;  // dealt: of all ranks, as far as this one knows
+    int64_t dealt, tokens;  // dealt: of all ranks, as far as this one knows
+    int64_t runs, refused;
     Progress progress;
 } Answering;
 
@@ -137,17 +139,34 @@ static Err put_prompt(Answering *a, const EvalItem *e, Asked **out)
     return err;
 }
 
+// A prompt without room for an answer counts as answered wrongly, so that all models answer the same prompts.
+static Err refuse(Answering *a, const EvalItem *e, int64_t tokens)
+{
+    Verdict v = {0};
+    DecodeResult none = {.finish = FINISH_LENGTH};
+    snprintf(v.reason, sizeof v.reason, "prompt of %lld tokens leaves no room in %lld positions", (long long)tokens,
+             (long long)a->positions);
+    str_clear(&a->text);
+    a->refused++;
+    return write_answer(a, e, &none, &v);
+}
+
 static Err next_prompt(void *user, DecodeRequest *out, bool *have)
 {
     Answering *a = user;
     Asked *asked;
-    int64_t i;
-    TRY(par_queue_next(a->queue, &i));
-    *have = i >= 0;
-    if (!*have) return OK;
-    a->dealt = i + 1;
-    const EvalItem *e = &a->items->item[a->open[i]];
-    TRY(put_prompt(a, e, &asked));
+    const EvalItem *e;
+    for (bool fits = false; !fits;) {
+        int64_t i;
+        TRY(par_queue_next(a->queue, &i));
+        *have = i >= 0;
+        if (!*have) return OK;
+        a->dealt = i + 1;
+        e = &a->items->item[a->open[i]];
+        TRY(put_prompt(a, e, &asked));
+        fits = asked->ids.n < a->positions;
+        if (!fits) TRY(refuse(a, e, asked->ids.n));
+    }
     *out = (DecodeRequest){.prompt = asked->ids.id, .prompt_len = asked->ids.n, .params = e->params, .sample_id = &e->id, .n = 1,
                            .user = asked};
     return OK;
@@ -191,10 +210,12 @@ static Err decode_shared(Answering *a, const Job *job, const Model *m, const jso
 
 // ---- one model ---------------------------------------------------------------------------------------------------------
 
-// What the answers depend on besides the items' ids (prompt, decoding, seed): the model's and the tokenizer's files.
-static Err make_header(const Model *m, const Tokenizer *t, json_t **out)
+// What the answers depend on besides the items' ids (prompt, protocol, decoding, seed): the model's and the tokenizer's files,
+// and a template that the recipe names.
+static Err make_header(const Model *m, const Tokenizer *t, const char *template, json_t **out)
 {
-    *out = json_pack("{s:{s:o, s:o}}", "inputs", "model", json_id(m->fingerprint), "tokenizer", json_id(tok_fingerprint(t)));
+    *out = json_pack("{s:{s:o, s:o, s:s*}}", "inputs", "model", json_id(m->fingerprint), "tokenizer", json_id(tok_fingerprint(t)),
+                     "template", *template ? template : NULL);
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }
@@ -291,6 +312,10 @@ static Err answer_open(Answering *a, const Job *job, const Model *m, const json_
     if (a->opens) TRY_DONE(decode_shared(a, job, m, header));
     TRY_DONE(record_finish(job->run_dir, a->model->answers, &digest));
     TRY_DONE(par_sum_i64(&a->runs, 1));
+    TRY_DONE(par_sum_i64(&a->refused, 1));
+    if (a->refused)
+        log_warn("eval", "%s: %lld prompts leave no room in the model's %lld positions and count as wrong", a->model->name,
+                 (long long)a->refused, (long long)a->positions);
     log_info("eval", "%s: %lld answers (%lld new), %lld programs run", a->model->name, (long long)a->items->n,
              (long long)a->opens, (long long)a->runs);
 done:
@@ -308,7 +333,8 @@ Err eval_answer(const Job *job, EvalModel *m, int which, const EvalItems *items)
                                .memory = deck_i64(job->deck, "verify.memory_mb") << 20};
     TRY_DONE(load(&a, job, &model));
     m[which].tokenizer = tok_fingerprint(a.tok);
-    TRY_DONE(par_agree(make_header(&model, a.tok, &header)));
+    a.positions = model.rope_positions;
+    TRY_DONE(par_agree(make_header(&model, a.tok, deck_str(job->deck, "target.template"), &header)));
     for (int i = 0; i < which; i++) TRY_DONE(recall(&a, job, &m[i]));
     TRY_DONE(answer_open(&a, job, &model, header));
 done:

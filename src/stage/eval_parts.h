@@ -12,7 +12,7 @@
 
 // One held-out prompt.
 typedef struct EvalItem {
-    Id id;             // of (set, prompt, decoding, seed), not of the model: see eval.c
+    Id id;             // of (set, prompt, protocol, decoding, seed), not of the model: see eval.c
     Id prompt;
     const char *set;   // borrowed from EvalItems
     const char *kind;  // borrowed from data
@@ -26,6 +26,7 @@ typedef struct EvalItems {
     int64_t n, cap;
     char (*set)[64];   // [sets]
     int64_t sets;
+    Str dropped;       // a line of JSON for every row that is no item
 } EvalItems;
 
 enum { EVAL_NAME = 48, EVAL_MODELS = 16 };
@@ -39,7 +40,8 @@ typedef struct EvalModel {
     Id tokenizer;                  // filled by eval_answer; lengths in tokens are compared within one tokenizer
 } EvalModel;
 
-// Reads eval.sets; rows without what their kind needs and duplicates are counted and logged. Local, the same on all ranks.
+// Reads eval.sets; rows without what their kind needs and duplicates are counted, logged and listed in `dropped`. Local, the
+// same on all ranks.
 Err eval_items_load(const Deck *d, EvalItems *out) ERR_MUST_CHECK;
 void eval_items_free(EvalItems *s);
 
