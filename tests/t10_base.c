@@ -1,5 +1,6 @@
 // base: errors and their trace, memory, arena, strings, hashes, random numbers, files.
 #include <fcntl.h>
+#include <signal.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -327,6 +329,47 @@ static void test_lease(void **state)
     str_free(&mine);
 }
 
+// In a child: takes the lease when the pipe `go` closes, says how it went, and keeps it until it is killed.
+static void take_and_stay(int go, int done)
+{
+    char byte;
+    while (read(go, &byte, 1) > 0) continue;
+    byte = lease_take(dir, "here") == OK ? 'y' : 'n';
+    if (write(done, &byte, 1) == 1) pause();
+    _exit(0);
+}
+
+static void test_one_of_many_gets_the_lease(void **state)
+{
+    (void)state;
+    enum { JOBS = 6, ROUNDS = 20 };
+    log_quiet(true);
+    for (int round = 0; round < ROUNDS; round++) {
+        int go[2], done[2], taken = 0;
+        pid_t pid[JOBS];
+        if (round % 2) write_lease("7 here 999999999 12345\n");  // a dead one's
+        assert_int_equal(pipe2(go, O_CLOEXEC) | pipe2(done, O_CLOEXEC), 0);
+        for (int i = 0; i < JOBS; i++) {
+            pid[i] = fork();
+            if (pid[i]) continue;
+            close(go[1]);
+            close(done[0]);
+            take_and_stay(go[0], done[1]);
+        }
+        close(go[0]), close(go[1]), close(done[1]);
+        for (int i = 0; i < JOBS; i++) {
+            char byte = 0;
+            assert_int_equal(read(done[0], &byte, 1), 1);
+            taken += byte == 'y';
+        }
+        for (int i = 0; i < JOBS; i++) kill(pid[i], SIGKILL), waitpid(pid[i], NULL, 0);
+        close(done[0]);
+        assert_int_equal(taken, 1);
+    }
+    assert_int_equal(lease_take(dir, "here"), OK);
+    lease_drop();
+}
+
 static int remove_dir(void **state)
 {
     (void)state;
@@ -343,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_random_numbers), cmocka_unit_test(test_permutation),
         cmocka_unit_test(test_files), cmocka_unit_test(test_file_errors_name_the_path),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_one_of_many_gets_the_lease),
     };
     if (!mkdtemp(dir)) return 1;
     return cmocka_run_group_tests(tests, NULL, remove_dir);

@@ -85,7 +85,6 @@ refused 65 'eval/target'
 
 # Answers of one protocol or template are never taken for those of another with the same decoding.
 evaluate plain 1 --set "eval.sets[0].protocol=" --set eval.temperature=0 --set eval.top_p=1 --set eval.models=target
-sed -i 's/"grade":0.9/"grade":0.5/' "$dir/one/eval/target/"data-*.jsonl
 greedy() { refused "$@" --set run_dir="$dir/plain" --set eval.temperature=0 --set eval.top_p=1 --set eval.models=target; }
 greedy 78 'other prompts'
 greedy 78 'other inputs' --set "eval.sets[0].protocol=" --set target.template=imf-demo

@@ -57,6 +57,12 @@ expect 65 'torn.jsonl:4' select "$dir/recipe.yaml" --set "prompts[0].path=$dir/t
 expect 66 'missing.jsonl' select "$dir/recipe.yaml" --set "prompts[0].path=$dir/missing.jsonl"
 mpirun -n 2 "$imf" select "$dir/recipe.yaml" --quiet || fail "select failed"
 
+# Another job at work in the run directory (here: this shell) is named, and its lease stays.
+echo "local $(hostname) $$ $(cut -d' ' -f22 /proc/$$/stat)" >"$dir/run/lease"
+expect 73 "belongs to a running job .*process $$" select "$dir/recipe.yaml"
+[ -s "$dir/run/lease" ] || fail "the lease of a running job is gone"
+rm "$dir/run/lease"
+
 # Weights: missing, cut short, NaN, another shape; a tokenizer that does not belong to the model.
 rm "$dir/model/model.safetensors"
 expect 66 'safetensors' sample "$dir/recipe.yaml"

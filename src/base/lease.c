@@ -1,8 +1,8 @@
 #include "base/lease.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,22 +61,64 @@ static bool lives(const Owner *o, const char *host, double age)
     return age < DEAD_SECONDS;
 }
 
-Err lease_take(const char *run_dir, const char *host)
+static bool same_owner(const Owner *a, const Owner *b)
 {
-    char path[IO_PATH], text[512];
-    Owner other;
-    double age = 0;
-    TRY(io_join(path, run_dir, "lease"));
-    if (read_owner(path, &other, &age)) {
-        CHECK(!lives(&other, host, age), ERR_CREATE,
-              "%s belongs to a running job (job %s, host %s, process %ld); wait for it, or remove %s if it is gone", run_dir,
-              other.job, other.host, other.pid, path);
-        log_warn("lease", "%s was left by job %s (host %s, process %ld), which is gone", run_dir, other.job, other.host, other.pid);
-    }
+    return a->pid == b->pid && a->start == b->start && !strcmp(a->host, b->host);
+}
+
+static Err write_own(const char *path, const char *host)
+{
+    char text[512];
     const char *job = getenv("SLURM_JOB_ID");
     long pid = (long)getpid();
     int n = snprintf(text, sizeof text, "%.60s %.250s %ld %llu\n", job && *job ? job : "local", host, pid, process_start(pid));
-    TRY(io_write(path, text, n));
+    return io_write(path, text, n);
+}
+
+// Refuses a living owner; removes the lease of a dead one. Of several that see it dead the one that makes a link named after the
+// dead owner may; a link that holds another lease came too late and removes nothing.
+static Err remove_dead(const char *run_dir, const char *path, const char *host)
+{
+    Owner seen = {0}, held = {0};
+    double age = 0;
+    char name[64], dead[IO_PATH];
+    bool known = read_owner(path, &seen, &age);
+    CHECK(!known || !lives(&seen, host, age), ERR_CREATE,
+          "%s belongs to a running job (job %s, host %s, process %ld); wait for it, or remove %s if it is gone", run_dir,
+          seen.job, seen.host, seen.pid, path);
+    snprintf(name, sizeof name, "lease.dead.%ld.%llu", known ? seen.pid : 0, known ? seen.start : 0);
+    TRY(io_join(dead, run_dir, name));
+    if (link(path, dead) != 0) return usleep(10000), OK;  // another one is at it, or has done it
+    bool same = read_owner(dead, &held, &age) == known && (!known || same_owner(&seen, &held));
+    if (same) unlink(path);
+    unlink(dead);
+    if (same && known)
+        log_warn("lease", "%s was left by job %s (host %s, process %ld), which is gone", run_dir, seen.job, seen.host, seen.pid);
+    return OK;
+}
+
+// A link is made by one process only, also on a network file system.
+static Err take(const char *run_dir, const char *path, const char *own, const char *host)
+{
+    enum { TRIES = 200 };
+    TRY(write_own(own, host));
+    for (int i = 0; i < TRIES; i++) {
+        if (link(own, path) == 0) return OK;
+        CHECK(errno == EEXIST, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
+        TRY(remove_dead(run_dir, path, host));
+    }
+    FAIL(ERR_CREATE, "cannot take %s from a dead job; remove it and %s/lease.dead.*", path, run_dir);
+}
+
+Err lease_take(const char *run_dir, const char *host)
+{
+    char path[IO_PATH], name[400], own[IO_PATH];
+    snprintf(name, sizeof name, "lease.%.250s.%ld", host, (long)getpid());
+    TRY(io_join(path, run_dir, "lease"));
+    TRY(io_join(own, run_dir, name));
+    Err err = take(run_dir, path, own, host);
+    unlink(own);
+    TRY(err);
     snprintf(g.path, sizeof g.path, "%s", path);
     g.renewed = time_now();
     return OK;
@@ -91,6 +133,8 @@ void lease_renew(void)
 
 void lease_drop(void)
 {
-    if (*g.path) unlink(g.path);
+    Owner owner;
+    double age;
+    if (*g.path && read_owner(g.path, &owner, &age) && owner.pid == (long)getpid()) unlink(g.path);
     *g.path = '\0';
 }

@@ -6,8 +6,8 @@
 #include "base/err.h"
 
 // Takes the lease, also from an owner that is gone: on this host its process does not exist any more, on another host the
-// lease was not renewed for 10 minutes. ERR_CREATE naming the owner when it lives. Drawback: between two jobs that start in
-// the same instant over a dead one's lease the later rename wins unseen.
+// lease was not renewed for 10 minutes. ERR_CREATE naming the owner when it lives. Of jobs that start in the same
+// instant one gets it. Drawback: the file system must have hard links.
 Err lease_take(const char *run_dir, const char *host) ERR_MUST_CHECK;
 void lease_renew(void);  // cheap; called by everything that logs or shows progress
 void lease_drop(void);   // removes it if this process owns it
