@@ -63,7 +63,7 @@ expect 73 "belongs to a running job .*process $$" select "$dir/recipe.yaml"
 [ -s "$dir/run/lease" ] || fail "the lease of a running job is gone"
 rm "$dir/run/lease"
 
-# Weights: missing, cut short, NaN, another shape; a tokenizer that does not belong to the model.
+# Weights: missing, cut short, NaN, another shape; a tokenizer that is torn. (One of another model: t92_other_tokenizer.sh.)
 rm "$dir/model/model.safetensors"
 expect 66 'safetensors' sample "$dir/recipe.yaml"
 model

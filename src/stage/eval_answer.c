@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "judge/judge.h"
+#include "model/fit.h"
 #include "par/par.h"
 #include "stage/eval_parts.h"
 #include "text/chat.h"
@@ -225,6 +226,7 @@ static Err load(Answering *a, const Job *job, Model *m)
     TRY(par_agree(tok_load(a->model->dir, &a->tok)));
     TRY(par_agree(chat_template(a->tok, deck_str(job->deck, "target.template"), &a->chat)));
     TRY(par_agree(chat_contract(a->chat, a->tok)));
+    TRY(par_agree(model_check_tokenizer(a->model->dir, a->tok, a->chat)));
     return par_agree(model_load(m, a->model->dir, true));
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/fit.h"
 #include "model/reward.h"
 #include "par/par.h"
 #include "stage/eval_parts.h"
@@ -36,6 +37,7 @@ static Err open_reward(const Job *job, Scoring *s)
     s->max_length = deck_i64(job->deck, "reward.max_length");
     TRY(par_agree(tok_load(dir, &s->tok)));
     TRY(par_agree(chat_template(s->tok, deck_str(job->deck, "reward.template"), &s->chat)));
+    TRY(par_agree(model_check_tokenizer(dir, s->tok, s->chat)));
     return par_agree(reward_load(&s->reward, dir, true));
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "decode/decode.h"
+#include "model/fit.h"
 #include "par/par.h"
 #include "stage/stage.h"
 #include "text/prompt.h"
@@ -116,6 +117,13 @@ static Err ids_of_row(const json_t *list, const char *where, Ids *out)
     return OK;
 }
 
+static Err need_chat(Generator *g)
+{
+    if (g->chat) return OK;
+    TRY(chat_template(g->tok, g->template, &g->chat));
+    return model_check_tokenizer(g->dir, g->tok, g->chat);
+}
+
 static Err render_row(Generator *g, const json_t *row, const char *where, Ids *out)
 {
     json_t *data;
@@ -124,7 +132,7 @@ static Err render_row(Generator *g, const json_t *row, const char *where, Ids *o
     int64_t n;
     Id id;
     Err err = OK;
-    if (!g->chat) TRY(chat_template(g->tok, g->template, &g->chat));
+    TRY(need_chat(g));
     TRY(prompt_import(row, "if", "", where, &data, &id, &unfit));
     TRY_DONE(prompt_messages(data, where, &message, &n));
     TRY_DONE(chat_prompt(g->chat, g->tok, message, n, out));
@@ -240,6 +248,7 @@ Err stage_generate(const Job *job)
     if (par_rank() != 0) return OK;
     TRY(parse(&g, job));
     TRY_DONE(tok_load(g.dir, &g.tok));
+    TRY_DONE(model_check_tokenizer(g.dir, g.tok, NULL));
     TRY_DONE(model_load(&g.model, g.dir, false));
     TRY_DONE(jsonl_stdin(add_row, &g));
     const int32_t stop = g.chat ? chat_stop(g.chat, g.tok) : -1;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/fit.h"
 #include "model/model.h"
 #include "par/par.h"
 #include "stage/stage.h"
@@ -42,8 +43,17 @@ typedef struct Logprobs {
 
 static Err need_tokenizer(Logprobs *l)
 {
-    if (!l->tok) TRY(tok_load(l->dir, &l->tok));
-    return OK;
+    if (l->tok) return OK;
+    TRY(tok_load(l->dir, &l->tok));
+    return model_check_tokenizer(l->dir, l->tok, NULL);
+}
+
+static Err need_chat(Logprobs *l)
+{
+    TRY(need_tokenizer(l));
+    if (l->chat) return OK;
+    TRY(chat_template(l->tok, l->template_name, &l->chat));
+    return model_check_tokenizer(l->dir, l->tok, l->chat);
 }
 
 static Err ids_of_array(const json_t *list, const char *where, Ids *ids)
@@ -70,8 +80,7 @@ static Err ids_of_messages(Logprobs *l, const json_t *row, const char *where, Id
     int64_t n = 0;
     Err err = OK;
     const char *text = json_string_value(json_object_get(row, "answer"));
-    TRY(need_tokenizer(l));
-    if (!l->chat) TRY(chat_template(l->tok, l->template_name, &l->chat));
+    TRY(need_chat(l));
     TRY_DONE(prompt_messages(row, where, &m, &n));
     if (!text && n > 0 && !strcmp(m[n - 1].role, "assistant")) text = m[--n].text;
     if (text) TRY_DONE(chat_example(l->chat, l->tok, m, n, text, NULL, ids, answer));

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "decode/deal.h"
 #include "decode/decode.h"
+#include "model/fit.h"
 #include "par/par.h"
 #include "stage/stage.h"
 #include "text/prompt.h"
@@ -101,6 +102,7 @@ static Err open_source(Source *s, const Deck *d, int64_t i)
     Err err = tok_load(dir, &s->tok);
     if (err == OK) err = chat_template(s->tok, *template ? template : NULL, &s->chat);
     if (err == OK) err = chat_contract(s->chat, s->tok);
+    if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(par_agree(err));
     TRY(model_load(&s->model, dir, true));
     s->stop = chat_stop(s->chat, s->tok);

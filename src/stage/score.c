@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/fit.h"
 #include "model/reward_chat.h"
 #include "par/par.h"
 #include "stage/stage.h"
@@ -40,6 +41,7 @@ static Err scorer_open(Scorer *s, Ctx *ctx, const char *dir, const char *templat
     *s = (Scorer){.ctx = ctx};
     Err err = tok_load(dir, &s->tok);
     if (err == OK) err = chat_template(s->tok, template && *template ? template : NULL, &s->chat);
+    if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(shared ? par_agree(err) : err);
     TRY(reward_load(&s->model, dir, shared));
     int64_t positions = s->model.model.rope_positions, H = s->model.model.cfg.H;

@@ -236,6 +236,14 @@ done:
 }
 
 int32_t tok_vocab(const Tokenizer *t) { return (int32_t)t->vocab.n; }
+
+int32_t tok_last_plain(const Tokenizer *t)
+{
+    int32_t id = (int32_t)t->vocab.n - 1;
+    while (id >= 0 && (!t->vocab.token[id].model || t->vocab.token[id].added)) id--;
+    return id;
+}
+
 int32_t tok_id(const Tokenizer *t, const char *token) { return vocab_find(&t->vocab, token, (int64_t)strlen(token)); }
 
 const char *tok_text(const Tokenizer *t, int32_t id)

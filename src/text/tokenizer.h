@@ -41,6 +41,7 @@ Err tok_encode(const Tokenizer *t, const char *text, int64_t n, bool specials, I
 Err tok_decode(const Tokenizer *t, const int32_t *id, int64_t n, bool skip_special, Str *out) ERR_MUST_CHECK;
 
 int32_t tok_vocab(const Tokenizer *t);                           // largest id + 1
+int32_t tok_last_plain(const Tokenizer *t);                      // largest id of model.vocab that is no added token; -1: none
 int32_t tok_id(const Tokenizer *t, const char *token);           // id of a token's exact text (special ones too), or -1
 const char *tok_text(const Tokenizer *t, int32_t id);            // text in the vocabulary (byte alphabet), or NULL
 bool tok_is_special(const Tokenizer *t, int32_t id);

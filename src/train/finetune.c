@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/fit.h"
 #include "par/par.h"
 #include "text/record.h"
 #include "train/loop.h"
@@ -44,7 +45,8 @@ static Err load_text(Work *w)
 {
     const FineTune *j = w->job;
     TRY(tok_load(j->base, &w->tok));
-    return chat_template(w->tok, deck_str(j->deck, "target.template"), &w->chat);
+    TRY(chat_template(w->tok, deck_str(j->deck, "target.template"), &w->chat));
+    return model_check_tokenizer(j->base, w->tok, w->chat);
 }
 
 static Err load_data(Work *w)

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/fit.h"
 #include "par/par.h"
 #include "train/reward_backbone.h"
 #include "train/reward_heads.h"
@@ -169,6 +170,7 @@ static Err open_data(Work *w)
     const Deck *d = w->deck;
     TRY(tok_load(w->base, &w->tok));
     TRY(chat_template(w->tok, deck_str(d, "reward_train.template"), &w->chat));
+    TRY(model_check_tokenizer(w->base, w->tok, w->chat));
     TRY(reward_pattern(w->chat, w->tok, &pattern));
     TRY(reward_data_load(d, w->run_dir, &pattern, w->chat, w->tok, &w->data));
     TRY(head_spec(w));
