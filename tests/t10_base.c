@@ -132,6 +132,23 @@ static void test_arena_rewinds_and_reuses(void **state)
     assert_int_equal(mem_now(), before);
 }
 
+// A step's scratch is now larger, now smaller: what is kept is the largest of each block, not one of every size.
+static void test_arena_replaces_blocks_that_are_too_small(void **state)
+{
+    (void)state;
+    enum { TURNS = 20, REQUESTS = 5, STEP = 70000 };
+    Arena a = {0};
+    char *x;
+    int64_t before = mem_now();
+    for (int turn = 1; turn <= TURNS; turn++) {
+        arena_reset(&a);
+        for (int i = 0; i < REQUESTS; i++) assert_int_equal(ARENA_ARRAY(&a, &x, turn * STEP), OK);
+    }
+    assert_true(mem_now() - before < (TURNS + 1) * REQUESTS * STEP);
+    arena_free(&a);
+    assert_int_equal(mem_now(), before);
+}
+
 static void test_strings(void **state)
 {
     (void)state;
@@ -381,7 +398,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors_carry_message_and_trace), cmocka_unit_test(test_long_messages_and_deep_traces_are_cut),
         cmocka_unit_test(test_memory_is_counted_zeroed_aligned), cmocka_unit_test(test_impossible_sizes_fail),
-        cmocka_unit_test(test_arena_rewinds_and_reuses), cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_arena_rewinds_and_reuses), cmocka_unit_test(test_arena_replaces_blocks_that_are_too_small),
+        cmocka_unit_test(test_strings),
         cmocka_unit_test(test_hash), cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_random_numbers), cmocka_unit_test(test_permutation),
         cmocka_unit_test(test_files), cmocka_unit_test(test_file_errors_name_the_path),

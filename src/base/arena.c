@@ -12,28 +12,24 @@ struct ArenaBlock {
     char *data;
 };
 
-static Err block_new(ArenaBlock **out, int64_t bytes)
+static Err block_fill(ArenaBlock *b, int64_t bytes)
 {
-    TRY(MEM_ARRAY(out, 1));
-    (*out)->size = bytes > SMALLEST ? bytes : SMALLEST;
-    Err err = mem_alloc(&(*out)->data, (*out)->size, 1);
-    if (err != OK) mem_free(*out);
-    return err;
+    int64_t size = bytes > SMALLEST ? bytes : SMALLEST;
+    mem_free(b->data);
+    b->data = NULL, b->size = 0;
+    TRY(mem_alloc(&b->data, size, 1));
+    b->size = size;
+    return OK;
 }
 
-// Makes `current` a block with room for `bytes`: the next kept one that is large enough, or a new one put before it.
+// Makes `current` the next block, which is a new one or has been kept by a rewind. A kept one that is too small is replaced, not
+// left behind: requests whose sizes change from step to step would leave a block of every size.
 static Err advance(Arena *a, int64_t bytes)
 {
-    ArenaBlock *next = a->current ? a->current->next : a->first;
-    if (!next || next->size < bytes) {
-        ArenaBlock *fresh;
-        TRY(block_new(&fresh, bytes));
-        fresh->next = next;
-        if (a->current) a->current->next = fresh;
-        else a->first = fresh;
-        next = fresh;
-    }
-    a->current = next;
+    ArenaBlock **next = a->current ? &a->current->next : &a->first;
+    if (!*next) TRY(MEM_ARRAY(next, 1));
+    if ((*next)->size < bytes || !(*next)->data) TRY(block_fill(*next, bytes));
+    a->current = *next;
     a->used = 0;
     return OK;
 }
