@@ -166,13 +166,13 @@ static Err score_stdin(const Job *job)
     int64_t max_length = INT64_MAX;
     for (int i = 0; i < job->argc; i += 2) {
         const char *key = job->argv[i], *value = i + 1 < job->argc ? job->argv[i + 1] : NULL;
-        CHECK(value, ERR_USAGE, "imf score --model wants values:\n%s", usage_score);
+        CHECK(value, ERR_USAGE, "an option of imf score --model has no value, or a wrong one; usage:\n%s", usage_score);
         if (!strcmp(key, "--model")) dir = value;
         else if (!strcmp(key, "--template")) template = value;
         else if (!strcmp(key, "--max-length")) max_length = strtoll(value, NULL, 10);
         else FAIL(ERR_USAGE, "imf score does not know '%s'\n%s", key, usage_score);
     }
-    CHECK(dir && max_length > 0, ERR_USAGE, "imf score --model wants values:\n%s", usage_score);
+    CHECK(dir && max_length > 0, ERR_USAGE, "an option of imf score --model has no value, or a wrong one; usage:\n%s", usage_score);
     if (par_rank() != 0) return OK;
     Scorer s = {0};
     Err err = scorer_open(&s, job->ctx, dir, template, max_length, false);
