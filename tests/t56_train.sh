@@ -81,6 +81,8 @@ sft() { "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/x" "$@"; }
 sft --set sft.truncation=keep_start --set sft.max_steps=1 --set sft.max_length=96 || fail "keep_start"
 [ "$(grep -c 'cut to max_length' "$dir/x/sft/dropped.jsonl")" = 5 ] || fail "cut rows are not listed: $(cat "$dir/x/sft/dropped.jsonl")"
 expect 78 "another recipe" sft --set sft.max_steps=2
+expect 0 'eval_steps is 0' sft --set sft.max_steps=1 --set sft.eval_steps=0 --set run_dir="$dir/z"
+expect 0 'val_size holds out no row' sft --set sft.max_steps=1 --set sft.val_size=0 --set run_dir="$dir/zz"
 expect 78 'largest useful number of ranks is 1' mpirun -n 2 "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/y" --set sft.grad_chains=1
 expect 78 'row_tokens' sft --set sft.row_tokens=16 --set run_dir="$dir/y"
 expect 65 'template' sft --set target.template=none --set run_dir="$dir/y"

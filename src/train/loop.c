@@ -111,8 +111,8 @@ static Err not_finite(const Trainer *t, const Pick *p, const char *what, double 
         TRY_DONE(str_printf(&ids, "%s%s", listed++ ? ", " : "", id));
     }
     err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
-                    "%s: %s is %g at step %lld; examples: %s%s. The weights before this step are in the newest checkpoint; lower "
-                    "learning_rate or look at these examples", t->spec->stage, what, value, (long long)t->state.step + 1,
+                    "%s: %s is %g at step %lld; examples: %s%s. Look at these examples, or start "
+                    "again with a lower learning_rate", t->spec->stage, what, value, (long long)t->state.step + 1,
                     str_text(&ids), (bad ? bad : p->n) > listed ? " and others" : "");
 done:
     str_free(&ids);
@@ -247,6 +247,10 @@ static Err announce(Trainer *t)
              (long long)t->split.n_train, (long long)t->split.n_val, (long long)t->total, batch, (long long)t->row_tokens,
              par_size(), (long long)t->spec->grad_chains);
     if (t->spec->pairs && t->saved < 0) warn_lengths(t);  // once a run
+    if (!t->split.n_val != !t->spec->eval_steps)
+        log_warn(t->spec->stage, "%s: nothing held out is measured; it takes both %s.val_size and %s.eval_steps",
+                 t->split.n_val ? "rows are held out, but eval_steps is 0" : "eval_steps is set, but val_size holds out no row",
+                 t->spec->stage, t->spec->stage);
     return OK;
 }
 
