@@ -33,17 +33,22 @@ typedef struct Work {
 static Err own_features(const Work *w, float *last, float *gating)
 {
     const RewardData *d = &w->data;
-    int64_t H = w->model.cfg.H, ranks = par_size(), n = 0, filled = 0;
+    int64_t H = w->model.cfg.H, ranks = par_size(), n = 0, filled = 0, tokens = 0;
     RewardInput in[FEATURE_BATCH];
     Arena arena = {0};
+    Progress p;
     Err err = OK;
+    progress_start(&p, "reward", d->answers, "answers");
     for (int64_t i = par_rank(); i < d->answers; i += ranks) {
         in[n++] = (RewardInput){d->answer[i].id, d->answer[i].n, d->answer[i].gating};
+        tokens += d->answer[i].n;
         if (n < FEATURE_BATCH && i + ranks < d->answers) continue;
         arena_reset(&arena);
         TRY_DONE(reward_hidden(w->ctx, &w->model, &arena, in, n, last + filled * H, gating + filled * H));
         filled += n, n = 0;
+        progress_show(&p, i + 1, tokens);
     }
+    progress_end(&p, d->answers, tokens);
 done:
     arena_free(&arena);
     return err;
