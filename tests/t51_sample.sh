@@ -65,6 +65,16 @@ mpirun -n 2 "$imf" sample "$dir/recipe.yaml" --set run_dir="$dir/killed" 2>"$dir
 grep -q 'resumed: 30 samples' "$dir/killed.err" || fail "resume: $(cat "$dir/killed.err")"
 [ "$(digest one)" = "$(digest killed)" ] || fail "the resumed run has another digest"
 
+# Another model in the same directory: what is there does not belong to it.
+cp -r tests/data/decode/tiny "$dir/model"
+sed "s|tests/data/decode/tiny|$dir/model|" "$dir/recipe.yaml" >"$dir/moved.yaml"
+"$imf" select "$dir/moved.yaml" --quiet --set run_dir="$dir/moved"
+"$imf" sample "$dir/moved.yaml" --quiet --set run_dir="$dir/moved" 2>/dev/null
+printf 'zz' | dd of="$dir/model/model.safetensors" bs=1 seek="$(($(stat -c %s "$dir/model/model.safetensors") - 8))" conv=notrunc status=none
+status=0
+"$imf" sample "$dir/moved.yaml" --set run_dir="$dir/moved" 2>"$dir/error" || status=$?
+[ $status = 78 ] && grep -q samples "$dir/error" || fail "another model, exit $status: $(cat "$dir/error")"
+
 # The same samples twice under two names are refused; so is a model directory that is not there.
 status=0
 "$imf" sample "$dir/recipe.yaml" --set run_dir="$dir/one" --set "sources[1].temperature=0.8" --set "sources[1].top_p=0.95" \

@@ -15,6 +15,7 @@
 #include "text/chat.h"
 #include "text/prompt.h"
 #include "text/record.h"
+#include "text/utf8.h"
 
 typedef struct Asked {   // a prompt in flight
     const EvalItem *item;
@@ -180,6 +181,7 @@ static Err take_answer(void *user, const DecodeResult *r)
     Verdict v;
     str_clear(&a->text);
     TRY(tok_decode(a->tok, r->id, r->n, true, &a->text));
+    utf8_blank_nul(&a->text);
     TRY(judge_answer(a, e, str_text(&a->text), &v));
     TRY(write_answer(a, e, r, &v));
     a->tokens += r->n;

@@ -12,10 +12,12 @@
 #include "decode/deal.h"
 #include "decode/decode.h"
 #include "model/fit.h"
+#include "model/mark.h"
 #include "par/par.h"
 #include "stage/stage.h"
 #include "text/prompt.h"
 #include "text/record.h"
+#include "text/utf8.h"
 
 typedef struct Source {
     const char *name;  // borrowed
@@ -305,8 +307,7 @@ static Err make_record(Sampling *s, const DecodeResult *r, json_t **out)
     for (int64_t i = 0; i < r->n; i++) json_array_append_new(ids, json_integer(r->id[i]));
     str_clear(&s->text);
     TRY(tok_decode(s->source.tok, r->id, r->n, true, &s->text));
-    for (int64_t i = 0; i < s->text.len; i++)
-        if (!s->text.p[i]) s->text.p[i] = ' ';  // readers of JSON refuse U+0000; the ids keep the truth
+    utf8_blank_nul(&s->text);
     *out = json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:o, s:s, s:f}", "prompt", prompt, "source", s->source.name, "k",
                      (int)a->k[r->k], "seed", (json_int_t)s->seed, "text", str_text(&s->text), "ids", ids, "tokenizer",
                      json_id(tok_fingerprint(s->source.tok)), "finish", finish_name(r->finish), "logp", r->logp);
@@ -396,10 +397,25 @@ done:
 
 // --- the stage -------------------------------------------------------------------------------------------------------------
 
-// What decides the samples besides the prompts: seed and sources. Two sources that would give the same samples are refused.
-static Err make_header(const Deck *d, Id prompts, json_t **out)
+static Err mark_models(const Deck *d, Id *out)
 {
-    char path[128], recipe[ID_TEXT], input[ID_TEXT];
+    char path[128];
+    Hash *h;
+    Err err = OK;
+    TRY(hash_new(&h));
+    for (int64_t i = 0; i < deck_count(d, "sources") && err == OK; i++) {
+        Id mark = {0};
+        err = model_mark(deck_str(d, source_key(path, i, "path")), &mark);
+        hash_add_id(h, mark);
+    }
+    *out = hash_end(h);
+    return err;
+}
+
+// What decides the samples besides the prompts: seed and sources.
+static Err make_header(const Deck *d, Id prompts, Id models, json_t **out)
+{
+    char path[128];
     const int64_t sources = deck_count(d, "sources");
     Hash *h;
     CHECK(sources > 0, ERR_RECIPE, "the recipe names no sources; add sources: [{path: MODEL_DIR}]");
@@ -414,9 +430,8 @@ static Err make_header(const Deck *d, Id prompts, json_t **out)
         hash_add_text(h, deck_str(d, source_key(path, i, "path")));
         hash_add_text(h, deck_str(d, source_key(path, i, "template")));
     }
-    id_print(hash_end(h), recipe);
-    id_print(prompts, input);
-    *out = json_pack("{s:s, s:{s:s}}", "recipe", recipe, "inputs", "prompts", input);
+    *out = json_pack("{s:o, s:{s:o, s:o}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(prompts), "models",
+                     json_id(models));
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }
@@ -427,6 +442,7 @@ static bool same_params(const SamplingParams *a, const SamplingParams *b)
            a->repetition_penalty == b->repetition_penalty && a->max_new_tokens == b->max_new_tokens;
 }
 
+// Two sources that would give the same samples are refused.
 static Err check_sources(const Deck *d)
 {
     char a[128], b[128];
@@ -471,13 +487,15 @@ Err stage_sample(const Job *job)
 {
     Sampling s = {.job = job, .seed = deck_i64(job->deck, "seed")};
     json_t *header = NULL;
-    Id prompts, digest, dropped;
+    Id prompts, models, digest, dropped;
     bool done;
     char text[ID_TEXT];
     Err err = OK;
     TRY_DONE(record_require(&s.prompts, job->run_dir, SET_PROMPTS, "select", &prompts));
     TRY_DONE(par_agree(check_sources(job->deck)));
-    TRY_DONE(par_agree(make_header(job->deck, prompts, &header)));
+    TRY_DONE(par_agree(par_rank() == 0 ? mark_models(job->deck, &models) : OK));
+    TRY_DONE(par_bcast(&models, sizeof models, 0));
+    TRY_DONE(par_agree(make_header(job->deck, prompts, models, &header)));
     TRY_DONE(record_begin(job->run_dir, SET_SAMPLES, header, &done));
     if (!done) TRY_DONE(sample_all(&s, header));
     TRY_DONE(record_finish(job->run_dir, SET_SAMPLES, &digest));

@@ -73,6 +73,12 @@ Err utf8_add_lossy(Str *out, const char *p, int64_t n)
     return str_add(out, "", 0);
 }
 
+void utf8_blank_nul(Str *s)
+{
+    for (int64_t i = 0; i < s->len; i++)
+        if (!s->p[i]) s->p[i] = ' ';
+}
+
 void utf8_copy(char *to, size_t size, const char *from)
 {
     size_t n = strnlen(from, size);

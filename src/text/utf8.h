@@ -22,6 +22,9 @@ int64_t utf8_check(const char *p, int64_t n);
 // Appends n bytes; each maximal ill-formed subpart becomes U+FFFD, as bytes.decode(errors="replace") does in Python.
 Err utf8_add_lossy(Str *out, const char *p, int64_t n) ERR_MUST_CHECK;
 
+// U+0000 becomes a space: it would end the text for C and is refused by readers of JSON. The ids keep the truth.
+void utf8_blank_nul(Str *s);
+
 // Copies as many whole characters of a NUL-terminated text as fit into size bytes with the NUL.
 void utf8_copy(char *to, size_t size, const char *from);
 
