@@ -209,11 +209,12 @@ Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
 // --- log-probabilities and losses ----------------------------------------------------------------------------------
 
 // logp[t] = log softmax(softcap(hidden[t] . head^T))[target[t]], lse[t] likewise; computed in chunks of the
-// vocabulary of fixed width, never T x V. target < 0: the position is skipped, logp = 0, lse = 0.
+// vocabulary of fixed width, never T x V. target < 0: the position is skipped, logp = 0, lse = 0, best = 0.
 typedef struct LogprobArgs {
     Tensor hidden, head;  // [T][H], [V][H]
     const int32_t *target;
     float *logp, *lse;    // [T]
+    uint8_t *best;        // [T] or NULL: 1 where no token is more likely than the target
     int64_t T, H, V;
     float softcap;        // 0: none
     void *workspace;

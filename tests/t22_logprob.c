@@ -121,6 +121,36 @@ static void fast_logprobs_match_plain(void **state)
     }
 }
 
+// Positions t = 0, 2, 4 .. ask for the likeliest token, the others for the second: in the first chunk, in the last one, anywhere.
+static void best_says_whether_a_likelier_token_exists(void **state)
+{
+    (void)state;
+    Ctx ctx[MAX_CONTEXTS];
+    int n = contexts(ctx), seen = 0;
+    for (int i = 0; i <= n; i++) {
+        Case c = case_new(i % 2 ? 4.0f : 0);
+        Ctx form = i < n ? ctx[i] : plain_ctx;
+        uint8_t best[T];
+        for (int t = 0; t < T; t++) {
+            int first = 0, second = 1;
+            if (c.target[t] < 0) continue;
+            for (int v = 1; v < V; v++)
+                if (logit(&c, t, v) > logit(&c, t, first)) second = first, first = v;
+                else if (v > 1 && logit(&c, t, v) > logit(&c, t, second)) second = v;
+            c.target[t] = t % 2 ? second : first;
+            seen |= first < 1024 ? 1 : first >= 2048 ? 2 : 0;
+        }
+        LogprobArgs a = {.hidden = tensor_f32(c.hidden, H), .head = tensor_f32(c.head, H), .target = c.target, .logp = c.logp,
+                         .lse = c.lse, .best = best, .T = T, .H = H, .V = V, .softcap = c.softcap};
+        assert_int_equal(mem_alloc(&a.workspace, op_logprob_fwd_workspace(&a), 1), OK);
+        assert_int_equal(op_logprob_fwd(&form, &a), OK);
+        for (int t = 0; t < T; t++) assert_int_equal(best[t], c.target[t] >= 0 && t % 2 == 0);
+        mem_free(a.workspace);
+        case_free(&c);
+    }
+    assert_int_equal(seen, 3);
+}
+
 // Row by row in separate calls, on one thread and on two: the same bits as in one call.
 static void law1_logprobs_do_not_depend_on_the_call(void **state)
 {
@@ -149,6 +179,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_logprobs_match_double),
         cmocka_unit_test(fast_logprobs_match_plain),
+        cmocka_unit_test(best_says_whether_a_likelier_token_exists),
         cmocka_unit_test(law1_logprobs_do_not_depend_on_the_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,9 @@ static double uniform(uint64_t i, double low, double high) { return low + (high 
 
 static PairLogp pair(uint64_t i)
 {
-    return (PairLogp){{uniform(8 * i, -90, -1), uniform(8 * i + 1, -90, -1)},
-                      {1 + (int32_t)rng_below(rng_key(5, 2), 2 * i, 80), 1 + (int32_t)rng_below(rng_key(5, 2), 2 * i + 1, 80)}};
+    return (PairLogp){.logp = {uniform(8 * i, -90, -1), uniform(8 * i + 1, -90, -1)},
+                      .n = {1 + (int32_t)rng_below(rng_key(5, 2), 2 * i, 80),
+                            1 + (int32_t)rng_below(rng_key(5, 2), 2 * i + 1, 80)}};
 }
 
 // The loss as a function of the two sums, in long double.
@@ -80,7 +81,8 @@ static void margin_is_zero_and_loss_is_ln2_while_policy_is_reference(void **stat
 static void extreme_margins_stay_finite(void **state)
 {
     (void)state;
-    PairLogp good = {{-1, -9000}, {3, 3}}, bad = {{-9000, -1}, {3, 3}}, ref = {{-10, -10}, {3, 3}};
+    PairLogp good = {.logp = {-1, -9000}, .n = {3, 3}}, bad = {.logp = {-9000, -1}, .n = {3, 3}},
+             ref = {.logp = {-10, -10}, .n = {3, 3}};
     DpoSpec s = {10, 0, false};
     PairLoss a = dpo_pair(&s, &good, &ref), b = dpo_pair(&s, &bad, &ref);
     assert_true(a.loss == 0.0f && a.coef[0] == 0.0);

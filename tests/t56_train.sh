@@ -52,6 +52,13 @@ grep -q '35 examples of 40 rows: 5 too long' "$dir/1.log" || fail "dropped rows 
 id=$(sed -n '1s/.*"id":"\([0-9a-f]*\)".*/\1/p' "$dir/1/sft/dropped.jsonl")
 "$imf" trace "$dir/r.yaml" --set run_dir="$dir/1" "$id" | grep -q 'imf sft: longer than max_length' || fail "trace of a user's row"
 grep -q '"eval_loss"' "$dir/1/metrics.jsonl" || fail "no held-out loss"
+python3 - "$dir/1/metrics.jsonl" <<'EOF' || fail "token accuracy: $(cat "$dir/1/metrics.jsonl")"
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+train = [r["mean_token_accuracy"] for r in rows if "loss" in r]
+held = [r["eval_mean_token_accuracy"] for r in rows if "eval_loss" in r]
+assert held and all(0 <= x <= 1 for x in train + held) and train[-1] > train[0] and held[-1] > held[0]
+EOF
 [ -s "$dir/1/sft/model/README.md" ] && [ -s "$dir/1/sft/model/tokenizer.json" ] || fail "the exported directory is not complete"
 train 1 sft 1
 grep -q 'already trained' "$dir/1.log" || fail "an ended run is repeated"

@@ -73,6 +73,7 @@ Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a)
     space_cut(&s, a->workspace, a->T, a->H, false);
     for (int64_t t = 0; t < a->T; t++) {
         a->logp[t] = a->lse[t] = 0;
+        if (a->best) a->best[t] = 0;
         ASSERT(a->target[t] < a->V);
         if (a->target[t] >= 0) gather(&s, t, &a->hidden, a->target[t], a->H);
     }
@@ -87,6 +88,7 @@ Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a)
     for (int64_t i = 0; i < s.n; i++) {
         a->lse[s.from[i]] = s.max[i] + logf(s.sum[i]);
         a->logp[s.from[i]] = s.picked[i] - a->lse[s.from[i]];
+        if (a->best) a->best[s.from[i]] = s.picked[i] >= s.max[i];
     }
     return OK;
 }

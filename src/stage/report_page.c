@@ -205,10 +205,11 @@ static Err curves(const Report *r, Str *out)
 {
     static const char *const loss[] = {"loss", "eval_loss"}, *const margin[] = {"rewards/margins", "eval_rewards/margins"},
                       *const accuracy[] = {"rewards/accuracies", "eval_rewards/accuracies"},
-                      *const logps[] = {"logps/chosen", "logps/rejected"};
+                      *const tokens[] = {"mean_token_accuracy", "eval_mean_token_accuracy"}, *const logps[] = {"logps/chosen", "logps/rejected"};
     TRY(str_puts(out, "<h2>Training</h2>\n"));
     if (json_array_size(r->metrics) == 0) return str_puts(out, "<p class=\"note\">Nothing was trained.</p>\n");
     TRY(report_curve(out, r->metrics, "sft", "SFT: loss", loss, 2));
+    TRY(report_curve(out, r->metrics, "sft", "SFT: token accuracy", tokens, 2));
     TRY(report_curve(out, r->metrics, "dpo", "DPO: loss", loss, 2));
     TRY(report_curve(out, r->metrics, "dpo", "DPO: reward margin", margin, 2));
     TRY(report_curve(out, r->metrics, "dpo", "DPO: reward accuracy", accuracy, 2));

@@ -24,6 +24,7 @@ Err dpo_spec(DpoSpec *out, const char *loss_type, double beta, double smoothing)
 typedef struct PairLogp {      // sums over the tokens of each answer
     double logp[2];            // chosen, rejected
     int32_t n[2];              // tokens
+    int32_t best;              // SFT: targets that no other token is more likely than
 } PairLogp;
 
 typedef struct PairLoss {

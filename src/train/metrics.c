@@ -16,9 +16,10 @@ StepMetrics metrics_of(const TrainSpec *spec, const PairLogp *policy, const Pair
 {
     StepMetrics s = {0};
     double tokens = 0;
-    for (int64_t i = 0; i < n && !spec->pairs; i++) s.loss -= policy[i].logp[0], tokens += policy[i].n[0];
+    for (int64_t i = 0; i < n && !spec->pairs; i++)
+        s.loss -= policy[i].logp[0], s.accuracy += policy[i].best, tokens += policy[i].n[0];
     if (!spec->pairs) {
-        s.loss /= tokens;
+        s.loss /= tokens, s.accuracy /= tokens;
         return s;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -115,6 +116,8 @@ static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char
                             "\"%srewards/margins\":%.9g,\"%slogps/chosen\":%.9g,\"%slogps/rejected\":%.9g",
                             prefix, s->reward[0], prefix, s->reward[1], prefix, s->accuracy, prefix, s->margin, prefix,
                             s->logp[0], prefix, s->logp[1]));
+    else
+        TRY_DONE(str_printf(&t, ",\"%smean_token_accuracy\":%.9g", prefix, s->accuracy));
     TRY_DONE(str_puts(&t, "}\n"));
     TRY_DONE(io_write_all(m->fd, "metrics.jsonl", t.p, t.len));
 done:
@@ -191,7 +194,7 @@ Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s)
         log_info(m->spec->stage, "step %lld: held-out loss %.4f  margin %.4f  accuracy %.3f", (long long)step, s->loss,
                  s->margin, s->accuracy);
     else
-        log_info(m->spec->stage, "step %lld: held-out loss %.4f", (long long)step, s->loss);
+        log_info(m->spec->stage, "step %lld: held-out loss %.4f  token accuracy %.3f", (long long)step, s->loss, s->accuracy);
     return write_line(m, step, s, "eval_", "");
 }
 

@@ -15,7 +15,8 @@ enum {
 // Means over the examples of one step (all fields are doubles: metrics_add adds them field by field).
 typedef struct StepMetrics {
     double loss;                          // of the step as defined in loss.h
-    double reward[2], accuracy, margin;   // pairs: means
+    double reward[2], margin;             // pairs: means
+    double accuracy;                      // pairs: share that is ordered right; SFT: share of target tokens that are likeliest
     double logp[2], ref_logp[2];          // pairs: means of chosen, rejected
 } StepMetrics;
 

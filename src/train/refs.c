@@ -117,7 +117,7 @@ static Err load_item(const char *path, const FileMap *f, int64_t i, Id want, Pai
     memcpy(&item, f->p + sizeof(RefHead) + sizeof item * (size_t)i, sizeof item);
     id_print(want, id);
     CHECK(id_equal(item.id, want), ERR_DATA, "%s has another pair in place of %s; %s", path, id, advice);
-    *ref = (PairLogp){{item.logp[0], item.logp[1]}, {item.n[0], item.n[1]}};
+    *ref = (PairLogp){.logp = {item.logp[0], item.logp[1]}, .n = {item.n[0], item.n[1]}};
     CHECK(all_finite(ref), ERR_DATA, "%s: the log-probabilities of pair %s are %g and %g; %s", path, id, ref->logp[0], ref->logp[1], advice);
     return OK;
 }

@@ -13,6 +13,7 @@ typedef struct Micro {  // one model call
     const int32_t *row_index;
     int32_t rows;
     float *hidden, *logp, *lse;
+    uint8_t *best;  // SFT, else NULL
     Acts *acts;
 } Micro;
 
@@ -21,8 +22,9 @@ static Err logprobs(const StepJob *j, Arena *arena, Micro *u)
     const Model *m = j->model;
     TRY(ARENA_ARRAY(arena, &u->logp, u->batch.T));
     TRY(ARENA_ARRAY(arena, &u->lse, u->batch.T));
+    if (!j->dpo) TRY(ARENA_ARRAY(arena, &u->best, u->batch.T));
     LogprobArgs a = {.hidden = tensor_f32(u->hidden, m->cfg.H), .head = model_head(m), .target = u->target, .logp = u->logp,
-                     .lse = u->lse, .T = u->batch.T, .H = m->cfg.H, .V = m->cfg.V, .softcap = m->cfg.final_softcap};
+                     .lse = u->lse, .best = u->best, .T = u->batch.T, .H = m->cfg.H, .V = m->cfg.V, .softcap = m->cfg.final_softcap};
     ArenaMark mark = arena_mark(arena);
     TRY(arena_alloc(arena, &a.workspace, op_logprob_fwd_workspace(&a), 1));
     TRY(op_logprob_fwd(j->ctx, &a));
@@ -40,6 +42,7 @@ static void add_logps(const StepJob *j, const Micro *u, PairLogp *logp)
             PairLogp *p = &logp[r->example[t]];
             p->logp[r->side[t]] += (double)u->logp[at];
             p->n[r->side[t]]++;
+            if (u->best) p->best += u->best[at];
         }
     }
 }
