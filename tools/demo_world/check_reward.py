@@ -32,15 +32,31 @@ def load(run_dir):
     return kinds
 
 
-def pairs(prompts):
+def pairs(prompts, counts=lambda worse: True):
     """(right, n) over all pairs of a prompt's answers whose quality differs; equal scores are wrong"""
     right = n = 0
     for answers in prompts:
         for x, y in itertools.combinations(answers, 2):
-            if x[1] != y[1]:
+            worse = min(x, y, key=lambda a: a[1])
+            if x[1] != y[1] and counts(worse[2]):
                 n += 1
                 right += (x[0] - y[0]) * (x[1] - y[1]) > 0
     return right, n
+
+
+def has_both_sums(text):
+    return text.count("=") >= 2
+
+
+def print_pairs(kind, prompts):
+    for what, of_kind in ("samples", prompts), ("texts", [sorted(set(a)) for a in prompts]):
+        kinds_of_pair = {"": lambda text: True}
+        if kind == "math":
+            kinds_of_pair[", wrong one with both sums"] = has_both_sums
+            kinds_of_pair[", wrong one stops before"] = lambda text: not has_both_sums(text)
+        for which, counts in kinds_of_pair.items():
+            right, n = pairs(of_kind, counts)
+            print(f"{kind}: {100 * right / n:.1f} % of {n} pairs of {what}{which}")
 
 
 def mean(values):
@@ -70,9 +86,7 @@ def main(run_dir):
     bests, randoms, gains = [], [], []
     for kind in world.KINDS:
         prompts = kinds[kind]
-        for what, of_kind in ("samples", prompts), ("texts", [sorted(set(a)) for a in prompts]):
-            right, n = pairs(of_kind)
-            print(f"{kind}: {100 * right / n:.1f} % of {n} pairs of {what}")
+        print_pairs(kind, prompts)
         bests.append([best(a) for a in prompts])
         randoms.append([mean([x[1] for x in a]) for a in prompts])
         gains.append([b - m for b, m in zip(bests[-1], randoms[-1])])
