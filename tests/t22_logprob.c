@@ -174,12 +174,26 @@ static void law1_logprobs_do_not_depend_on_the_call(void **state)
     }
 }
 
+// R-MEM2: what the loss needs besides its operands does not grow with the vocabulary.
+static void extra_memory_does_not_depend_on_the_vocabulary(void **state)
+{
+    (void)state;
+    LogprobArgs f = {.T = 512, .H = 576, .V = 32000};
+    LogprobBwdArgs b = {.T = 512, .H = 576, .V = 32000};
+    const int64_t fwd = op_logprob_fwd_workspace(&f), bwd = op_logprob_bwd_workspace(&b);
+    f.V = b.V = 152064;
+    assert_int_equal(op_logprob_fwd_workspace(&f), fwd);
+    assert_int_equal(op_logprob_bwd_workspace(&b), bwd);
+    assert_true(bwd < 512 * 32000 * (int64_t)sizeof(float) / 4);  // far from T x V
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_logprobs_match_double),
         cmocka_unit_test(fast_logprobs_match_plain),
         cmocka_unit_test(best_says_whether_a_likelier_token_exists),
+        cmocka_unit_test(extra_memory_does_not_depend_on_the_vocabulary),
         cmocka_unit_test(law1_logprobs_do_not_depend_on_the_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

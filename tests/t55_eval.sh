@@ -89,6 +89,15 @@ greedy() { refused "$@" --set run_dir="$dir/plain" --set eval.temperature=0 --se
 greedy 78 'other prompts'
 greedy 78 'other inputs' --set "eval.sets[0].protocol=" --set target.template=imf-demo
 
+# A limit draws by id: the order of the file changes nothing, what is over it is listed.
+awk '{line[NR] = $0} END {for (i = NR; i > 0; i--) print line[i]}' "$dir/if.jsonl" >"$dir/turned.jsonl"
+for order in if turned; do
+    evaluate "$order" 2 --set eval.models=target --set eval.sets[2].limit=3 --set "eval.sets[2].path=$dir/$order.jsonl" \
+        --set eval.sets[2].name=if
+done
+cmp -s "$dir/if/eval/summary.json" "$dir/turned/eval/summary.json" || fail "a limit takes other prompts of a turned file"
+[ "$(grep -c '"reason":"over eval.sets\[\].limit"' "$dir/if/eval/dropped.jsonl")" = 5 ] || fail "prompts over a limit are not listed"
+
 # What is no item is listed (law 7); a prompt without room for an answer counts as wrong and ends nothing.
 awk 'BEGIN { print "{\"prompt\":\"a\",\"kind\":\"math\",\"gold\":\"1\"}"; print "{\"prompt\":\"a\",\"kind\":\"math\",\"gold\":\"1\"}"
     print "{\"prompt\":\"b\",\"kind\":\"math\"}"

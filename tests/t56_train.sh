@@ -63,8 +63,9 @@ EOF
 train 1 sft 1
 grep -q 'already trained' "$dir/1.log" || fail "an ended run is repeated"
 train 1 dpo 1
-train 1 reward 1
+train 1 reward 1 --set reward_train.data[0].limit=30
 grep -q 'held-out pairs: the better answer wins' "$dir/1.log" || fail "no held-out accuracy: $(cat "$dir/1.log")"
+grep -q 'over reward_train.data' "$dir/1/reward/dropped.jsonl" || fail "rows over a limit are not listed"
 sed -n 's/.*"step":0,.*"eval_loss":\([0-9.]*\),"eval_rewards\/chosen":0,"eval_rewards\/rejected":0,.*/\1/p' "$dir/1/metrics.jsonl" |
     grep -q '^0.693147182$' || fail "held-out DPO loss does not begin at ln 2"
 
@@ -78,7 +79,7 @@ done <"$dir/left"
 train 3 sft 3 --set sft.data="$dir/b/rows.jsonl" --set sft.micro_rows=3
 grep -q '1 duplicates' "$dir/3.log" || fail "a duplicate is not counted"
 train 2 dpo 3 --set dpo.data="$dir/b/rows.jsonl" --set dpo.micro_rows=2
-train 2 reward 3 --set "reward_train.data[0].path=$dir/b/rows.jsonl" --set reward_train.micro_rows=2
+train 2 reward 3 --set reward_train.data[0].limit=30 --set "reward_train.data[0].path=$dir/b/rows.jsonl" --set reward_train.micro_rows=2
 for stage in sft dpo reward; do
     [ "$(weights "$dir/1/$stage/model")" = "$(weights "$dir/3/$stage/model")" ] || fail "$stage: weights depend on the layout"
 done

@@ -74,7 +74,7 @@ const DeckKey deck_schema[] = {
 
     STR("reward_train.base", "", "directory of the model that becomes the reward model"),
     STR("reward_train.data[].path", NULL, "JSONL file of preference rows"),
-    I64("reward_train.data[].limit", "rows", 0, BIG, "0", "take only the first so many; 0: all"),
+    I64("reward_train.data[].limit", "rows", 0, BIG, "0", "take only so many, drawn by id; 0: all"),
     STR("reward_train.template", "", "chat template by name; empty: by the base model's own template"),
     I64("reward_train.max_length", "tokens", 8, 1e7, "4096", "longer conversations are dropped (counted, listed)"),
     F64("reward_train.min_gap", "", 0, 1e9, "0", "two answers are a preference pair when their scores differ by more"),
@@ -130,7 +130,7 @@ const DeckKey deck_schema[] = {
     STR("eval.sets[].name", "", "name in records; empty: the file's name"),
     ONE_OF("eval.sets[].kind", "auto", "auto|math|code|if", "what the prompts ask for; auto: the rows say it"),
     STR("eval.sets[].protocol", "", "gsm8k: FuseEval's prompt, greedy decoding and rules; empty: as in training"),
-    I64("eval.sets[].limit", "prompts", 0, BIG, "0", "take only the first so many; 0: all"),
+    I64("eval.sets[].limit", "prompts", 0, BIG, "0", "take only so many, drawn by id and eval.seed; 0: all"),
     F64("eval.temperature", "", 0, 100, "0.6", "sampling temperature; 0: greedy"),
     F64("eval.top_p", "", 0, 1, "0.9", "keep the smallest set of tokens with this probability"),
     I64("eval.max_new_tokens", "tokens", 1, 1e7, "512", "longest answer"),

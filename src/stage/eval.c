@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "par/par.h"
 #include "stage/eval_parts.h"
 #include "text/prompt.h"
@@ -40,7 +41,7 @@ typedef struct Reading {
     const char *set, *kind;
     SamplingParams params;
     uint64_t seed;
-    int64_t first, limit, unfit;  // first item of this set
+    int64_t unfit;
 } Reading;
 
 static Err item_id(const Reading *r, EvalItem *e)
@@ -73,7 +74,6 @@ static Err add_item(void *user, const json_t *row, const char *where)
     EvalItems *s = r->items;
     const char *unfit;
     EvalItem e = {.set = r->set, .params = r->params, .fuseeval = r->protocol->fuseeval};
-    if (r->limit && s->n - r->first >= r->limit) return OK;
     TRY(protocol_import(r->protocol, row, r->kind, r->set, where, &e.data, &e.prompt, &unfit));
     if (unfit) {
         r->unfit++;
@@ -83,6 +83,7 @@ static Err add_item(void *user, const json_t *row, const char *where)
     Err err = OK;
     TRY_DONE(json_get_text(e.data, "kind", where, &e.kind));
     TRY_DONE(item_id(r, &e));
+    e.draw = rng_uniform(rng_key_from_id(e.prompt), r->seed);
     TRY_DONE(MEM_GROW(&s->item, s->n, &s->cap, s->n + 1));
     s->item[s->n++] = e;
     return OK;
@@ -91,13 +92,63 @@ done:
     return err;
 }
 
+static int by_id(const void *pa, const void *pb)
+{
+    return id_compare(((const EvalItem *)pa)->id, ((const EvalItem *)pb)->id);
+}
+
+static int by_draw(const void *pa, const void *pb)
+{
+    const EvalItem *a = pa, *b = pb;
+    return a->draw != b->draw ? (a->draw > b->draw) - (a->draw < b->draw) : id_compare(a->id, b->id);
+}
+
+static Err drop_item(EvalItems *s, EvalItem *e, const char *reason)
+{
+    Err err = note_dropped(s, e->set, NULL, e->prompt, reason);
+    json_decref(e->data);
+    return err;
+}
+
+// Of items first .. n-1: keeps one of those with the same id. Their order is that of ids afterwards.
+static Err drop_duplicates(EvalItems *s, int64_t first)
+{
+    int64_t kept = first, n = s->n;
+    Err err = OK;
+    qsort(s->item + first, (size_t)(n - first), sizeof *s->item, by_id);
+    for (int64_t i = first; i < n; i++) {
+        EvalItem *e = &s->item[i];
+        if (kept == first || !id_equal(e->id, s->item[kept - 1].id)) s->item[kept++] = *e;
+        else if (err == OK) err = drop_item(s, e, "duplicate");
+        else json_decref(e->data);
+    }
+    s->n = kept;
+    if (kept < n)
+        log_warn("eval", "%s: %lld prompts occur twice; the first of them counts (listed in eval/dropped.jsonl)", s->item[first].set,
+                 (long long)(n - kept));
+    return err;
+}
+
+// Of items first .. n-1: keeps the `limit` (0: all) whose draws are lowest.
+static Err apply_limit(EvalItems *s, int64_t first, int64_t limit)
+{
+    Err err = OK;
+    if (!limit || s->n - first <= limit) return OK;
+    qsort(s->item + first, (size_t)(s->n - first), sizeof *s->item, by_draw);
+    while (s->n > first + limit) {
+        EvalItem *e = &s->item[--s->n];
+        if (err == OK) err = drop_item(s, e, "over eval.sets[].limit");
+        else json_decref(e->data);
+    }
+    return err;
+}
+
 static Err read_set(const Deck *d, EvalItems *items, int64_t i)
 {
     char key[64];
     const char *path = set_text(d, i, "path");
-    Reading r = {.items = items, .kind = set_text(d, i, "kind"), .seed = (uint64_t)deck_i64(d, "eval.seed"), .first = items->n};
-    snprintf(key, sizeof key, "eval.sets[%lld].limit", (long long)i);
-    r.limit = deck_i64(d, key);
+    Reading r = {.items = items, .kind = set_text(d, i, "kind"), .seed = (uint64_t)deck_i64(d, "eval.seed")};
+    const int64_t first = items->n;
     set_name(path, set_text(d, i, "name"), items->set[i]);
     r.set = items->set[i];
     TRY(protocol_find(set_text(d, i, "protocol"), &r.protocol));
@@ -111,33 +162,10 @@ static Err read_set(const Deck *d, EvalItems *items, int64_t i)
     TRY(jsonl_each(path, add_item, &r));
     if (r.unfit) log_warn("eval", "%s: %lld rows have no gold answer, tests or checks and are left out (listed in eval/dropped.jsonl)", path,
                           (long long)r.unfit);
-    CHECK(items->n > r.first, ERR_DATA, "%s holds no prompt that can be evaluated", path);
-    return OK;
-}
-
-static int by_id(const void *pa, const void *pb)
-{
-    return id_compare(((const EvalItem *)pa)->id, ((const EvalItem *)pb)->id);
-}
-
-static Err drop_duplicates(EvalItems *s)
-{
-    int64_t kept = 0, n = s->n;
-    Err err = OK;
-    for (int64_t i = 0; i < n; i++) {
-        EvalItem *e = &s->item[i];
-        if (!kept || !id_equal(e->id, s->item[kept - 1].id)) {
-            s->item[kept++] = *e;
-            continue;
-        }
-        if (err == OK) err = note_dropped(s, e->set, NULL, e->prompt, "duplicate");
-        json_decref(e->data);
-    }
-    s->n = kept;
-    if (kept < n)
-        log_warn("eval", "%lld prompts occur twice in a set; the first of them counts (listed in eval/dropped.jsonl)",
-                 (long long)(n - kept));
-    return err;
+    CHECK(items->n > first, ERR_DATA, "%s holds no prompt that can be evaluated", path);
+    snprintf(key, sizeof key, "eval.sets[%lld].limit", (long long)i);
+    TRY(drop_duplicates(items, first));
+    return apply_limit(items, first, deck_i64(d, key));
 }
 
 Err eval_items_load(const Deck *d, EvalItems *out)
@@ -146,11 +174,8 @@ Err eval_items_load(const Deck *d, EvalItems *out)
     CHECK(out->sets > 0, ERR_RECIPE, "the recipe names no held-out prompts; add eval: {sets: [{path: FILE.jsonl}]}");
     Err err = MEM_ARRAY(&out->set, out->sets);
     for (int64_t i = 0; i < out->sets && err == OK; i++) err = read_set(d, out, i);
-    if (err == OK) {
-        qsort(out->item, (size_t)out->n, sizeof *out->item, by_id);
-        err = drop_duplicates(out);
-    }
-    if (err != OK) eval_items_free(out);
+    if (err == OK) qsort(out->item, (size_t)out->n, sizeof *out->item, by_id);
+    else eval_items_free(out);
     return err;
 }
 

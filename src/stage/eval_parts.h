@@ -14,6 +14,7 @@
 typedef struct EvalItem {
     Id id;             // of (set, prompt, protocol, decoding, seed), not of the model: see eval.c
     Id prompt;
+    double draw;       // in [0, 1), of prompt and seed: what a limit chooses by
     const char *set;   // borrowed from EvalItems
     const char *kind;  // borrowed from data
     json_t *data;      // owned

@@ -39,7 +39,8 @@ typedef struct RawRow {
 typedef struct Import {
     RewardData *d;
     RawRow *row;
-    int64_t n, cap, limit, taken;  // limit, taken: of the current file
+    int64_t n, cap, over_limit;
+    Str dropped;  // lines for dropped.jsonl
 } Import;
 
 // --- parsing ---------------------------------------------------------------------------------------------------------------
@@ -125,37 +126,63 @@ static Err identify(RawRow *r)
 static Err import_row(void *user, const json_t *o, const char *where)
 {
     Import *im = user;
-    if (im->limit && im->taken == im->limit) return OK;
     TRY(MEM_GROW(&im->row, im->n, &im->cap, im->n + 1));
     RawRow *r = &im->row[im->n];
     *r = (RawRow){0};
     const json_t *answers = json_object_get(o, "answers");
     TRY(answers ? parse_graded(o, answers, where, &im->d->arena, r) : parse_preference(o, where, &im->d->arena, r));
     TRY(identify(r));
-    im->n++, im->taken++;
+    im->n++;
     return OK;
 }
 
 static int by_id(const void *a, const void *b) { return id_compare(((const RawRow *)a)->id, ((const RawRow *)b)->id); }
 
+static Err note_row(Import *im, const RawRow *r, const char *reason)
+{
+    char text[ID_TEXT];
+    id_print(r->id, text);
+    return str_printf(&im->dropped, "{\"id\":\"%s\",\"reason\":\"%s\"}\n", text, reason);
+}
+
+// Rows from `first` on, in id order: keeps one of equal ones, then the first `limit` (0: all). Ids are hashes, so this is a
+// draw that does not depend on the order of the file.
+static Err keep_rows(Import *im, int64_t first, int64_t limit)
+{
+    int64_t n = im->n;
+    qsort(im->row + first, (size_t)(n - first), sizeof *im->row, by_id);
+    im->n = first;
+    for (int64_t i = first; i < n; i++) {
+        const RawRow *r = &im->row[i];
+        if (im->n > first && id_equal(r->id, im->row[im->n - 1].id)) {
+            TRY(note_row(im, r, "duplicate"));
+            im->d->duplicates++;
+        } else if (limit && im->n - first >= limit) {
+            TRY(note_row(im, r, "over reward_train.data[].limit"));
+            im->over_limit++;
+        } else {
+            im->row[im->n++] = *r;
+        }
+    }
+    return OK;
+}
+
 static Err import_files(const Deck *deck, Import *im)
 {
-    int64_t files = deck_count(deck, "reward_train.data"), kept = 0;
+    int64_t files = deck_count(deck, "reward_train.data");
     char key[64];
     CHECK(files > 0, ERR_RECIPE, "reward_train.data is empty: name at least one JSONL file of graded answers or preference rows");
     for (int64_t i = 0; i < files; i++) {
-        snprintf(key, sizeof key, "reward_train.data[%lld].limit", (long long)i);
-        im->limit = deck_i64(deck, key), im->taken = 0;
+        const int64_t first = im->n;
         snprintf(key, sizeof key, "reward_train.data[%lld].path", (long long)i);
         TRY(jsonl_each(deck_str(deck, key), import_row, im));
+        im->d->read += im->n - first;
+        snprintf(key, sizeof key, "reward_train.data[%lld].limit", (long long)i);
+        TRY(keep_rows(im, first, deck_i64(deck, key)));
     }
     CHECK(im->n > 0, ERR_DATA, "the files of reward_train.data have no rows");
-    qsort(im->row, (size_t)im->n, sizeof *im->row, by_id);
-    for (int64_t i = 0; i < im->n; i++)
-        if (!kept || !id_equal(im->row[i].id, im->row[kept - 1].id)) im->row[kept++] = im->row[i];
-    im->d->read = im->n;
-    im->d->duplicates = im->n - kept;
-    im->n = kept;
+    TRY(keep_rows(im, 0, 0));
+    if (im->over_limit) log_info("reward", "%lld rows over a file's limit (listed in reward/dropped.jsonl)", (long long)im->over_limit);
     return OK;
 }
 
@@ -206,7 +233,7 @@ typedef struct Render {
     const Tokenizer *tok;
     int64_t max_length, cap, pair_cap;
     double min_gap;
-    Str dropped;
+    Str *dropped;  // lines for dropped.jsonl
     Ids ids;
     Hash *hash;
 } Render;
@@ -216,7 +243,7 @@ static Err note_dropped(Render *r, Id id, int64_t answer, int64_t tokens)
     char text[ID_TEXT];
     id_print(id, text);
     r->d->too_long++;
-    return str_printf(&r->dropped, "{\"id\":\"%s\",\"answer\":%lld,\"reason\":\"longer than max_length\",\"tokens\":%lld}\n", text,
+    return str_printf(r->dropped, "{\"id\":\"%s\",\"answer\":%lld,\"reason\":\"longer than max_length\",\"tokens\":%lld}\n", text,
                       (long long)answer, (long long)tokens);
 }
 
@@ -284,18 +311,18 @@ Err reward_data_load(const Deck *deck, const char *run_dir, const RewardHead *h,
 {
     *out = (RewardData){0};
     Import im = {.d = out};
-    Render r = {.d = out, .head = h, .chat = c, .tok = t, .max_length = deck_i64(deck, "reward_train.max_length"),
+    Render r = {.d = out, .head = h, .chat = c, .tok = t, .dropped = &im.dropped, .max_length = deck_i64(deck, "reward_train.max_length"),
                 .min_gap = deck_f64(deck, "reward_train.min_gap")};
     Err err = OK;
     TRY(hash_new(&r.hash));
     TRY_DONE(import_files(deck, &im));
     TRY_DONE(collect_names(&im, out));
     TRY_DONE(render_all(&r, &im, (uint64_t)deck_i64(deck, "seed"), deck_f64(deck, "reward_train.val_size")));
-    TRY_DONE(write_dropped(run_dir, &r.dropped));
+    TRY_DONE(write_dropped(run_dir, &im.dropped));
     CHECK_DONE(out->pairs > 0, ERR_DATA, "no preference pair in reward_train.data: no two answers of a prompt differ by more than min_gap");
 done:
     out->hash = hash_end(r.hash);
-    str_free(&r.dropped);
+    str_free(&im.dropped);
     ids_free(&r.ids);
     mem_free(im.row);
     return err;
