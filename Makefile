@@ -31,7 +31,7 @@ NEED    := libopenmpi-dev openmpi-bin libnetcdf-mpi-dev libdnnl-dev libjansson-d
            libutf8proc-dev libseccomp-dev libxxhash-dev libcmocka-dev pkg-config python3
 
 ifneq ($(filter check-real,$(MAKECMDGOALS)),)
-NEED    += python3-venv
+NEED    += python3-venv python3-torch
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
@@ -81,9 +81,10 @@ check: setup      ## build, then every test
 programs: $(BUILD)/imf $(TESTS)
 check-built: $(BUILD)/imf $(TESTS)
 	@sh tests/run.sh $(BUILD)
-check-real: setup ## comparisons that need the real models (downloads 1.2 GB once); 0 skips or it fails
+check-real: setup ## comparisons that need the real models (downloads 1.5 GB once); 0 skips or it fails
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/fetch_models.sh $(MODELS)
+	@sh tools/fetch_reference.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
 check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
 	@$(MAKE) --no-print-directory -j$$(nproc) all

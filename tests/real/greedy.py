@@ -12,8 +12,9 @@ NEAR_TIE, LOGP = 1e-3, 5e-3
 imf, model, expected = sys.argv[1:]
 rows = json.load(open(expected, encoding="utf-8"))
 stdin = "".join(json.dumps({"ids": row["ids"]}) + "\n" for row in rows)
-run = subprocess.run([imf, "generate", model, "--greedy", "--max-new-tokens", "64", "--slots", "16"], input=stdin, text=True,
-                     capture_output=True)
+tokens = max(len(row["greedy"]) for row in rows)
+run = subprocess.run([imf, "generate", model, "--greedy", "--max-new-tokens", str(tokens), "--slots", "16"], input=stdin,
+                     text=True, capture_output=True)
 if run.returncode:
     sys.exit(f"imf generate: exit {run.returncode}: {run.stderr}")
 answers = [json.loads(line) for line in run.stdout.splitlines()]
@@ -22,7 +23,7 @@ if len(answers) != len(rows):
 agree, unexplained = 0, 0
 for i, (row, answer) in enumerate(zip(rows, answers)):
     want = row["greedy"]
-    if answer["finish"] == "stop" and want[:-1] == answer["ids"] and len(want) <= 64:
+    if answer["finish"] == "stop" and want[:-1] == answer["ids"] and len(want) <= tokens:
         want = want[:-1]  # the recording ends with the stop token, an answer does not hold it
     if answer["ids"] == want:
         agree += 1

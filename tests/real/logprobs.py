@@ -13,9 +13,9 @@ imf, model, expected = sys.argv[1:]
 rows = json.load(open(expected, encoding="utf-8"))
 
 
-def logprobs(sequences, *options):
+def logprobs(sequences):
     stdin = "".join(json.dumps({"ids": ids}) + "\n" for ids in sequences)
-    run = subprocess.run([imf, "logprobs", model, *options], input=stdin, text=True, capture_output=True)
+    run = subprocess.run([imf, "logprobs", model, "--top", "5"], input=stdin, text=True, capture_output=True)
     if run.returncode:
         sys.exit(f"imf logprobs: exit {run.returncode}: {run.stderr}")
     return [json.loads(line) for line in run.stdout.splitlines()]
@@ -28,10 +28,10 @@ def top_differs(got, want):
 
 
 worst_logit = worst_logp = 0
-prompts = logprobs([row["ids"] for row in rows], "--top", "5")
-whole = logprobs([row["ids"] + row["greedy"] for row in rows])
-if len(prompts) != len(rows) or len(whole) != len(rows):
-    sys.exit(f"{len(prompts)} and {len(whole)} answers to {len(rows)} rows")
+answers = logprobs([row["ids"] for row in rows] + [row["ids"] + row["greedy"] for row in rows])  # one call: loads once
+if len(answers) != 2 * len(rows):
+    sys.exit(f"{len(answers)} answers to {2 * len(rows)} rows")
+prompts, whole = answers[:len(rows)], answers[len(rows):]
 for i, (row, p, w) in enumerate(zip(rows, prompts, whole)):
     off, order = top_differs(p["top"], row["top"])
     worst_logit = max(worst_logit, off)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What transformers (fp32, eager) computes with real weights -> tests/data/real/<name>.json.
 
-    real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers
+    real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers (4.46 or later)
 
---rows of 50 prompts (evenly taken): 20 questions of GSM8K test, 15 messages, 15 pieces of text. A row: ids of the prompt; top: the 5 largest logits behind
+--rows of 50 prompts (evenly taken): 20 questions of GSM8K test (without --prompts: 20 short ones), 15 messages, 15 pieces of
+text. A row: ids of the prompt; top: the 5 largest logits behind
 it; greedy: --tokens (64) of greedy continuation (fewer when it stops); logp: their log-probabilities; gap: distance from the
 largest to the second largest logit at each of them, so that a different choice can be explained as a near-tie.
 """
@@ -20,6 +21,9 @@ MESSAGES = [
     "def add(a, b): complete this Python function.", "Give me a short recipe for pancakes.", "日本の首都はどこですか？",
     "Summarise in one sentence: the cat sat on the mat because it was warm.", "What's 17 * 23?", "Tell me a joke 😀",
     "List the planets in order.", "Explain recursion to a child.", "Reverse the word 'stressed'."]
+QUESTIONS = [
+    "What is %d plus %d?" % (7 * i + 3, 11 * i + 5) if i % 2 else
+    "A box holds %d eggs. How many eggs are in %d boxes?" % (i + 4, 3 * i + 2) for i in range(20)]
 TEXTS = [
     "The quick brown fox", "import numpy as np\n\ndef mean(x):\n", "Once upon a time, in a village by the sea,", "1 2 3 4 5 6",
     "Water boils at", "The president of the United States in 1990 was", "E = mc", "<html>\n<head>\n<title>", "SELECT name FROM",
@@ -28,8 +32,10 @@ TEXTS = [
 
 
 def prompts(tokenizer, path):
-    with open(path) as f:
-        questions = [json.loads(line)["question"] for line in f][:20]
+    questions = QUESTIONS
+    if path:
+        with open(path) as f:
+            questions = [json.loads(line)["question"] for line in f][:20]
     for text in questions + MESSAGES:
         yield tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True,
                                             return_dict=True)["input_ids"]
@@ -60,12 +66,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("out")
-    parser.add_argument("--prompts", required=True)
+    parser.add_argument("--prompts")
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=64)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(args.model, torch_dtype=torch.float32, attn_implementation="eager")
     eos = model.generation_config.eos_token_id
     stops = set(eos if isinstance(eos, list) else [eos])
     every = list(prompts(tokenizer, args.prompts))
