@@ -3,6 +3,8 @@
 // Each step cuts every piece of the step before; a pattern sees its piece alone (look-around ends at its borders). Patterns
 // are run by PCRE2 (UTF, UCP, JIT where the system allows it). tokenizer.json means Oniguruma's syntax; what differs is
 // translated (\s is White_Space) or refused (\h, ^, $, nested classes), so that no pattern silently means another thing.
+// Drawback: letters and digits are those of the PCRE2 at hand (10.42: Unicode 14), those of `tokenizers` 0.23 of Unicode 16, so
+// younger characters may be cut in other places than there (120 digits are); its NFC is Unicode 9's, ours utf8proc's (2.8: 15).
 // Limits (PRS-4): 100,000 matching steps + 16 for every byte of the piece, 20 MiB of heap: beyond, ERR_DATA.
 #ifndef IMF_TEXT_PRETOK_H
 #define IMF_TEXT_PRETOK_H
