@@ -160,6 +160,13 @@ static Err run_command(const Command *c, const Job *job)
     return par_agree(stage_report(job));
 }
 
+// What a recipe may ask for and this build cannot do.
+static Err check_build(const Deck *deck)
+{
+    CHECK(!strcmp(deck_str(deck, "dtype"), "float32"), ERR_RECIPE, "dtype: this build computes in float32 only");
+    return OK;
+}
+
 static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
@@ -173,6 +180,7 @@ static Err run_job(const char *name, const Options *o)
         err = job.argc >= 1 ? deck_load(&deck, job.argv[0], o->sets, o->n_sets)
                             : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__, "imf %s wants a recipe: imf %s RECIPE.yaml",
                                         name, name);
+        if (err == OK) err = check_build(deck);
         TRY_DONE(par_agree(err));
         job.argc--, job.argv++;
         if (job.argc && !(needs & MORE))

@@ -34,7 +34,6 @@ Err train_spec(TrainSpec *o, const Deck *deck, const char *stage, const char *ru
     o->keep_start = !strcmp(text(&s, "truncation"), "keep_start");
     o->optim = (OptimSpec){.beta1 = real(&s, "adam_beta1"), .beta2 = real(&s, "adam_beta2"), .eps = real(&s, "adam_epsilon"),
                            .decay = real(&s, "weight_decay"), .max_norm = real(&s, "max_grad_norm")};
-    CHECK(!strcmp(deck_str(deck, "dtype"), "float32"), ERR_RECIPE, "dtype: this build trains in float32");
     if (!pairs) return OK;
     return dpo_spec(&o->dpo, text(&s, "loss_type"), real(&s, "beta"), real(&s, "label_smoothing"));
 }
