@@ -74,6 +74,9 @@ printf 'zz' | dd of="$dir/model/model.safetensors" bs=1 seek="$(($(stat -c %s "$
 status=0
 "$imf" sample "$dir/moved.yaml" --set run_dir="$dir/moved" 2>"$dir/error" || status=$?
 [ $status = 78 ] && grep -q samples "$dir/error" || fail "another model, exit $status: $(cat "$dir/error")"
+rm -r "$dir/model"  # samples outlive their source
+"$imf" sample "$dir/moved.yaml" --set run_dir="$dir/moved" 2>"$dir/error" && grep -q 'done before' "$dir/error" ||
+    fail "no model, exit $?: $(cat "$dir/error")"
 
 # The same samples twice under two names are refused; so is a model directory that is not there.
 status=0

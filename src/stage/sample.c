@@ -397,23 +397,25 @@ done:
 
 // --- the stage -------------------------------------------------------------------------------------------------------------
 
-static Err mark_models(const Deck *d, Id *out)
+// *known is false when a model cannot be opened: it may have been removed after sampling. If it is still wanted, loading says
+// what is wrong with it.
+static Err mark_models(const Deck *d, Id *out, bool *known)
 {
     char path[128];
     Hash *h;
-    Err err = OK;
+    *known = true;
     TRY(hash_new(&h));
-    for (int64_t i = 0; i < deck_count(d, "sources") && err == OK; i++) {
+    for (int64_t i = 0; i < deck_count(d, "sources") && *known; i++) {
         Id mark = {0};
-        err = model_mark(deck_str(d, source_key(path, i, "path")), &mark);
+        *known = model_mark(deck_str(d, source_key(path, i, "path")), &mark) == OK;
         hash_add_id(h, mark);
     }
     *out = hash_end(h);
-    return err;
+    return OK;
 }
 
 // What decides the samples besides the prompts: seed and sources.
-static Err make_header(const Deck *d, Id prompts, Id models, json_t **out)
+static Err make_header(const Deck *d, Id prompts, const Id *models, json_t **out)
 {
     char path[128];
     const int64_t sources = deck_count(d, "sources");
@@ -431,7 +433,7 @@ static Err make_header(const Deck *d, Id prompts, Id models, json_t **out)
         hash_add_text(h, deck_str(d, source_key(path, i, "template")));
     }
     *out = json_pack("{s:o, s:{s:o, s:o}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(prompts), "models",
-                     json_id(models));
+                     models ? json_id(*models) : json_null());
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }
@@ -488,14 +490,15 @@ Err stage_sample(const Job *job)
     Sampling s = {.job = job, .seed = deck_i64(job->deck, "seed")};
     json_t *header = NULL;
     Id prompts, models, digest, dropped;
-    bool done;
+    bool known = false, done;
     char text[ID_TEXT];
     Err err = OK;
     TRY_DONE(record_require(&s.prompts, job->run_dir, SET_PROMPTS, "select", &prompts));
     TRY_DONE(par_agree(check_sources(job->deck)));
-    TRY_DONE(par_agree(par_rank() == 0 ? mark_models(job->deck, &models) : OK));
+    TRY_DONE(par_agree(par_rank() == 0 ? mark_models(job->deck, &models, &known) : OK));
     TRY_DONE(par_bcast(&models, sizeof models, 0));
-    TRY_DONE(par_agree(make_header(job->deck, prompts, models, &header)));
+    TRY_DONE(par_bcast(&known, sizeof known, 0));
+    TRY_DONE(par_agree(make_header(job->deck, prompts, known ? &models : NULL, &header)));
     TRY_DONE(record_begin(job->run_dir, SET_SAMPLES, header, &done));
     if (!done) TRY_DONE(sample_all(&s, header));
     TRY_DONE(record_finish(job->run_dir, SET_SAMPLES, &digest));

@@ -27,7 +27,7 @@
 typedef struct RecordWriter RecordWriter;
 typedef struct RecordSet RecordSet;
 
-// How a stage starts. Collective. header: {"recipe":..,"inputs":{..}} (borrowed). *done: it has ended before. ERR_RECIPE
+// How a stage starts. Collective. header: {"recipe":..,"inputs":{..}} (borrowed); an input that is null agrees with any. *done: it has ended before. ERR_RECIPE
 // when the directory holds records of another recipe or of other inputs.
 Err record_begin(const char *run_dir, const char *stage, const json_t *header, bool *done) ERR_MUST_CHECK;
 

@@ -50,13 +50,25 @@ static bool same_field(const json_t *a, const json_t *b, const char *key)
     return x && y ? json_equal(x, y) : x == y;
 }
 
+// An input that is null is unknown (a source model that was removed after sampling): it agrees with any.
+static bool same_inputs(const json_t *a, const json_t *b)
+{
+    const char *name;
+    json_t *value;
+    if (json_object_size(a) != json_object_size(b)) return false;
+    json_object_foreach((json_t *)a, name, value) {
+        const json_t *other = json_object_get(b, name);
+        if (!other || !(json_is_null(value) || json_is_null(other) || json_equal(value, other))) return false;
+    }
+    return true;
+}
+
 Err record_same_header(const char *path, const json_t *theirs, const json_t *mine)
 {
-    const char *fields[] = {"recipe", "inputs"};
-    for (int i = 0; i < 2; i++)
-        CHECK(same_field(theirs, mine, fields[i]), ERR_RECIPE,
-              "%s was made with %s; give this recipe a run_dir of its own, or remove that directory to make it anew", path,
-              i == 0 ? "another recipe" : "other inputs");
+    const bool recipe = same_field(theirs, mine, "recipe");
+    CHECK(recipe && same_inputs(json_object_get(theirs, "inputs"), json_object_get(mine, "inputs")), ERR_RECIPE,
+          "%s was made with %s; give this recipe a run_dir of its own, or remove that directory to make it anew", path,
+          recipe ? "other inputs" : "another recipe");
     return OK;
 }
 
@@ -296,7 +308,31 @@ Err record_require(RecordSet **out, const char *run_dir, const char *stage, cons
     return record_open(out, run_dir, stage);
 }
 
-// The header of the first part that has one; NULL when there is none.
+// A part without a record holds nothing: it goes, so that the header of a job that failed at its start (a damaged model, say)
+// binds nobody.
+static Err remove_part(const char *path)
+{
+    Str index = {0};
+    Err err = str_printf(&index, "%.*s.idx", (int)(strlen(path) - strlen(".jsonl")), path);
+    if (err == OK && (unlink(path) != 0 || (unlink(str_text(&index)) != 0 && errno != ENOENT)))
+        err = err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot remove %s: %s", path, strerror(errno));
+    str_free(&index);
+    return err;
+}
+
+// The header of a part that holds records; *out stays NULL when it holds none.
+static Err part_header(const char *path, const char *stage, json_t **out)
+{
+    FileMap map;
+    TRY(io_map(path, &map));
+    const char *newline = map.size ? memchr(map.p, '\n', (size_t)map.size) : NULL;
+    const char *record = newline ? memchr(newline + 1, '\n', (size_t)(map.p + map.size - newline - 1)) : NULL;
+    Err err = record ? parse_header(path, stage, map.p, newline - map.p, out) : OK;
+    io_unmap(&map);
+    return err;
+}
+
+// The header of the first part that has records; NULL when there is none. Parts without any are removed.
 static Err first_header(const char *dir, const char *stage, json_t **out)
 {
     char **name = NULL, path[IO_PATH];
@@ -305,14 +341,10 @@ static Err first_header(const char *dir, const char *stage, json_t **out)
     if (!io_is_dir(dir)) return OK;
     TRY_DONE(io_list(dir, &name, &n));
     for (int64_t i = 0; i < n && !*out; i++) {
-        FileMap map;
         if (!str_starts(name[i], "part-") || !str_ends(name[i], ".jsonl")) continue;
         TRY_DONE(io_join(path, dir, name[i]));
-        TRY_DONE(io_map(path, &map));
-        const char *newline = map.size ? memchr(map.p, '\n', (size_t)map.size) : NULL;
-        if (newline) err = parse_header(path, stage, map.p, newline - map.p, out);
-        io_unmap(&map);
-        TRY_DONE(err);
+        TRY_DONE(part_header(path, stage, out));
+        if (!*out) TRY_DONE(remove_part(path));
     }
 done:
     io_list_free(name, n);
