@@ -16,8 +16,7 @@ say      = @$(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),:,echo '  $1  $@
 VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(DEV),-Werror)
 OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
-CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS) \
-           -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
+CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS)
 CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong $(OPENMP)
 LDLIBS  := $(NETCDF_LIBS) $(MPI_LIBS) $(PKG_LIBS) -ldnnl -lm -lpthread
 
@@ -54,6 +53,12 @@ $(BUILD)/%.o: %.c config.mk
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
+$(BUILD)/src/base/version.o: CPP += -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
+$(BUILD)/src/base/version.o: $(BUILD)/version
+$(BUILD)/version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+FORCE:
 $(BUILD)/src/judge/code_python.o: src/judge/zygote.py src/judge/referee.py
 ISA_base   =
 ISA_avx2   = -mavx2 -mfma -mf16c

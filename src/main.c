@@ -8,6 +8,7 @@
 #include "base/lease.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "judge/judge.h"
 #include "par/par.h"
 #include "stage/import.h"
@@ -96,7 +97,7 @@ done:
 
 static void print_version(void)
 {
-    printf("imf %s\ncompiler: %s %s\n", IMF_VERSION, IMF_COMPILER, __VERSION__);
+    printf("imf %s\ncompiler: %s\n", imf_version, imf_compiler);
     Ctx ctx;
     if (ctx_init(&ctx, 1) == OK)
         printf("cpu: %s, f32 gemm by %s\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "the plain kernel");

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/version.h"
 #include "stage/report_parts.h"
 
 static const char head[] =
@@ -298,5 +299,5 @@ Err report_page(const Report *r, Str *out)
     TRY(answer_examples(r, out));
     TRY(str_puts(out, "<h2>Records</h2>\n"));
     TRY(table(out, r->sets, fields, names, 3));
-    return str_printf(out, "<p class=\"note\">imf %s</p>\n</html>\n", IMF_VERSION);
+    return str_printf(out, "<p class=\"note\">imf %s</p>\n</html>\n", imf_version);
 }

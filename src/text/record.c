@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "par/par.h"
 #include "text/record_parts.h"
 
@@ -55,7 +56,7 @@ Err record_header_text(const char *stage, const json_t *header, Str *out)
     CHECK_DONE(h && (!header || json_object_update(h, (json_t *)header) == 0), ERR_INTERNAL, "a record header must be a JSON object");
     json_object_set_new(h, "format", json_string(format));
     json_object_set_new(h, "version", json_integer(1));
-    json_object_set_new(h, "program", json_string(IMF_VERSION));
+    json_object_set_new(h, "program", json_string(imf_version));
     TRY_DONE(json_canonical(h, out));
     TRY_DONE(str_puts(out, "\n"));
 done:

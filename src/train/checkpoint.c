@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "par/par.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_manifest.h"
@@ -155,7 +156,7 @@ static Err write_and_verify(Save *s)
 {
     char now[32], history[96];
     time_text(now);
-    snprintf(history, sizeof history, "%s imf %s: created", now, IMF_VERSION);
+    snprintf(history, sizeof history, "%s imf %s: created", now, imf_version);
     TRY(checkpoint_file_write(s->file, s->model, &s->src, history));
     TRY(par_agree(sync_file(s->file)));
     return par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own));

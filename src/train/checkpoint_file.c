@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/version.h"
 #include "par/par.h"
 #include "par/par_nc.h"
 
@@ -133,9 +134,12 @@ static void define(Nc *nc, const Model *model, const TileSource *src, const char
 {
     static const char *const text[][2] = {
         {"Conventions", "CF-1.8"}, {"title", "imf training checkpoint"}, {"institution", "unspecified"},
-        {"source", "imf " IMF_VERSION}, {"references", "https://arxiv.org/abs/2503.04222"},
+        {"references", "https://arxiv.org/abs/2503.04222"},
         {"comment", "NAME.w weight, NAME.m and NAME.v AdamW moments; valid only beside the MANIFEST.json that names it"}};
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) put_text(nc, NC_GLOBAL, text[i][0], text[i][1]);
+    char source[64];
+    snprintf(source, sizeof source, "imf %s", imf_version);
+    put_text(nc, NC_GLOBAL, "source", source);
     put_text(nc, NC_GLOBAL, "history", history);
     define_variables(nc, model, src->tiles, src->file);
     nc_did(nc, nc_enddef(nc->id), "end the definitions of", "the file");

@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "par/par.h"
 
 static const char format_name[] = "imf-checkpoint-2";
@@ -44,7 +45,7 @@ static Err print_state(const TrainState *s, Str *out)
     return str_printf(out,
                       " \"format\": \"%s\", \"program\": \"imf %s\",\n \"step\": %lld, \"epoch\": %lld, \"examples_seen\": %lld, "
                       "\"seed\": \"%llu\",\n \"recipe\": \"%s\", \"data\": \"%s\", \"base_model\": \"%s\",\n",
-                      format_name, IMF_VERSION, (long long)s->step, (long long)s->epoch, (long long)s->examples_seen,
+                      format_name, imf_version, (long long)s->step, (long long)s->epoch, (long long)s->examples_seen,
                       (unsigned long long)s->seed, recipe, data, base);
 }
 

@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "model/fit.h"
 #include "par/par.h"
 #include "text/record.h"
@@ -139,7 +140,7 @@ static Err model_card(const Work *w, Str *out)
     id_print(w->data.hash, data);
     id_print(w->base, base);
     TRY(str_printf(out, "# %s model written by imf %s\n\n- base model: %s (fingerprint %s)\n- %s: %lld, data hash %s\n", w->job->stage,
-                   IMF_VERSION, io_basename(w->job->base), base, w->job->pairs ? "pairs" : "examples", (long long)w->data.n, data));
+                   imf_version, io_basename(w->job->base), base, w->job->pairs ? "pairs" : "examples", (long long)w->data.n, data));
     TRY(str_puts(out, "\n## Recipe\n\n```yaml\n"));
     TRY(deck_print(w->job->deck, out));
     return str_puts(out, "```\n");

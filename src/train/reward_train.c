@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "model/fit.h"
 #include "par/par.h"
 #include "train/reward_backbone.h"
@@ -117,7 +118,7 @@ static Err card(const Work *w, Str *out)
     id_print(w->data.hash, hash);
     if (w->n) interval(w->right, w->n, range);
     TRY(str_printf(out, "# Reward model written by imf reward %s\n\n- base model: %s\n- data: %lld answers, %lld pairs, hash %s\n"
-                   "- held-out pairs: %lld of %lld right (95 %% interval %.4f .. %.4f)\n\n## Recipe\n\n```yaml\n", IMF_VERSION,
+                   "- held-out pairs: %lld of %lld right (95 %% interval %.4f .. %.4f)\n\n## Recipe\n\n```yaml\n", imf_version,
                    io_basename(w->base), (long long)w->data.answers, (long long)w->data.pairs, hash, (long long)w->right,
                    (long long)w->n, range[0], range[1]));
     TRY(deck_print(w->deck, out));
