@@ -39,6 +39,7 @@
     I64_LAYOUT(s ".ranks_per_file", "ranks", 0, 1e6, "0", "ranks that write one checkpoint file together; 0: those of a node"),      \
     I64_LAYOUT(s ".eval_steps", "steps", 0, BIG, "0", "measure the held-out loss every so many steps; 0: never"),                   \
     F64(s ".val_size", "", 0, 1e9, "0", "rows held out: a share below 1, or a number of rows"),                                     \
+    ONE_OF(s ".export_dtype", "auto", "auto|float32|bfloat16|float16", "number format of the written model; auto: the base model's"),\
     STR(s ".data", "", data_help)
 
 const DeckKey deck_schema[] = {

@@ -7,7 +7,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "model/changes.h"
 #include "model/fit.h"
+#include "model/safetensors.h"
 #include "par/par.h"
 #include "text/record.h"
 #include "train/loop.h"
@@ -25,6 +27,10 @@ typedef struct Work {
     char dir[IO_PATH];     // run_dir/<stage>
 } Work;
 
+// A written model that keeps less than this share of the weights that were trained is warned of. Measured on SmolLM2: 20 steps of
+// DPO at 1e-6 left 0.7 % in bf16, and its 100 greedy answers were those of the model before; 32 steps of SFT at 2e-5 left 18 %.
+enum { WARN_KEPT = 5 };
+
 static const char *section_text(const FineTune *job, const char *name)
 {
     char path[64];
@@ -40,6 +46,15 @@ static Err load_model(Work *w)
     ModelConfig cfg;
     TRY(par_agree(model_config_load(j->base, &cfg)));
     return model_init_random(&w->model, &cfg, w->spec.seed, shared);
+}
+
+// The number format of the written model.
+static DType export_dtype(const Work *w)
+{
+    const char *name = section_text(w->job, "export_dtype");
+    if (!strcmp(name, "float32")) return DT_F32;
+    if (!strcmp(name, "bfloat16")) return DT_BF16;
+    return !strcmp(name, "float16") ? DT_F16 : w->model.cfg.storage;
 }
 
 static Err load_text(Work *w)
@@ -103,6 +118,8 @@ static Err read_done(const Work *w, int32_t *done)
     if (!*done) return OK;
     TRY_DONE(io_read(path, &s, 1 << 16));
     TRY_DONE(json_parse(str_text(&s), s.len, path, &o));
+    const char *dtype = json_string_value(json_object_get(o, "dtype"));
+    *done = dtype && !strcmp(dtype, dtype_name(export_dtype(w)));  // else it is written anew from the last checkpoint
     TRY_DONE(field_is(o, "recipe", w->recipe, path, &same));
     TRY_DONE(field_is(o, "data", w->data.hash, path, &same));
     TRY_DONE(field_is(o, "base", w->base, path, &same));
@@ -127,7 +144,8 @@ static Err write_done(const Work *w)
     id_print(w->recipe, recipe);
     id_print(w->data.hash, data);
     id_print(w->base, base);
-    int n = snprintf(text, sizeof text, "{\"recipe\":\"%s\",\"data\":\"%s\",\"base\":\"%s\"}\n", recipe, data, base);
+    int n = snprintf(text, sizeof text, "{\"recipe\":\"%s\",\"data\":\"%s\",\"base\":\"%s\",\"dtype\":\"%s\"}\n", recipe, data, base,
+                     dtype_name(export_dtype(w)));
     TRY(io_join(path, w->dir, "done.json"));
     return io_write(path, text, n);
 }
@@ -146,6 +164,25 @@ static Err model_card(const Work *w, Str *out)
     return str_puts(out, "```\n");
 }
 
+// A rate so small that nothing is learned, or that rounding takes most of it away, shows in no curve: training works on fp32
+// weights.
+static Err report_changes(const Work *w)
+{
+    const char *stage = w->job->stage, *format = dtype_name(export_dtype(w));
+    Changes c;
+    if (w->job->random) return OK;
+    TRY(model_changes(&w->model, w->job->base, export_dtype(w), &c));
+    const double all = (double)c.elements / 100;
+    log_info(stage, "%.1f %% of the weights have changed, %.1f %% as written in %s", (double)c.learned / all, (double)c.written / all,
+             format);
+    if (c.learned == 0)
+        log_warn(stage, "no weight has changed: nothing was learned; raise learning_rate or num_train_epochs");
+    else if (c.written * 100 < c.learned * WARN_KEPT)
+        log_warn(stage, "rounding to %s takes most of the training away: the written model may answer as before; set "
+                 "%s.export_dtype: float32, or train longer or with a higher learning_rate", format, stage);
+    return OK;
+}
+
 static Err export_model(const Work *w)
 {
     char dir[IO_PATH];
@@ -153,7 +190,8 @@ static Err export_model(const Work *w)
     Err err = OK;
     TRY(io_join(dir, w->dir, "model"));
     TRY_DONE(model_card(w, &card));
-    TRY_DONE(model_export(&w->model, w->job->base, dir, w->model.cfg.storage, str_text(&card)));
+    TRY_DONE(model_export(&w->model, w->job->base, dir, export_dtype(w), str_text(&card)));
+    TRY_DONE(report_changes(w));
     TRY_DONE(write_done(w));
     log_info(w->job->stage, "model written to %s", dir);
 done:
