@@ -39,7 +39,8 @@ stops = GenerationConfig.from_pretrained(path).eos_token_id
 stops = stops if isinstance(stops, list) else [stops]
 model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager")
 ids = torch.tensor([ask("tokens", {"messages": [TURN], "add_generation_prompt": True}, "--chat")["ids"]])
-out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=64)[0, ids.shape[1]:].tolist()
+out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=64, synced_gpus=False)
+out = out[0, ids.shape[1]:].tolist()
 answer = ask("generate", {"messages": [TURN]}, "--greedy", "--max-new-tokens", "64")
 if answer["finish"] != "stop" or out[-1] not in stops or out[:-1] != answer["ids"]:
     sys.exit(f"generate gives {out} (stops at {stops}), imf generate {answer}")

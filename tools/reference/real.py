@@ -4,9 +4,9 @@
     real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers (4.46 or later)
 
 --rows of 50 prompts (evenly taken): 20 questions of GSM8K test (without --prompts: 20 short ones), 15 messages, 15 pieces of
-text. A row: ids of the prompt; top: the 5 largest logits behind
-it; greedy: --tokens (64) of greedy continuation (fewer when it stops); logp: their log-probabilities; gap: distance from the
-largest to the second largest logit at each of them, so that a different choice can be explained as a near-tie.
+text. A row: ids of the prompt; top: the 5 largest logits behind it; greedy: --tokens (64) of greedy continuation (fewer when
+it stops); logp: their log-probabilities; gap: distance from the largest to the second largest logit at each of them, so that
+a different choice can be explained as a near-tie.
 """
 import argparse
 import json
