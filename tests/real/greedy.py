@@ -1,4 +1,5 @@
-"""greedy.py IMF MODEL EXPECTED.json: compares `imf generate --greedy` with recorded continuations; prints what differs.
+"""greedy.py IMF MODEL EXPECTED.json [EVERY]: compares `imf generate --greedy` with recorded continuations; prints what differs.
+EVERY 5 takes every fifth row.
 
 Bounds: logits agree to 3e-4 (the bound of the logits test), so two candidates further apart than 6e-4 cannot change places:
 a gap of at most 1e-3 in the recording explains a difference. The summed log-probability of a continuation is off by at most
@@ -9,8 +10,8 @@ import subprocess
 import sys
 
 NEAR_TIE, LOGP = 1e-3, 5e-3
-imf, model, expected = sys.argv[1:]
-rows = json.load(open(expected, encoding="utf-8"))
+imf, model, expected = sys.argv[1:4]
+rows = json.load(open(expected, encoding="utf-8"))[::int(sys.argv[4]) if len(sys.argv) > 4 else 1]
 stdin = "".join(json.dumps({"ids": row["ids"]}) + "\n" for row in rows)
 tokens = max(len(row["greedy"]) for row in rows)
 run = subprocess.run([imf, "generate", model, "--greedy", "--max-new-tokens", str(tokens), "--slots", "16"], input=stdin,
