@@ -86,7 +86,7 @@ check: setup      ## build, then every test
 programs: $(BUILD)/imf $(TESTS)
 check-built: $(BUILD)/imf $(TESTS)
 	@sh tests/run.sh $(BUILD)
-check-real: setup ## comparisons that need the real models (downloads 1.5 GB once); 0 skips or it fails
+check-real: setup ## comparisons that need the real models (downloads 1.4 GB once); 0 skips or it fails
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/fetch_models.sh $(MODELS)
 	@sh tools/fetch_reference.sh $(MODELS)

@@ -1,9 +1,9 @@
 #!/bin/sh
 # fetch_reference.sh DIR: the published tools that an exported model is compared with.
-#   DIR/venv        Python with transformers (60 MB from PyPI) over Debian's python3-torch: PyPI's torch brings 3 GB of CUDA
+#   DIR/venv        Python with transformers (22 MB from PyPI) over Debian's python3-torch: PyPI's torch brings 3 GB of CUDA
 #   DIR/llama.cpp   convert_hf_to_gguf.py and its library, from the source package of llama-cpp-python (51 MB)
 # Made once; DIR/reference.txt, written last, names the versions, and another list here makes both anew.
-# Drawback: Debian's torch is 1.13, so transformers is the last line that works with it, not today's.
+# Drawback: Debian's torch is 1.13, so transformers is of late 2024, not today's.
 set -eu
 [ $# = 1 ] || { echo "usage: fetch_reference.sh DIR" >&2; exit 64; }
 packages="transformers==4.46.3 jinja2==3.1.6 sentencepiece==0.2.0 gguf==0.19.0" converter="llama-cpp-python==0.3.14"

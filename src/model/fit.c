@@ -27,7 +27,8 @@ static Err check_plain(const Fit *f)
 
 static Err check_used(const Fit *f, int32_t id, const char *user)
 {
-    CHECK(id < f->cfg.V, ERR_DATA, APART "%s is token %d ('%.40s'), vocab_size in config.json is %lld; " ADVICE, f->dir, user, (int)id, text_of(f, id), (long long)f->cfg.V);
+    CHECK(id < f->cfg.V, ERR_DATA, APART "%s is token %d ('%.40s'), vocab_size in config.json is %lld; " ADVICE, f->dir, user,
+          (int)id, text_of(f, id), (long long)f->cfg.V);
     return OK;
 }
 

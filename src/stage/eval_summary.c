@@ -217,7 +217,8 @@ static Err add_row(Summary *s, int m, int first, int count)
     json_t *row = json_pack("{s:s, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:f, s:f, s:f}", "model", s->model[m].name, "set",
                             count > 1 ? "all" : g->set, "kind", count > 1 ? "mean" : g->kind, "n",
                             (json_int_t)group_items(s, first, count), "mean", v.mean, "lo", v.lo, "hi", v.hi, "reward_mean",
-                            mean_of(s, first, count, a->reward), "tokens_mean", mean_of(s, first, count, a->tokens), "truncated", rate(s, first, count, a->cut), "no_answer",
+                            mean_of(s, first, count, a->reward), "tokens_mean", mean_of(s, first, count, a->tokens), "truncated",
+                            rate(s, first, count, a->cut), "no_answer",
                             rate(s, first, count, a->none), "undecided", rate(s, first, count, a->undecided));
     CHECK(row && !json_array_append_new(s->rows, row), ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
