@@ -168,6 +168,20 @@ static Err check_build(const Deck *deck)
     return OK;
 }
 
+// Local. Takes the recipe's path off the arguments; nothing may stand behind it unless the command takes more.
+static Err load_recipe(const char *name, int needs, const Options *o, Job *job, Deck **deck)
+{
+    CHECK(job->argc >= 1, ERR_USAGE, "imf %s wants a recipe: imf %s RECIPE.yaml", name, name);
+    TRY(deck_load(deck, job->argv[0], o->sets, o->n_sets));
+    TRY(check_build(*deck));
+    job->argc--, job->argv++;
+    CHECK(!job->argc || needs & MORE, ERR_USAGE, "imf %s does not understand '%s'; keys of the recipe are given as --set key=value",
+          name, job->argv[0]);
+    job->deck = *deck;
+    job->run_dir = deck_str(*deck, "run_dir");
+    return OK;
+}
+
 static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
@@ -177,20 +191,7 @@ static Err run_job(const char *name, const Options *o)
     Deck *deck = NULL;
     Ctx ctx;
     Err err = OK;
-    if (needs & RECIPE) {
-        err = job.argc >= 1 ? deck_load(&deck, job.argv[0], o->sets, o->n_sets)
-                            : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__, "imf %s wants a recipe: imf %s RECIPE.yaml",
-                                        name, name);
-        if (err == OK) err = check_build(deck);
-        TRY_DONE(par_agree(err));
-        job.argc--, job.argv++;
-        if (job.argc && !(needs & MORE))
-            err = err_raise(ERR_USAGE, __func__, __FILE__, __LINE__, "imf %s does not understand '%s'; keys of the recipe are "
-                            "given as --set key=value", name, job.argv[0]);
-        TRY_DONE(par_agree(err));
-        job.deck = deck;
-        job.run_dir = deck_str(deck, "run_dir");
-    }
+    if (needs & RECIPE) TRY_DONE(par_agree(load_recipe(name, needs, o, &job, &deck)));
     if (needs & RUN_DIR) {
         TRY_DONE(par_agree(open_run_dir(deck, job.run_dir)));
         TRY_DONE(par_agree(log_to(job.run_dir)));

@@ -1,7 +1,6 @@
 // imf trace RECIPE ID: the life of a prompt, a sample, an SFT row or a pair; of a row of a user's own file why training dropped or
-// cut it. The beginning of an id is enough if it is the
-// only one. Rank 0 reads and prints; a set is read once for each field that is asked for
-// (seconds for a million records); nothing is written.
+// cut it. The beginning of an id is enough if it is the only one. Rank 0 reads and prints; a set is read once for each field that
+// is asked for (seconds for a million records); nothing is written.
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
