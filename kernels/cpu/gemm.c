@@ -15,6 +15,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "kernels/cpu/cpu.h"
 
 void gemm_plain(const Gemm *g)
@@ -135,6 +136,7 @@ static bool is_dense(const Gemm *g)
 
 Err gemm(const Ctx *ctx, const Gemm *g)
 {
+    PROFILE(PHASE_GEMM);
     ASSERT(g->M >= 0 && g->N >= 0 && g->K >= 0);
     if (g->M == 0 || g->N == 0 || (g->K == 0 && g->accumulate)) return OK;
     if (ctx->plain || g->K == 0) {

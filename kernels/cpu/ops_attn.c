@@ -1,6 +1,7 @@
 // op_x entry points of attention.
 #include <string.h>
 
+#include "base/profile.h"
 #include "kernels/cpu/cpu.h"
 
 int64_t attn_blocks(int64_t T, int64_t S) { return T / ATTN_BLOCK + S; }
@@ -33,6 +34,7 @@ static void zero_rows(const Tensor *t, int64_t rows, int64_t width)
 
 Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
 {
+    PROFILE(PHASE_ATTENTION);
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
     TRY(check_segments(a->seg, a->S, a->T));
@@ -55,6 +57,7 @@ int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
 
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
 {
+    PROFILE(PHASE_ATTENTION);
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
     TRY(check_segments(a->seg, a->S, a->T));
@@ -82,6 +85,7 @@ int64_t op_attn_decode_workspace(const DecodeAttnArgs *a)
 
 Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a)
 {
+    PROFILE(PHASE_ATTENTION);
     TRY(check_shape(a->N, a->K, a->D));
     CHECK_F32(a->q);
     CHECK_F32(a->o);

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/profile.h"
 #include "kernels/cpu/cpu.h"
 
 enum { CHUNK = 1024, BLOCK = 1024, TOKEN_GRAIN = 16 };
@@ -67,6 +68,7 @@ static Err block_logits(const Ctx *ctx, const Space *s, const Tensor *head, Logp
 
 Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->hidden);
     CHECK_F32(a->head);
     Space s = {0};
@@ -131,6 +133,7 @@ static Err row_bwd(Ctx *ctx, const LogprobBwdArgs *a, Space *s, int32_t r)
 
 Err op_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->hidden);
     CHECK_F32(a->head);
     CHECK_F32(a->dhidden);

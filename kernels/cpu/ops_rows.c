@@ -1,12 +1,14 @@
 // op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
 #include <string.h>
 
+#include "base/profile.h"
 #include "kernels/cpu/cpu.h"
 
 enum { TOKEN_GRAIN = 16, COLUMN_GRAIN = 64 };
 
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 {
+    PROFILE(PHASE_GEMM);
     CHECK_F32(a->x);
     CHECK_F32(a->w);
     CHECK_F32(a->y);
@@ -22,6 +24,7 @@ Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 
 Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a)
 {
+    PROFILE(PHASE_GEMM);
     CHECK_F32(a->dy);
     CHECK_F32(a->w);
     CHECK_F32(a->dx);
@@ -43,6 +46,7 @@ static void dbias_columns(const void *args, int64_t from, int64_t to)
 
 Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
 {
+    PROFILE(PHASE_GEMM);
     CHECK_F32(a->dy);
     CHECK_F32(a->x);
     CHECK_F32(a->dw);
@@ -58,6 +62,7 @@ Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
 
 Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     (void)ctx;
     CHECK_F32(a->table);
     CHECK_F32(a->y);
@@ -70,6 +75,7 @@ Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 
 Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     (void)ctx;
     CHECK_F32(a->dy);
     CHECK_F32(a->dtable);
@@ -84,6 +90,7 @@ Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
 
 Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     CHECK_F32(a->y);
     pieces(ctx, form_of(ctx)->rmsnorm_fwd, a, a->T, TOKEN_GRAIN);
@@ -93,6 +100,7 @@ Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
 // dw first: it reads dy, which dx may share.
 Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     CHECK_F32(a->dy);
     CHECK_F32(a->dx);
@@ -103,6 +111,7 @@ Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
 
 Err op_rope(Ctx *ctx, const RopeArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     ASSERT(a->D % 2 == 0);
     pieces(ctx, form_of(ctx)->rope, a, a->T, TOKEN_GRAIN);
@@ -111,6 +120,7 @@ Err op_rope(Ctx *ctx, const RopeArgs *a)
 
 Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->g);
     CHECK_F32(a->u);
     CHECK_F32(a->y);
@@ -120,6 +130,7 @@ Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 
 Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->g);
     CHECK_F32(a->u);
     CHECK_F32(a->dy);
@@ -131,6 +142,7 @@ Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
 
 Err op_add(Ctx *ctx, const AddArgs *a)
 {
+    PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->a);
     CHECK_F32(a->b);
     CHECK_F32(a->y);
@@ -140,12 +152,14 @@ Err op_add(Ctx *ctx, const AddArgs *a)
 
 Err op_adamw(Ctx *ctx, const AdamWArgs *a)
 {
+    PROFILE(PHASE_OPTIM);
     pieces(ctx, form_of(ctx)->adamw, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
     return OK;
 }
 
 Err op_sqnorm(Ctx *ctx, const SqNormArgs *a)
 {
+    PROFILE(PHASE_OPTIM);
     pieces(ctx, form_of(ctx)->sqnorm, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
     return OK;
 }

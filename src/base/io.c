@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 
 Err io_map(const char *path, FileMap *out)
 {
+    PROFILE(PHASE_IO);
     *out = (FileMap){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s", path, strerror(errno));
@@ -42,6 +44,7 @@ void io_unmap(FileMap *m)
 
 Err io_read(const char *path, Str *s, int64_t limit)
 {
+    PROFILE(PHASE_IO);
     FileMap map;
     TRY(io_map(path, &map));
     Err err = OK;
@@ -55,6 +58,7 @@ done:
 
 Err io_write_all(int fd, const char *path, const void *bytes, int64_t n)
 {
+    PROFILE(PHASE_IO);
     const char *p = bytes;
     while (n > 0) {
         ssize_t put = write(fd, p, (size_t)n);
@@ -68,6 +72,7 @@ Err io_write_all(int fd, const char *path, const void *bytes, int64_t n)
 
 Err io_sync_dir(const char *path)
 {
+    PROFILE(PHASE_IO);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(fd >= 0, ERR_IO, "cannot open directory %s: %s", path, strerror(errno));
     int rc = fsync(fd);
@@ -99,6 +104,7 @@ static Err write_and_sync(const char *path, const char *bytes, int64_t n)
 
 Err io_write(const char *path, const char *bytes, int64_t n)
 {
+    PROFILE(PHASE_IO);
     char tmp[IO_PATH];
     int len = snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid());
     CHECK(len < (int)sizeof tmp, ERR_CREATE, "path too long: %s", path);
@@ -113,6 +119,7 @@ done:
 
 Err io_mkdirs(const char *path)
 {
+    PROFILE(PHASE_IO);
     char part[IO_PATH];
     int len = snprintf(part, sizeof part, "%s", path);
     CHECK(len < (int)sizeof part, ERR_CREATE, "path too long: %s", path);
@@ -137,6 +144,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 Err io_remove_tree(const char *path)
 {
+    PROFILE(PHASE_IO);
     if (!io_exists(path)) return OK;
     CHECK(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0, ERR_IO, "cannot remove %s: %s", path,
           strerror(errno));
@@ -159,6 +167,7 @@ int64_t io_size(const char *path)
 
 Err io_copy(const char *from, const char *to)
 {
+    PROFILE(PHASE_IO);
     FileMap map;
     TRY(io_map(from, &map));
     Err err = io_write(to, map.p, map.size);
@@ -173,6 +182,7 @@ static int compare_names(const void *a, const void *b)
 
 Err io_list(const char *path, char ***names, int64_t *n)
 {
+    PROFILE(PHASE_IO);
     *names = NULL;
     *n = 0;
     int64_t cap = 0;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 
 enum { LANES = 16, CHUNK = 4096, BINS = 256, BINS_PER_LOGIT = 8 };
 static const double greedy_below = 1e-5;  // vLLM's _SAMPLING_EPS
@@ -301,6 +302,7 @@ static int32_t pick(const Sampler *s, double u)
 
 int32_t sampler_draw(Sampler *s, const float *logits, const uint8_t *seen, const SamplingParams *p, double u, float *logp)
 {
+    PROFILE(PHASE_DRAW);
     float max;
     if (!load(s, logits, &max)) return -1;
     double total = exp_all(s, max);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/profile.h"
 #include "judge/code_python.h"
 #include "judge/judge.h"
 #include "judge/sandbox_policy.h"
@@ -340,6 +341,7 @@ Err sandbox_stop(void)
 
 Err sandbox_request(const json_t *request, json_t **reply)
 {
+    PROFILE(PHASE_WAIT);
     CHECK(link_to.pid > 0, ERR_INTERNAL, "sandbox_start() was not called before MPI_Init");
     TRY(send_frame(link_to.fd, request, NULL, 0));
     TRY(read_frame(link_to.fd, reply, NULL, 0));

@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "model/weights.h"
 
 enum { CHUNK = 1 << 16 };
@@ -33,6 +34,7 @@ static Err count_part(const Model *m, const WeightPart *part, const StDir *dir, 
 
 Err model_changes(const Model *m, const char *base, DType storage, Changes *out)
 {
+    PROFILE(PHASE_IO);
     StDir dir;
     WeightPart *part = NULL;
     Buffers *b = NULL;

@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "model/weights.h"
 
 enum { CHUNK = 1 << 20, JSON_LIMIT = 1 << 20 };  // elements; bytes
@@ -334,6 +335,7 @@ static Err swap_in(const char *tmp, const char *dir)
 
 Err export_directory(const Export *x)
 {
+    PROFILE(PHASE_IO);
     char tmp[IO_PATH];
     Plan p = {0};
     void *buffer = NULL;

@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "base/rng.h"
 #include "par/par.h"
 
@@ -270,6 +271,7 @@ done:
 
 Err model_load(Model *m, const char *dir, bool shared)
 {
+    PROFILE(PHASE_IO);
     StDir st = {0};
     Piece *piece = NULL;
     int64_t n = 0;

@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/profile.h"
 
 enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902 };
 
@@ -106,6 +107,7 @@ static bool alone(void) { return g.size == 1; }
 
 Err par_agree(Err mine)
 {
+    PROFILE(PHASE_WAIT);
     if (alone()) {
         g.agreed = mine != OK;
         return mine;
@@ -128,18 +130,21 @@ bool par_agreed(void) { return g.agreed; }
 
 Err par_barrier(void)
 {
+    PROFILE(PHASE_WAIT);
     if (!alone()) TRY_MPI(MPI_Barrier(g.world));
     return OK;
 }
 
 Err par_node_barrier(void)
 {
+    PROFILE(PHASE_WAIT);
     if (g.node_size > 1) TRY_MPI(MPI_Barrier(g.node));
     return OK;
 }
 
 Err par_bcast(void *p, int64_t bytes, int root)
 {
+    PROFILE(PHASE_COMM);
     if (alone()) return OK;
     for (int64_t at = 0; at < bytes; at += CHUNK) {
         int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
@@ -150,18 +155,21 @@ Err par_bcast(void *p, int64_t bytes, int root)
 
 Err par_sum_i64(int64_t *v, int n)
 {
+    PROFILE(PHASE_COMM);
     if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_SUM, g.world));
     return OK;
 }
 
 Err par_max_i64(int64_t *v, int n)
 {
+    PROFILE(PHASE_COMM);
     if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_MAX, g.world));
     return OK;
 }
 
 Err par_max_f64(double *v, int n)
 {
+    PROFILE(PHASE_COMM);
     if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, g.world));
     return OK;
 }
@@ -169,6 +177,7 @@ Err par_max_f64(double *v, int n)
 // One broadcast a rank: any total size, any imbalance.
 Err par_allgather(const void *mine, int64_t bytes, void *all, int64_t *total, int64_t *offsets)
 {
+    PROFILE(PHASE_COMM);
     int64_t *count, sum = 0;
     char *buffer = NULL;
     TRY(MEM_ARRAY(&count, g.size + 1));
@@ -221,6 +230,7 @@ static Err request_new(int64_t bytes, ParRequest **out)
 
 Err par_isend(const void *p, int64_t bytes, int peer, int tag, ParRequest **out)
 {
+    PROFILE(PHASE_COMM);
     TRY(request_new(bytes, out));
     for (int i = 0; i < (*out)->n; i++) {
         int64_t at = (int64_t)i * CHUNK;
@@ -232,6 +242,7 @@ Err par_isend(const void *p, int64_t bytes, int peer, int tag, ParRequest **out)
 
 Err par_irecv(void *p, int64_t bytes, int peer, int tag, ParRequest **out)
 {
+    PROFILE(PHASE_COMM);
     TRY(request_new(bytes, out));
     for (int i = 0; i < (*out)->n; i++) {
         int64_t at = (int64_t)i * CHUNK;
@@ -243,6 +254,7 @@ Err par_irecv(void *p, int64_t bytes, int peer, int tag, ParRequest **out)
 
 Err par_wait(ParRequest *r)
 {
+    PROFILE(PHASE_COMM);
     if (!r) return OK;
     int rc = MPI_Waitall(r->n, r->part, MPI_STATUSES_IGNORE);
     mem_free(r);
@@ -316,6 +328,7 @@ struct ParQueue {
 
 Err par_queue_open(ParQueue **out, int64_t n)
 {
+    PROFILE(PHASE_WAIT);
     TRY(MEM_ARRAY(out, 1));
     (*out)->n = n;
     return par_barrier();
@@ -335,6 +348,7 @@ static Err answer(ParQueue *q, const MPI_Status *from)
 
 Err par_queue_serve(ParQueue *q)
 {
+    PROFILE(PHASE_WAIT);
     for (int waiting = g.rank == 0 && !alone(); waiting;) {
         MPI_Status from;
         TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_QUEUE_ASK, g.world, &waiting, &from));
@@ -345,6 +359,7 @@ Err par_queue_serve(ParQueue *q)
 
 Err par_queue_next(ParQueue *q, int64_t *item)
 {
+    PROFILE(PHASE_WAIT);
     *item = -1;
     if (q->ended) return OK;
     if (g.rank == 0) {
@@ -360,6 +375,7 @@ Err par_queue_next(ParQueue *q, int64_t *item)
 
 Err par_queue_close(ParQueue *q)
 {
+    PROFILE(PHASE_WAIT);
     for (int64_t left = 0; !q->ended && left >= 0;) TRY(par_queue_next(q, &left));
     while (g.rank == 0 && q->finished < g.size - 1) {
         MPI_Status from;

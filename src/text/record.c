@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "base/version.h"
 #include "par/par.h"
 #include "text/record_parts.h"
@@ -127,6 +128,7 @@ done:
 
 static Err sync_part(RecordWriter *w)
 {
+    PROFILE(PHASE_IO);
     w->synced = time_now();
     CHECK(fsync(w->fd) == 0, ERR_IO, "cannot write %s: %s", w->path, strerror(errno));
     CHECK(fsync(w->index_fd) == 0, ERR_IO, "cannot write %s: %s", w->index_path, strerror(errno));
@@ -157,6 +159,7 @@ static Err make_line(RecordWriter *w, Id id, const json_t *data, const json_t *r
 
 static Err write_line(RecordWriter *w, const RecordEntry *e)
 {
+    PROFILE(PHASE_IO);
     unsigned char index[INDEX_BYTES];
     record_put_index(e, index);
     TRY(io_write_all(w->fd, w->path, w->line.p, w->line.len));

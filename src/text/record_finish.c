@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "par/par.h"
 #include "text/record_parts.h"
 
@@ -51,6 +52,7 @@ static Err output_add(Output *o, const void *bytes, int64_t n)
 
 static Err output_commit(Output *o)
 {
+    PROFILE(PHASE_IO);
     TRY(output_flush(o));
     int synced = fsync(o->fd), closed = close(o->fd);
     o->fd = -1;

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "par/par.h"
 #include "text/record_parts.h"
 
@@ -400,6 +401,7 @@ static Err open_file(RecordSet *s, int64_t file, char path[IO_PATH])
 
 Err record_fetch(RecordSet *s, int64_t i, const char **line, int64_t *n)
 {
+    PROFILE(PHASE_IO);
     char path[IO_PATH];
     const RecordEntry *e = &s->entry[i];
     TRY(open_file(s, e->file, path));

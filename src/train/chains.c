@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "par/par.h"
 
 enum { CHAIN_TAG = 4200 };
@@ -51,6 +52,7 @@ void chain_free(ChainSum *s)
 
 Err chain_begin(ChainSum *s, float **g)
 {
+    PROFILE(PHASE_OPTIM);
     ASSERT(!s->open && s->nodes < CHAIN_NODES);
     if (s->spares > 0) {
         s->open = s->spare[--s->spares];
@@ -69,6 +71,7 @@ static void add_to(float *restrict a, const float *restrict b, int64_t n)
 
 Err chain_end(ChainSum *s, int32_t chain)
 {
+    PROFILE(PHASE_OPTIM);
     ASSERT(s->open);
     s->node[s->nodes++] = (ChainNode){0, chain, s->open};
     s->open = NULL;

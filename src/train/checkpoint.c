@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/profile.h"
 #include "base/version.h"
 #include "par/par.h"
 #include "train/checkpoint_file.h"
@@ -281,6 +282,7 @@ static Err save_body(Save *s)
 
 Err checkpoint_save(const char *dir, const Model *model, const float *m, const float *v, const TrainState *state, int ranks_per_file)
 {
+    PROFILE(PHASE_IO);
     Save s = {.dir = dir, .model = model, .src = {.slot = {model->w, m, v}}, .manifest = {.state = *state},
               .ranks_per_file = ranks_per_file};
     double start = time_now();
@@ -323,6 +325,7 @@ static Err agree_on_steps(const char *dir, int64_t **steps, int64_t *n)
 
 Err checkpoint_find(const char *dir, int64_t *step)
 {
+    PROFILE(PHASE_IO);
     int64_t *steps = NULL, n = 0;
     Err err = OK;
     *step = -1;
@@ -392,6 +395,7 @@ static Err read_slots(const char *step_dir, const Manifest *manifest, Model *mod
 
 Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float *v, TrainState *state)
 {
+    PROFILE(PHASE_IO);
     Manifest manifest = {0};
     Tile *tiles = NULL;
     int64_t n = 0;
@@ -413,6 +417,7 @@ done:
 
 Err checkpoint_show(const char *path, Str *out)
 {
+    PROFILE(PHASE_IO);
     Manifest m = {0};
     char recipe[ID_TEXT];
     Err err = OK;
@@ -445,6 +450,7 @@ static Err remove_step(const char *dir, int64_t step)
 
 Err checkpoint_prune(const char *dir, int keep)
 {
+    PROFILE(PHASE_IO);
     int64_t *steps = NULL, n = 0;
     Err err = OK;
     if (keep <= 0) return OK;

@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/profile.h"
 #include "par/par.h"
 #include "text/record.h"
 
@@ -93,6 +94,7 @@ Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t
 
 Err metrics_sync(const Metrics *m)
 {
+    PROFILE(PHASE_IO);
     CHECK(m->fd < 0 || fdatasync(m->fd) == 0, ERR_IO, "cannot sync %s/metrics.jsonl: %s", m->spec->run_dir, strerror(errno));
     return OK;
 }

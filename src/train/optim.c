@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "par/par.h"
 
 enum { PUBLISH_TAG = 4400 };
@@ -137,6 +138,7 @@ done:
 
 Err optim_step(Optim *o, Ctx *ctx, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
 {
+    PROFILE(PHASE_OPTIM);
     ASSERT(o->model->shared || par_size() == 1);
     TRY(chain_reduce(sum, active, o->tiles, o->n_tiles, o->g));
     TRY(global_norm(o, ctx, norm));
