@@ -12,6 +12,7 @@
 #include "judge/judge.h"
 #include "par/par.h"
 #include "stage/import.h"
+#include "stage/phases.h"
 #include "stage/stage.h"
 
 // RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option. MORE: takes arguments
@@ -60,7 +61,7 @@ static const Command *find_command(const char *name)
 static const char usage[] =
     "imf: implicit model fusion, from prompts to a fused model\n"
     "\n"
-    "  imf COMMAND RECIPE.yaml [--set a.b=c ...] [--quiet]\n"
+    "  imf COMMAND RECIPE.yaml [--set a.b=c ...] [--quiet] [--profile]\n"
     "  mpirun -n 4 imf run RECIPE.yaml\n"
     "\n"
     "  run        every stage from select to eval, in order; ended stages are skipped\n";
@@ -69,7 +70,9 @@ static void print_usage(void)
 {
     fputs(usage, stdout);
     for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
-    puts("\n  imf help COMMAND     its flags, rows and keys of the recipe (also: imf COMMAND --help)\n  imf help recipe      every key\n"
+    puts("\n  --profile            every stage ends with a table of its time: gemm, attention, communication, wait, ..."
+         "\n  imf help COMMAND     its flags, rows and keys of the recipe (also: imf COMMAND --help)"
+         "\n  imf help recipe      every key\n"
          "  imf --version");
 }
 
@@ -107,7 +110,7 @@ static void print_version(void)
 typedef struct Options {
     const char *sets[MAX_SETS];
     int n_sets;
-    bool quiet;
+    bool quiet, profile;
     char *rest[MAX_SETS];
     int n_rest;
 } Options;
@@ -121,6 +124,8 @@ static Err parse_options(int argc, char **argv, Options *o)
             o->sets[o->n_sets++] = argv[++i];
         } else if (!strcmp(argv[i], "--quiet")) {
             o->quiet = true;
+        } else if (!strcmp(argv[i], "--profile")) {
+            o->profile = true;
         } else {
             CHECK(o->n_rest < MAX_SETS, ERR_USAGE, "too many arguments");
             o->rest[o->n_rest++] = argv[i];
@@ -154,11 +159,20 @@ static Err run_stage(const Command *c, const Job *job)
     return OK;
 }
 
-static Err run_command(const Command *c, const Job *job)
+// Collective. A stage that was stopped half-way has spent its time too.
+static Err run_profiled(const Command *c, const Job *job, bool print)
 {
-    if (c) return par_agree(run_stage(c, job));
-    for (int i = 0; i < PIPELINE; i++) TRY(par_agree(run_stage(&commands[i], job)));
-    return par_agree(stage_report(job));
+    Err err = par_agree(run_stage(c, job));
+    if (err != OK && err != ERR_REQUEUE) return err;
+    Err told = phases_end(c->name, c->needs & RUN_DIR ? job->run_dir : NULL, print);
+    return err != OK ? err : told;
+}
+
+static Err run_command(const Command *c, const Job *job, bool print)
+{
+    if (c) return run_profiled(c, job, print);
+    for (int i = 0; i < PIPELINE; i++) TRY(run_profiled(&commands[i], job, print));
+    return run_profiled(find_command("report"), job, print);
 }
 
 // What a recipe may ask for and this build cannot do.
@@ -199,7 +213,7 @@ static Err run_job(const char *name, const Options *o)
     }
     TRY_DONE(par_agree(ctx_init(&ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
     job.ctx = &ctx;
-    TRY_DONE(run_command(c, &job));
+    TRY_DONE(run_command(c, &job, o->profile));
 done:
     deck_free(deck);
     return err;
@@ -241,6 +255,7 @@ static Err work(int argc, char **argv)
 {
     const char *name = argv[1];
     Options o = {0};
+    phases_start();
     TRY(start(name, &argc, &argv));
     TRY(par_agree(parse_options(argc - 2, argv + 2, &o)));
     log_quiet(o.quiet);

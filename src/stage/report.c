@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "par/par.h"
+#include "stage/phases.h"
 #include "stage/report_parts.h"
 #include "stage/stage.h"
 #include "text/prompt.h"
@@ -44,10 +45,10 @@ static Err keep_line(void *user, const json_t *row, const char *where)
     return OK;
 }
 
-static Err read_metrics(const char *run_dir, json_t *out)
+static Err read_lines(const char *run_dir, const char *name, json_t *out)
 {
     char path[IO_PATH];
-    TRY(io_join(path, run_dir, "metrics.jsonl"));
+    TRY(io_join(path, run_dir, name));
     return io_exists(path) ? jsonl_each(path, keep_line, out) : OK;
 }
 
@@ -163,7 +164,8 @@ static Err gather(Report *r)
 {
     TRY(read_optional(r->run_dir, "eval/summary.json", &r->eval));
     TRY(read_optional(r->run_dir, "pair.json", &r->pair));
-    TRY(read_metrics(r->run_dir, r->metrics));
+    TRY(read_lines(r->run_dir, "metrics.jsonl", r->metrics));
+    TRY(read_lines(r->run_dir, PHASES_FILE, r->profile));
     read_sets(r->run_dir, r->sets);
     return OK;
 }
@@ -280,8 +282,13 @@ done:
 
 Err stage_report(const Job *job)
 {
-    Report r = {.run_dir = job->run_dir, .metrics = json_array(), .sets = json_array(), .examples = json_array(),
-                .answers = json_array(), .asked = json_object()};
+    Report r = {.run_dir = job->run_dir,
+                .metrics = json_array(),
+                .profile = json_array(),
+                .sets = json_array(),
+                .examples = json_array(),
+                .answers = json_array(),
+                .asked = json_object()};
     Err err = OK;
     CHECK_DONE(io_is_dir(job->run_dir), ERR_NOINPUT, "%s does not exist; run 'imf run' with this recipe first", job->run_dir);
     TRY_DONE(gather_pairs(&r));
@@ -291,6 +298,7 @@ done:
     json_decref(r.eval);
     json_decref(r.pair);
     json_decref(r.metrics);
+    json_decref(r.profile);
     json_decref(r.sets);
     json_decref(r.examples);
     json_decref(r.answers);

@@ -1,4 +1,5 @@
-// The page: results, what the pair stage made of the samples, curves, examples, digests. Every text from a file is escaped.
+// The page: results, what the pair stage made of the samples, curves, examples, times, digests. Every text from a file is
+// escaped.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -297,6 +298,7 @@ Err report_page(const Report *r, Str *out)
     TRY(curves(r, out));
     TRY(pair_examples(r, out));
     TRY(answer_examples(r, out));
+    TRY(report_phases(out, r->profile));
     TRY(str_puts(out, "<h2>Records</h2>\n"));
     TRY(table(out, r->sets, fields, names, 3));
     return str_printf(out, "<p class=\"note\">imf %s</p>\n</html>\n", imf_version);

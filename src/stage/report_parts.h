@@ -1,4 +1,5 @@
-// Inside of `imf report`: report.c (gathers, prints the table), report_page.c (the page), report_curve.c (its drawings).
+// Inside of `imf report`: report.c (gathers, prints the table), report_page.c (the page), report_curve.c (its drawings),
+// report_phases.c (its table of times).
 #ifndef IMF_STAGE_REPORT_PARTS_H
 #define IMF_STAGE_REPORT_PARTS_H
 
@@ -11,6 +12,7 @@ typedef struct Report {
     json_t *eval;      // eval/summary.json, NULL: not there
     json_t *pair;      // pair.json, NULL: not there
     json_t *metrics;   // array of the lines of metrics.jsonl
+    json_t *profile;   // array of the lines of profile.jsonl
     json_t *sets;      // array of {name, count, digest}
     json_t *examples;  // array of pair records
     json_t *answers;   // array of eval records: the same prompts by several models
@@ -26,6 +28,9 @@ Err report_escape(Str *out, const char *text) ERR_MUST_CHECK;
 // A drawing of up to four fields of the lines of one stage against the step; nothing when no line has any of them.
 Err report_curve(Str *out, const json_t *metrics, const char *stage, const char *title, const char *const *fields, int n)
     ERR_MUST_CHECK;
+
+// A row for every stage that ran, from the lines of profile.jsonl; nothing when there is none.
+Err report_phases(Str *out, const json_t *lines) ERR_MUST_CHECK;
 
 // "52.1 [49.8, 54.4]" in percent, with signs when the mean is "diff"; "-" when the row is NULL.
 void report_interval(const json_t *row, const char *mean, char out[64]);

@@ -1,0 +1,20 @@
+// The end of a stage: how its time divides into phases (base/profile.h), over all ranks.
+#ifndef IMF_STAGE_PHASES_H
+#define IMF_STAGE_PHASES_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+#define PHASES_FILE "profile.jsonl"  // of the run directory: a line for every time that a stage ran
+
+// The first stage's time begins here.
+void phases_start(void);
+
+// Collective, and so is the error. Ends the profile of `stage` and begins the next one: adds a line to
+// run_dir/profile.jsonl (NULL: none) and, when asked, prints the table on stderr. A line:
+//   {"stage","ranks","time","program","wall_ms","mean_ms":{phase: ..},"max_ms":{phase: ..}}
+// mean and max over ranks; wall_ms is a mean too, measured apart from the phases.
+Err phases_end(const char *stage, const char *run_dir, bool print) ERR_MUST_CHECK;
+
+#endif
