@@ -71,6 +71,9 @@ $(BUILD)/%.$(1).o: %.c config.mk
 endef
 $(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
 
+$(BUILD)/kernels/cpu/tile16_avx512bf16.o: CFLAGS += -O3 -mavx512f -mavx512bf16
+$(BUILD)/kernels/cpu/tile16_amx.o: CFLAGS += -O3 -mamx-tile -mamx-bf16
+
 config.mk: tools/configure.sh
 	@sh tools/configure.sh > $@.tmp || { rm -f $@.tmp; exit 69; }
 	@mv $@.tmp $@

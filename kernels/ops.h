@@ -34,7 +34,8 @@ typedef struct Tensor {
 
 static inline Tensor tensor_f32(float *p, int64_t stride) { return (Tensor){p, DT_F32, stride}; }
 
-typedef enum Isa { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2 } Isa;
+// The levels above AVX-512 differ in the bf16 gemm only.
+typedef enum Isa { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2, ISA_AVX512BF16 = 3, ISA_AMX = 4 } Isa;
 
 // Where and how ops run. One a rank; made by ctx_init.
 typedef struct Ctx {
@@ -44,7 +45,7 @@ typedef struct Ctx {
     bool gemm_dnnl;  // f32 gemm through oneDNN (its guard test passed), else the plain fixed-order kernel
 } Ctx;
 
-// Picks the ISA level (environment IMF_ISA=base|avx2|avx512 lowers it), runs the gemm guard test once.
+// Picks the ISA level (environment IMF_ISA=base|avx2|avx512|avx512bf16|amx lowers it), runs the gemm guard test once.
 Err ctx_init(Ctx *ctx, int threads) ERR_MUST_CHECK;
 const char *isa_name(Isa isa);
 

@@ -38,7 +38,7 @@ static inline float *randoms(int64_t n, uint64_t seed)
 }
 
 // The fast contexts of this machine: every ISA level, with oneDNN (where the guard passed) and without, 1 and 2 threads.
-enum { MAX_CONTEXTS = 12 };
+enum { MAX_CONTEXTS = 24 };
 static inline int contexts(Ctx out[MAX_CONTEXTS])
 {
     Ctx best;

@@ -32,6 +32,9 @@ typedef struct Form {
     Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
     Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
     Piece *gemm_panel;                   // Gemm: panels of GEMM_PANEL columns; NULL: gemm_plain
+    Piece *gemm16;                       // Gemm16: (columns, strip of rows) pairs; NULL: gemm16's definition
+    Piece *pack16, *pack16_t;            // Pack16: panels
+    Piece *round16;                      // Round16: rows
 } Form;
 
 extern const Form form_plain, form_base, form_avx2, form_avx512;

@@ -6,11 +6,11 @@
 #include <omp.h>
 #endif
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/bf16.h"
 
 const char *isa_name(Isa isa)
 {
-    static const char *const names[] = {"base", "avx2", "avx512"};
+    static const char *const names[] = {"base", "avx2", "avx512", "avx512bf16", "amx"};
     return names[isa];
 }
 
@@ -21,7 +21,9 @@ static Isa best_isa(void)
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return avx2 ? (avx512 ? ISA_AVX512 : ISA_AVX2) : ISA_BASE;
+    if (!avx512) return avx2 ? ISA_AVX2 : ISA_BASE;
+    if (!__builtin_cpu_supports("avx512bf16")) return ISA_AVX512;
+    return tile16_amx_ready() ? ISA_AMX : ISA_AVX512BF16;
 #else
     return ISA_BASE;
 #endif
@@ -32,9 +34,9 @@ Err ctx_init(Ctx *ctx, int threads)
     *ctx = (Ctx){.isa = best_isa(), .threads = threads > 0 ? threads : 1};
     const char *want = getenv("IMF_ISA");
     if (want && *want) {
-        int level = ISA_AVX512;
+        int level = ISA_AMX;
         while (level >= ISA_BASE && strcmp(want, isa_name((Isa)level))) level--;
-        CHECK(level >= ISA_BASE, ERR_USAGE, "IMF_ISA=%s is none of base, avx2, avx512", want);
+        CHECK(level >= ISA_BASE, ERR_USAGE, "IMF_ISA=%s is none of base, avx2, avx512, avx512bf16, amx", want);
         CHECK((Isa)level <= ctx->isa, ERR_UNAVAILABLE, "IMF_ISA=%s: this machine has %s only; unset IMF_ISA or lower it", want,
               isa_name(ctx->isa));
         ctx->isa = (Isa)level;
@@ -48,7 +50,7 @@ Err ctx_init(Ctx *ctx, int threads)
 
 const Form *form_of(const Ctx *ctx)
 {
-    static const Form *const forms[] = {&form_base, &form_avx2, &form_avx512};
+    static const Form *const forms[] = {&form_base, &form_avx2, &form_avx512, &form_avx512, &form_avx512};
     return ctx->plain ? &form_plain : forms[ctx->isa];
 }
 

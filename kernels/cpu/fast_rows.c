@@ -2,7 +2,7 @@
 // Sums: one vector of partial sums, lane i taking elements i, i + VL, ..., then a fixed tree.
 #include <math.h>
 
-#include "kernels/cpu/fast.h"
+#include "kernels/cpu/fast16.h"
 
 void NAME(rmsnorm_fwd)(const void *args, int64_t from, int64_t to)
 {
@@ -227,4 +227,8 @@ const Form NAME(form) = {
     .adamw = NAME(adamw),
     .sqnorm = NAME(sqnorm),
     .gemm_panel = NAME(gemm_panel),
+    .gemm16 = NAME(gemm16),
+    .pack16 = NAME(pack16),
+    .pack16_t = NAME(pack16_t),
+    .round16 = NAME(round16),
 };

@@ -54,4 +54,7 @@ const Form form_plain = {
     .logprob_bwd = plain_logprob_bwd,
     .adamw = plain_adamw,
     .sqnorm = plain_sqnorm,
+    .pack16 = plain_pack16,
+    .pack16_t = plain_pack16_t,
+    .round16 = plain_round16,
 };
