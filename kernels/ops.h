@@ -9,7 +9,10 @@
 //   - Ops never allocate: scratch comes from args->workspace, of op_x_workspace(args) bytes, a pure function of shapes.
 //   - A Tensor is pointer, dtype, row stride in elements; the innermost dimension is contiguous; base and strides are
 //     multiples of 16 bytes. q, k, v, o and their gradients are token-major [T][heads][D] views with a token stride.
-//   - Weights are [out][in]. Gradients of activations overwrite; gradients of weights are added to the accumulator, one
+//   - Weights are [out][in]; bf16 weights are packed (op_pack): their Tensor is the packed matrix with stride = in.
+//   - fp32: every tensor is fp32. bf16: the residual stream, its gradient, norm weights, biases and weight gradients are fp32,
+//     all other activations and the weights are bf16; products are summed in fp32.
+//   - Gradients of activations overwrite; gradients of weights are added to the accumulator, one
 //     row (packed sequence) after the other: `row` gives R + 1 token offsets, and the sum over a row's tokens is
 //     formed first and then added, so that the result depends on the rows and their order alone (law 1).
 //   - The bits of an output row depend on that row's inputs alone, never on how many rows share the call, nor on the
@@ -33,6 +36,13 @@ typedef struct Tensor {
 } Tensor;
 
 static inline Tensor tensor_f32(float *p, int64_t stride) { return (Tensor){p, DT_F32, stride}; }
+static inline Tensor tensor_bf16(void *p, int64_t stride) { return (Tensor){p, DT_BF16, stride}; }
+
+// The view that starts `columns` elements further right.
+static inline Tensor tensor_at(Tensor t, int64_t columns)
+{
+    return (Tensor){(char *)t.p + columns * (t.dtype == DT_F32 ? 4 : 2), t.dtype, t.stride};
+}
 
 // The levels above AVX-512 differ in the bf16 gemm only.
 typedef enum Isa { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2, ISA_AVX512BF16 = 3, ISA_AMX = 4 } Isa;
@@ -61,20 +71,37 @@ typedef struct Segment {
 
 // --- dense ---------------------------------------------------------------------------------------------------------
 
-// y[T][out] = x[T][in] . w[out][in]^T (+ bias[out]); accumulate: y += instead.
+// packed = w[out][in] (fp32) rounded to bf16 (nearest, ties to even), in the form that bf16 gemms read: op_pack_elements
+// values. Only rows [from, to) are written; both are multiples of PACK_ROWS, or the end.
+enum { PACK_ROWS = 16 };
+typedef struct PackArgs {
+    Tensor w;
+    void *packed;
+    int64_t out, in, from, to;
+} PackArgs;
+int64_t op_pack_elements(int64_t out, int64_t in);
+Err op_pack(Ctx *ctx, const PackArgs *a) ERR_MUST_CHECK;
+
+// y[T][H] (bf16) = x[T][H] (fp32) rounded.
+typedef struct RoundArgs {
+    Tensor x, y;
+    int64_t T, H;
+} RoundArgs;
+Err op_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
+
+// y[T][out] = x[T][in] . w[out][in]^T (+ bias[out]) (+ add[T][out]). bf16: y is fp32 or bf16, add is fp32, `in` is even.
 typedef struct GemmArgs {
     Tensor x, w, y;
     const float *bias;  // [out] or NULL
+    Tensor add;         // p = NULL: none; may be y
     int64_t T, in, out;
-    bool accumulate;
 } GemmArgs;
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
 
-// dx[T][in] = dy[T][out] . w[out][in]; accumulate: dx += instead.
+// dx[T][in] = dy[T][out] . w[out][in]. bf16: dx is fp32 or bf16, `out` is even.
 typedef struct GemmDxArgs {
     Tensor dy, w, dx;
     int64_t T, in, out;
-    bool accumulate;
 } GemmDxArgs;
 Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
 
@@ -85,12 +112,14 @@ typedef struct GemmDwArgs {
     const int32_t *row;  // [rows + 1] token offsets
     int32_t rows;
     int64_t in, out;
+    void *workspace;
 } GemmDwArgs;
+int64_t op_gemm_bwd_w_workspace(const GemmDwArgs *a);  // bf16: both operands packed, for the longest row; fp32: 0
 Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
 // --- embedding -----------------------------------------------------------------------------------------------------
 
-// y[t] = table[token[t]]
+// y[t] = table[token[t]]; y is fp32.
 typedef struct EmbedArgs {
     Tensor table, y;
     const int32_t *token;  // [T], each in [0, V)

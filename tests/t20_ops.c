@@ -28,7 +28,7 @@ static void check_gemm_fwd(Ctx *ctx)
     gemm_want(x, w, bias, want);
     assert_int_equal(op_gemm_fwd(ctx, &a), OK);
     close_to(y, want, T * OUT, GEMM_TOLERANCE, "y");
-    a.accumulate = true;
+    a.add = a.y;
     assert_int_equal(op_gemm_fwd(ctx, &a), OK);
     for (int i = 0; i < T * OUT; i++) want[i] *= 2;
     close_to(y, want, T * OUT, 2 * GEMM_TOLERANCE, "y accumulated");

@@ -51,6 +51,18 @@ typedef struct Tile16 {
 typedef void Tile16Form(const Tile16 *t);
 Tile16Form tile16_base, tile16_avx2, tile16_avx512, tile16_avx512bf16, tile16_amx;
 
+// Element i of a row of an fp32 or bf16 tensor, for plain forms.
+static inline float tensor_get(const Tensor *t, int64_t row, int64_t i)
+{
+    return t->dtype == DT_BF16 ? bf16_to_f32(row_bf16(t, row)[i]) : row_f32(t, row)[i];
+}
+
+static inline void tensor_put(const Tensor *t, int64_t row, int64_t i, float x)
+{
+    if (t->dtype == DT_BF16) row_bf16(t, row)[i] = bf16_from_f32(x);
+    else row_f32(t, row)[i] = x;
+}
+
 // A product of bf16 matrices, summed in fp32 over k in ascending order (inside a pair as the instruction does it), so that
 // an element's bits depend on its row of a, its column of b and the form alone.
 //   c[M][N] = a[M][K] . b[N][K]^T (+ bias[N]) (+ add[M][N])
@@ -104,7 +116,20 @@ typedef struct Round16 {
     int64_t ldx, ldy, n;
 } Round16;
 
+// y[t][0 .. n) (fp32) = x[t][0 .. n) (bf16). Items are rows.
+typedef struct Widen16 {
+    const uint16_t *x;
+    float *y;
+    int64_t ldx, ldy, n;
+} Widen16;
+
 // Elements (uint16_t) of a packed matrix.
 static inline int64_t pack16_elements(int64_t rows, int64_t cols) { return bf16_panels(rows) * bf16_pairs(cols) * 2 * BF16_PANEL; }
+
+// The ops whose operands are bf16 (ops_bf16.c).
+Err gemm16_fwd(const Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
+Err gemm16_bwd_x(const Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
+Err gemm16_bwd_w(const Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;  // dw only
+void bf16_packed_row(const Tensor *w, int64_t v, float *out);          // row v of packed w[][stride], widened
 
 #endif

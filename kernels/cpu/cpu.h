@@ -34,7 +34,7 @@ typedef struct Form {
     Piece *gemm_panel;                   // Gemm: panels of GEMM_PANEL columns; NULL: gemm_plain
     Piece *gemm16;                       // Gemm16: (columns, strip of rows) pairs; NULL: gemm16's definition
     Piece *pack16, *pack16_t;            // Pack16: panels
-    Piece *round16;                      // Round16: rows
+    Piece *round16, *widen16;            // Round16, Widen16: rows
 } Form;
 
 extern const Form form_plain, form_base, form_avx2, form_avx512;
@@ -70,6 +70,10 @@ enum { ATTN_BLOCK = 64, MAX_D = 256, MAX_GROUP = 32 };
 int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
 
 #define CHECK_F32(t) ASSERT((t).p && (t).dtype == DT_F32)
+#define CHECK_FLOAT(t) ASSERT((t).p && ((t).dtype == DT_F32 || (t).dtype == DT_BF16))
+#define CHECK_SAME(t, like) ASSERT((t).p && (t).dtype == (like).dtype)
+#define CHECK_BF16(t) ASSERT((t).p && (t).dtype == DT_BF16)
 static inline float *row_f32(const Tensor *t, int64_t i) { return (float *)t->p + i * t->stride; }
+static inline uint16_t *row_bf16(const Tensor *t, int64_t i) { return (uint16_t *)t->p + i * t->stride; }
 
 #endif

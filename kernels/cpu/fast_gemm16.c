@@ -52,18 +52,15 @@ void NAME(pack16_t)(const void *args, int64_t from, int64_t to)
 {
     static const uint16_t nothing[BF16_PANEL] = {0};
     const Pack16 *a = args;
-    int64_t pairs = bf16_pairs(a->rows);
-    for (int64_t panel = from; panel < to; panel++) {
-        uint32_t *out = a->packed + panel * pairs * BF16_PANEL;
-        int64_t n = lesser(BF16_PANEL, a->cols - panel * BF16_PANEL);
-        if (n < BF16_PANEL) memset(out, 0, (size_t)(pairs * BF16_PANEL) * sizeof *out);
-        for (int64_t t = 0; t < a->rows; t += 2) {
-            const uint16_t *x = (const uint16_t *)a->w.p + t * a->w.stride + panel * BF16_PANEL;
-            interleave(x, t + 1 < a->rows ? x + a->w.stride : nothing, n, out + t / 2 * BF16_PANEL);
+    int64_t panel = bf16_pairs(a->rows) * BF16_PANEL, used = (a->rows + 1) / 2 * BF16_PANEL;
+    if (a->cols < to * BF16_PANEL) memset(a->packed + (to - 1) * panel, 0, (size_t)panel * sizeof *a->packed);
+    for (int64_t p = from; p < to; p++) memset(a->packed + p * panel + used, 0, (size_t)(panel - used) * sizeof *a->packed);
+    for (int64_t t = 0; t < a->rows; t += 2)
+        for (int64_t p = from; p < to; p++) {
+            const uint16_t *x = row_bf16(&a->w, t) + p * BF16_PANEL;
+            interleave(x, t + 1 < a->rows ? x + a->w.stride : nothing, lesser(BF16_PANEL, a->cols - p * BF16_PANEL),
+                       a->packed + p * panel + t / 2 * BF16_PANEL);
         }
-        int64_t used = (a->rows + 1) / 2 * BF16_PANEL;
-        memset(out + used, 0, (size_t)(pairs * BF16_PANEL - used) * sizeof *out);
-    }
 }
 
 void NAME(round16)(const void *args, int64_t from, int64_t to)
@@ -74,6 +71,14 @@ void NAME(round16)(const void *args, int64_t from, int64_t to)
         uint16_t *y = a->y + t * a->ldy;
         for (int64_t i = 0; i < a->n; i += VL) vstore_bf16(y + i, vload(x + i, a->n - i), a->n - i);
     }
+}
+
+void NAME(widen16)(const void *args, int64_t from, int64_t to)
+{
+    const Widen16 *a = args;
+    for (int64_t t = from; t < to; t++)
+        for (int64_t i = 0; i < a->n; i += VL)
+            vstore(a->y + t * a->ldy + i, vload_bf16(a->x + t * a->ldx + i, a->n - i), a->n - i);
 }
 
 // --- turning ---------------------------------------------------------------------------------------------------------

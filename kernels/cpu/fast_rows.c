@@ -4,12 +4,14 @@
 
 #include "kernels/cpu/fast16.h"
 
-void NAME(rmsnorm_fwd)(const void *args, int64_t from, int64_t to)
+// The same loops for fp32 and bf16.
+#define EITHER(f, t) ((t).dtype == DT_BF16 ? f(a, from, to, true) : f(a, from, to, false))
+#define ALWAYS static inline __attribute__((always_inline))
+
+ALWAYS void rmsnorm_rows(const RmsNormArgs *a, int64_t from, int64_t to, bool half)
 {
-    const RmsNormArgs *a = args;
     for (int64_t t = from; t < to; t++) {
         const float *x = row_f32(&a->x, t);
-        float *y = row_f32(&a->y, t);
         vf sum = vset(0);
         for (int64_t h = 0; h < a->H; h += VL) {
             vf v = vload(x + h, a->H - h);
@@ -17,9 +19,15 @@ void NAME(rmsnorm_fwd)(const void *args, int64_t from, int64_t to)
         }
         float rstd = 1 / sqrtf(vsum(sum) / (float)a->H + a->eps);
         for (int64_t h = 0; h < a->H; h += VL)
-            vstore(y + h, vload(x + h, a->H - h) * vset(rstd) * vload(a->w + h, a->H - h), a->H - h);
+            vstore_at(half, &a->y, t, h, vload(x + h, a->H - h) * vset(rstd) * vload(a->w + h, a->H - h), a->H - h);
         if (a->rstd) a->rstd[t] = rstd;
     }
+}
+
+void NAME(rmsnorm_fwd)(const void *args, int64_t from, int64_t to)
+{
+    const RmsNormArgs *a = args;
+    EITHER(rmsnorm_rows, a->y);
 }
 
 void NAME(rmsnorm_bwd_x)(const void *args, int64_t from, int64_t to)
@@ -52,52 +60,61 @@ void NAME(rmsnorm_bwd_w)(const void *args, int64_t from, int64_t to)
         }
 }
 
-void NAME(rope)(const void *args, int64_t from, int64_t to)
+ALWAYS void rope_rows(const RopeArgs *a, int64_t from, int64_t to, bool half_type)
 {
-    const RopeArgs *a = args;
     int64_t half = a->D / 2;
     vf sign = vset(a->inverse ? -1.0f : 1.0f);
     for (int64_t t = from; t < to; t++) {
         const float *cosine = a->table + a->pos[t] * a->D, *sine = cosine + half;
-        for (int64_t n = 0; n < a->heads; n++) {
-            float *x = row_f32(&a->x, t) + n * a->D;
+        for (int64_t n = 0; n < a->heads; n++)
             for (int64_t i = 0; i < half; i += VL) {
-                vf lo = vload(x + i, half - i), hi = vload(x + half + i, half - i);
+                int64_t lo_at = n * a->D + i, hi_at = lo_at + half;
+                vf lo = vload_at(half_type, &a->x, t, lo_at, half - i), hi = vload_at(half_type, &a->x, t, hi_at, half - i);
                 vf c = vload(cosine + i, half - i), s = vload(sine + i, half - i) * sign;
-                vstore(x + i, lo * c - hi * s, half - i);
-                vstore(x + half + i, hi * c + lo * s, half - i);
+                vstore_at(half_type, &a->x, t, lo_at, lo * c - hi * s, half - i);
+                vstore_at(half_type, &a->x, t, hi_at, hi * c + lo * s, half - i);
             }
-        }
     }
+}
+
+void NAME(rope)(const void *args, int64_t from, int64_t to)
+{
+    const RopeArgs *a = args;
+    EITHER(rope_rows, a->x);
+}
+
+ALWAYS void swiglu_rows(const SwigluArgs *a, int64_t from, int64_t to, bool half)
+{
+    for (int64_t t = from; t < to; t++)
+        for (int64_t f = 0; f < a->F; f += VL) {
+            int64_t n = a->F - f;
+            vf gate = vload_at(half, &a->g, t, f, n);
+            vstore_at(half, &a->y, t, f, gate / (vset(1) + vexp(-gate)) * vload_at(half, &a->u, t, f, n), n);
+        }
 }
 
 void NAME(swiglu_fwd)(const void *args, int64_t from, int64_t to)
 {
     const SwigluArgs *a = args;
-    for (int64_t t = from; t < to; t++) {
-        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t);
-        float *y = row_f32(&a->y, t);
+    EITHER(swiglu_rows, a->g);
+}
+
+ALWAYS void swiglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+{
+    for (int64_t t = from; t < to; t++)
         for (int64_t f = 0; f < a->F; f += VL) {
-            vf gate = vload(g + f, a->F - f);
-            vstore(y + f, gate / (vset(1) + vexp(-gate)) * vload(u + f, a->F - f), a->F - f);
+            int64_t n = a->F - f;
+            vf gate = vload_at(half, &a->g, t, f, n), up = vload_at(half, &a->u, t, f, n), d = vload_at(half, &a->dy, t, f, n);
+            vf s = vset(1) / (vset(1) + vexp(-gate)), silu = gate * s;
+            vstore_at(half, &a->dg, t, f, d * up * (s + silu * (vset(1) - s)), n);
+            vstore_at(half, &a->du, t, f, d * silu, n);
         }
-    }
 }
 
 void NAME(swiglu_bwd)(const void *args, int64_t from, int64_t to)
 {
     const SwigluBwdArgs *a = args;
-    for (int64_t t = from; t < to; t++) {
-        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t), *dy = row_f32(&a->dy, t);
-        float *dg = row_f32(&a->dg, t), *du = row_f32(&a->du, t);
-        for (int64_t f = 0; f < a->F; f += VL) {
-            int64_t n = a->F - f;
-            vf gate = vload(g + f, n), up = vload(u + f, n), d = vload(dy + f, n);
-            vf s = vset(1) / (vset(1) + vexp(-gate)), silu = gate * s;
-            vstore(dg + f, d * up * (s + silu * (vset(1) - s)), n);
-            vstore(du + f, d * silu, n);
-        }
-    }
+    EITHER(swiglu_bwd_rows, a->g);
 }
 
 void NAME(add)(const void *args, int64_t from, int64_t to)
@@ -231,4 +248,5 @@ const Form NAME(form) = {
     .pack16 = NAME(pack16),
     .pack16_t = NAME(pack16_t),
     .round16 = NAME(round16),
+    .widen16 = NAME(widen16),
 };

@@ -1,4 +1,5 @@
 // Which form computes the bf16 gemm, and its definition.
+#include "base/profile.h"
 #include "kernels/cpu/bf16.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -53,6 +54,7 @@ static void gemm16_plain(const Gemm16 *g)
 
 Err gemm16(const Ctx *ctx, const Gemm16 *g)
 {
+    PROFILE(PHASE_GEMM);
     Gemm16 form = *g;
     ASSERT(g->M >= 0 && g->N >= 0 && g->K >= 0);
     form.tile = tile_of(ctx->isa);

@@ -2,35 +2,49 @@
 #include <string.h>
 
 #include "base/profile.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/bf16.h"
 
 enum { TOKEN_GRAIN = 16, COLUMN_GRAIN = 64 };
+
+static Err add_rows(Ctx *ctx, const GemmArgs *a)
+{
+    AddArgs args = {a->add, a->y, a->y, a->T, a->out};
+    if (!a->add.p || a->add.p == a->y.p) return OK;
+    return op_add(ctx, &args);
+}
 
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 {
     PROFILE(PHASE_GEMM);
+    if (a->w.dtype == DT_BF16) return gemm16_fwd(ctx, a);
     CHECK_F32(a->x);
     CHECK_F32(a->w);
     CHECK_F32(a->y);
     Gemm g = {.form = GEMM_NT, .M = a->T, .N = a->out, .K = a->in, .a = a->x.p, .b = a->w.p, .c = a->y.p,
-              .lda = a->x.stride, .ldb = a->w.stride, .ldc = a->y.stride, .accumulate = a->accumulate};
+              .lda = a->x.stride, .ldb = a->w.stride, .ldc = a->y.stride, .accumulate = a->add.p && a->add.p == a->y.p};
     TRY(gemm(ctx, &g));
     for (int64_t t = 0; a->bias && t < a->T; t++) {
         float *y = row_f32(&a->y, t);
         for (int64_t o = 0; o < a->out; o++) y[o] += a->bias[o];
     }
-    return OK;
+    return add_rows(ctx, a);
 }
 
 Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a)
 {
     PROFILE(PHASE_GEMM);
+    if (a->w.dtype == DT_BF16) return gemm16_bwd_x(ctx, a);
     CHECK_F32(a->dy);
     CHECK_F32(a->w);
     CHECK_F32(a->dx);
     Gemm g = {.form = GEMM_NN, .M = a->T, .N = a->in, .K = a->out, .a = a->dy.p, .b = a->w.p, .c = a->dx.p,
-              .lda = a->dy.stride, .ldb = a->w.stride, .ldc = a->dx.stride, .accumulate = a->accumulate};
+              .lda = a->dy.stride, .ldb = a->w.stride, .ldc = a->dx.stride};
     return gemm(ctx, &g);
+}
+
+static float dy_at(const GemmDwArgs *a, int64_t t, int64_t o)
+{
+    return a->dy.dtype == DT_BF16 ? bf16_to_f32(row_bf16(&a->dy, t)[o]) : row_f32(&a->dy, t)[o];
 }
 
 static void dbias_columns(const void *args, int64_t from, int64_t to)
@@ -39,23 +53,29 @@ static void dbias_columns(const void *args, int64_t from, int64_t to)
     for (int32_t r = 0; r < a->rows; r++) {
         float sum[COLUMN_GRAIN] = {0};
         for (int64_t t = a->row[r]; t < a->row[r + 1]; t++)
-            for (int64_t o = from; o < to; o++) sum[o - from] += row_f32(&a->dy, t)[o];
+            for (int64_t o = from; o < to; o++) sum[o - from] += dy_at(a, t, o);
         for (int64_t o = from; o < to; o++) a->dbias[o] += sum[o - from];
     }
 }
 
-Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
+static Err gemm_bwd_w_f32(const Ctx *ctx, const GemmDwArgs *a)
 {
-    PROFILE(PHASE_GEMM);
     CHECK_F32(a->dy);
     CHECK_F32(a->x);
-    CHECK_F32(a->dw);
     for (int32_t r = 0; r < a->rows; r++) {
         Gemm g = {.form = GEMM_TN, .M = a->out, .N = a->in, .K = a->row[r + 1] - a->row[r], .a = row_f32(&a->dy, a->row[r]),
                   .b = row_f32(&a->x, a->row[r]), .c = a->dw.p, .lda = a->dy.stride, .ldb = a->x.stride,
                   .ldc = a->dw.stride, .accumulate = true};
         TRY(gemm(ctx, &g));
     }
+    return OK;
+}
+
+Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
+{
+    PROFILE(PHASE_GEMM);
+    CHECK_F32(a->dw);
+    TRY(a->dy.dtype == DT_BF16 ? gemm16_bwd_w(ctx, a) : gemm_bwd_w_f32(ctx, a));
     if (a->dbias) pieces(ctx, dbias_columns, a, a->out, COLUMN_GRAIN);
     return OK;
 }
@@ -64,11 +84,11 @@ Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {
     PROFILE(PHASE_ELEMENTWISE);
     (void)ctx;
-    CHECK_F32(a->table);
     CHECK_F32(a->y);
     for (int64_t t = 0; t < a->T; t++) {
         ASSERT(a->token[t] >= 0 && a->token[t] < a->V);
-        memcpy(row_f32(&a->y, t), row_f32(&a->table, a->token[t]), (size_t)a->H * sizeof(float));
+        if (a->table.dtype == DT_BF16) bf16_packed_row(&a->table, a->token[t], row_f32(&a->y, t));
+        else memcpy(row_f32(&a->y, t), row_f32(&a->table, a->token[t]), (size_t)a->H * sizeof(float));
     }
     return OK;
 }
@@ -92,7 +112,7 @@ Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
 {
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
-    CHECK_F32(a->y);
+    CHECK_FLOAT(a->y);
     pieces(ctx, form_of(ctx)->rmsnorm_fwd, a, a->T, TOKEN_GRAIN);
     return OK;
 }
@@ -112,7 +132,7 @@ Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
 Err op_rope(Ctx *ctx, const RopeArgs *a)
 {
     PROFILE(PHASE_ELEMENTWISE);
-    CHECK_F32(a->x);
+    CHECK_FLOAT(a->x);
     ASSERT(a->D % 2 == 0);
     pieces(ctx, form_of(ctx)->rope, a, a->T, TOKEN_GRAIN);
     return OK;
@@ -121,9 +141,9 @@ Err op_rope(Ctx *ctx, const RopeArgs *a)
 Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 {
     PROFILE(PHASE_ELEMENTWISE);
-    CHECK_F32(a->g);
-    CHECK_F32(a->u);
-    CHECK_F32(a->y);
+    CHECK_FLOAT(a->g);
+    CHECK_SAME(a->u, a->g);
+    CHECK_SAME(a->y, a->g);
     pieces(ctx, form_of(ctx)->swiglu_fwd, a, a->T, TOKEN_GRAIN);
     return OK;
 }
@@ -131,11 +151,11 @@ Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
 {
     PROFILE(PHASE_ELEMENTWISE);
-    CHECK_F32(a->g);
-    CHECK_F32(a->u);
-    CHECK_F32(a->dy);
-    CHECK_F32(a->dg);
-    CHECK_F32(a->du);
+    CHECK_FLOAT(a->g);
+    CHECK_SAME(a->u, a->g);
+    CHECK_SAME(a->dy, a->g);
+    CHECK_SAME(a->dg, a->g);
+    CHECK_SAME(a->du, a->g);
     pieces(ctx, form_of(ctx)->swiglu_bwd, a, a->T, TOKEN_GRAIN);
     return OK;
 }

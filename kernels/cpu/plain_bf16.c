@@ -42,3 +42,10 @@ void plain_round16(const void *args, int64_t from, int64_t to)
     for (int64_t t = from; t < to; t++)
         for (int64_t i = 0; i < a->n; i++) a->y[t * a->ldy + i] = bf16_from_f32(a->x[t * a->ldx + i]);
 }
+
+void plain_widen16(const void *args, int64_t from, int64_t to)
+{
+    const Widen16 *a = args;
+    for (int64_t t = from; t < to; t++)
+        for (int64_t i = 0; i < a->n; i++) a->y[t * a->ldy + i] = bf16_to_f32(a->x[t * a->ldx + i]);
+}

@@ -57,4 +57,5 @@ const Form form_plain = {
     .pack16 = plain_pack16,
     .pack16_t = plain_pack16_t,
     .round16 = plain_round16,
+    .widen16 = plain_widen16,
 };

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/plain.h"
 
 void plain_rmsnorm_fwd(const void *args, int64_t from, int64_t to)
@@ -9,11 +10,10 @@ void plain_rmsnorm_fwd(const void *args, int64_t from, int64_t to)
     const RmsNormArgs *a = args;
     for (int64_t t = from; t < to; t++) {
         const float *x = row_f32(&a->x, t);
-        float *y = row_f32(&a->y, t);
         double sum = 0;
         for (int64_t h = 0; h < a->H; h++) sum += (double)x[h] * x[h];
         float rstd = (float)(1 / sqrt(sum / (double)a->H + (double)a->eps));
-        for (int64_t h = 0; h < a->H; h++) y[h] = x[h] * rstd * a->w[h];
+        for (int64_t h = 0; h < a->H; h++) tensor_put(&a->y, t, h, x[h] * rstd * a->w[h]);
         if (a->rstd) a->rstd[t] = rstd;
     }
 }
@@ -54,40 +54,37 @@ void plain_rope(const void *args, int64_t from, int64_t to)
     int64_t half = a->D / 2;
     for (int64_t t = from; t < to; t++) {
         const float *c = a->table + a->pos[t] * a->D, *s = c + half;
-        for (int64_t n = 0; n < a->heads; n++) {
-            float *x = row_f32(&a->x, t) + n * a->D;
+        for (int64_t n = 0; n < a->heads; n++)
             for (int64_t i = 0; i < half; i++) {
-                float lo = x[i], hi = x[i + half], sine = a->inverse ? -s[i] : s[i];
-                x[i] = lo * c[i] - hi * sine;
-                x[i + half] = hi * c[i] + lo * sine;
+                int64_t at = n * a->D + i;
+                float lo = tensor_get(&a->x, t, at), hi = tensor_get(&a->x, t, at + half), sine = a->inverse ? -s[i] : s[i];
+                tensor_put(&a->x, t, at, lo * c[i] - hi * sine);
+                tensor_put(&a->x, t, at + half, hi * c[i] + lo * sine);
             }
-        }
     }
 }
 
 void plain_swiglu_fwd(const void *args, int64_t from, int64_t to)
 {
     const SwigluArgs *a = args;
-    for (int64_t t = from; t < to; t++) {
-        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t);
-        float *y = row_f32(&a->y, t);
-        for (int64_t f = 0; f < a->F; f++) y[f] = (float)(g[f] / (1 + exp(-(double)g[f])) * u[f]);
-    }
+    for (int64_t t = from; t < to; t++)
+        for (int64_t f = 0; f < a->F; f++) {
+            double gate = tensor_get(&a->g, t, f);
+            tensor_put(&a->y, t, f, (float)(gate / (1 + exp(-gate)) * tensor_get(&a->u, t, f)));
+        }
 }
 
 // silu'(g) = s + g s (1 - s), s = sigmoid(g)
 void plain_swiglu_bwd(const void *args, int64_t from, int64_t to)
 {
     const SwigluBwdArgs *a = args;
-    for (int64_t t = from; t < to; t++) {
-        const float *g = row_f32(&a->g, t), *u = row_f32(&a->u, t), *dy = row_f32(&a->dy, t);
-        float *dg = row_f32(&a->dg, t), *du = row_f32(&a->du, t);
+    for (int64_t t = from; t < to; t++)
         for (int64_t f = 0; f < a->F; f++) {
-            double gate = g[f], up = u[f], s = 1 / (1 + exp(-gate));
-            dg[f] = (float)(dy[f] * up * (s + gate * s * (1 - s)));
-            du[f] = (float)(dy[f] * gate * s);
+            double gate = tensor_get(&a->g, t, f), up = tensor_get(&a->u, t, f), dy = tensor_get(&a->dy, t, f);
+            double s = 1 / (1 + exp(-gate));
+            tensor_put(&a->dg, t, f, (float)(dy * up * (s + gate * s * (1 - s))));
+            tensor_put(&a->du, t, f, (float)(dy * gate * s));
         }
-    }
 }
 
 void plain_add(const void *args, int64_t from, int64_t to)
