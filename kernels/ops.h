@@ -51,6 +51,7 @@ typedef enum Isa { ISA_BASE = 0, ISA_AVX2 = 1, ISA_AVX512 = 2, ISA_AVX512BF16 = 
 typedef struct Ctx {
     Isa isa;         // level used by the fast forms
     int threads;     // team of this rank
+    DType dtype;     // number format of the models that are loaded for it (recipe: dtype)
     bool plain;      // use the plain forms everywhere (tests)
     bool gemm_dnnl;  // f32 gemm through oneDNN (its guard test passed), else the plain fixed-order kernel
 } Ctx;

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/version.h"
 #include "judge/judge.h"
+#include "model/model.h"
 #include "par/par.h"
 #include "stage/import.h"
 #include "stage/phases.h"
@@ -62,6 +63,7 @@ static const char usage[] =
     "imf: implicit model fusion, from prompts to a fused model\n"
     "\n"
     "  imf COMMAND RECIPE.yaml [--set a.b=c ...] [--quiet] [--profile]\n"
+    "  imf COMMAND ... [--dtype float32|bfloat16] [--quiet] [--profile]    (commands without a recipe)\n"
     "  mpirun -n 4 imf run RECIPE.yaml\n"
     "\n"
     "  run        every stage from select to eval, in order; ended stages are skipped\n";
@@ -103,7 +105,7 @@ static void print_version(void)
     printf("imf %s\ncompiler: %s\n", imf_version, imf_compiler);
     Ctx ctx;
     if (ctx_init(&ctx, 1) == OK)
-        printf("cpu: %s, f32 gemm by %s\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "the plain kernel");
+        printf("cpu: %s; f32 gemm by %s, bf16 gemm by our kernel\n", isa_name(ctx.isa), ctx.gemm_dnnl ? "oneDNN" : "our kernel");
     puts("cuda: not in this build");
 }
 
@@ -111,6 +113,7 @@ typedef struct Options {
     const char *sets[MAX_SETS];
     int n_sets;
     bool quiet, profile;
+    DType dtype;  // of commands without a recipe
     char *rest[MAX_SETS];
     int n_rest;
 } Options;
@@ -122,6 +125,9 @@ static Err parse_options(int argc, char **argv, Options *o)
             CHECK(i + 1 < argc && strchr(argv[i + 1], '='), ERR_USAGE, "--set wants key=value");
             CHECK(o->n_sets < MAX_SETS, ERR_USAGE, "more than %d --set", MAX_SETS);
             o->sets[o->n_sets++] = argv[++i];
+        } else if (!strcmp(argv[i], "--dtype")) {
+            CHECK(i + 1 < argc, ERR_USAGE, "--dtype wants float32 or bfloat16");
+            TRY(model_dtype(argv[++i], &o->dtype));
         } else if (!strcmp(argv[i], "--quiet")) {
             o->quiet = true;
         } else if (!strcmp(argv[i], "--profile")) {
@@ -175,19 +181,11 @@ static Err run_command(const Command *c, const Job *job, bool print)
     return run_profiled(find_command("report"), job, print);
 }
 
-// What a recipe may ask for and this build cannot do.
-static Err check_build(const Deck *deck)
-{
-    CHECK(!strcmp(deck_str(deck, "dtype"), "float32"), ERR_RECIPE, "dtype: this build computes in float32 only");
-    return OK;
-}
-
 // Local. Takes the recipe's path off the arguments; nothing may stand behind it unless the command takes more.
 static Err load_recipe(const char *name, int needs, const Options *o, Job *job, Deck **deck)
 {
     CHECK(job->argc >= 1, ERR_USAGE, "imf %s wants a recipe: imf %s RECIPE.yaml", name, name);
     TRY(deck_load(deck, job->argv[0], o->sets, o->n_sets));
-    TRY(check_build(*deck));
     job->argc--, job->argv++;
     CHECK(!job->argc || needs & MORE, ERR_USAGE, "imf %s does not understand '%s'; keys of the recipe are given as --set key=value",
           name, job->argv[0]);
@@ -212,6 +210,8 @@ static Err run_job(const char *name, const Options *o)
         TRY_DONE(import_samples(deck, job.run_dir));
     }
     TRY_DONE(par_agree(ctx_init(&ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
+    ctx.dtype = o->dtype;
+    if (deck) TRY_DONE(model_dtype(deck_str(deck, "dtype"), &ctx.dtype));
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
 done:

@@ -191,7 +191,7 @@ static void logits_agree(Run *r, const Pack *p)
     ok(ARENA_ARRAY(&r->arena, &hidden, p->b.T * c->H));
     ok(ARENA_ARRAY(&r->arena, &logits, p->b.T * c->V));
     ok(model_forward(&r->ctx, &r->m, &p->b, &r->arena, hidden, NULL));
-    ok(model_logits(&r->ctx, &r->m, hidden, p->b.T, logits));
+    ok(model_logits(&r->ctx, &r->m, tensor_f32(hidden, r->m.cfg.H), p->b.T, logits));
     for (int64_t t = 0; t < p->b.T; t++) {
         int64_t n;
         char seq[2] = {p->seq[t], 0};

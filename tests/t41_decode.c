@@ -152,7 +152,7 @@ static void plain_logits(const Model *m, const int32_t *token, int64_t n, float 
     const Segment seg = {0, (int32_t)n, -1, 0};
     const Batch b = {.rows = 1, .T = n, .row = row, .token = token, .pos = pos, .seg = &seg, .S = 1};
     assert_int_equal(model_forward(&ctx, m, &b, &arena, hidden, NULL), OK);
-    assert_int_equal(model_logits(&ctx, m, hidden + (n - 1) * m->cfg.H, 1, logits), OK);
+    assert_int_equal(model_logits(&ctx, m, tensor_f32(hidden + (n - 1) * m->cfg.H, m->cfg.H), 1, logits), OK);
     arena_free(&arena);
 }
 

@@ -216,7 +216,9 @@ static void subtrees_of_ranks_cover_the_chains(void **state)
 static void tiles_cover_the_model(void **state)
 {
     (void)state;
-    WeightSpec spec[3] = {{W_EMBED, -1, 3000, 700, 0}, {W_NORM_ATTN, 0, 1, 700, 2100000}, {W_O, 0, 5, 2000000, 2100704}};
+    WeightSpec spec[3] = {{.kind = W_EMBED, .layer = -1, .rows = 3000, .cols = 700},
+                          {.kind = W_NORM_ATTN, .rows = 1, .cols = 700, .offset = 2100000},
+                          {.kind = W_O, .rows = 5, .cols = 2000000, .offset = 2100704}};
     Model m = {.spec = spec, .specs = 3, .elements = 12100704};
     Tile *tile;
     int64_t n, covered = 0;

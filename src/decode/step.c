@@ -210,7 +210,7 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
         TRY(mlp(s, l, n));
     }
     TRY(norm(s, s->x + (n - 1) * c->H, W_NORM_FINAL, -1, s->h, 1));
-    return model_logits(s->ctx, s->model, s->h, 1, logits);
+    return model_logits(s->ctx, s->model, tensor_f32(s->h, c->H), 1, logits);
 }
 
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
@@ -231,5 +231,5 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, s->x, W_NORM_FINAL, -1, s->h, active));
-    return model_logits(s->ctx, s->model, s->h, active, logits);
+    return model_logits(s->ctx, s->model, tensor_f32(s->h, c->H), active, logits);
 }

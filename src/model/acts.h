@@ -7,29 +7,33 @@
 
 #include "model/model.h"
 
+// fp32, or bf16 in a bf16 model, but for the residual stream, rstd and lse.
 typedef struct LayerActs {
-    float *mid;        // [T][H] residual stream between attention and MLP
-    float *qkv;        // [T][(N + 2K) D] after RoPE
-    float *o;          // [T][N D] attention output
-    float *gate_up;    // [T][2F]
+    Tensor mid;        // [T][H] residual stream between attention and MLP, fp32
+    Tensor qkv;        // [T][(N + 2K) D] after RoPE
+    Tensor o;          // [T][N D] attention output
+    Tensor gate_up;    // [T][2F]
     float *rstd_attn, *rstd_mlp;  // [T]
     float *lse;        // [N][T]
 } LayerActs;
 
 struct Acts {
     LayerActs *layer;  // [layers]
-    float **x;         // [layers + 1] -> [T][H] residual stream before each layer and after the last
+    Tensor *x;         // [layers + 1] -> [T][H] residual stream before each layer and after the last, fp32
     float *rstd_final; // [T]
 };
 
 static inline float attn_scale(const ModelConfig *c) { return (float)(1 / sqrt((double)c->D)); }
+static inline int64_t qkv_width(const ModelConfig *c) { return (c->N + 2 * c->K) * c->D; }
 
-Err acts_layer_alloc(Arena *arena, const ModelConfig *c, int64_t T, bool keep, LayerActs *a) ERR_MUST_CHECK;
+// [T][width] from the arena.
+Err acts_tensor(Arena *arena, DType dtype, int64_t T, int64_t width, Tensor *out) ERR_MUST_CHECK;
+Err acts_layer_alloc(Arena *arena, const Model *m, int64_t T, bool keep, LayerActs *a) ERR_MUST_CHECK;
 // y = norm of x with the weight `kind` of layer l; rstd may be NULL.
-Err layer_norm(Ctx *ctx, const Model *m, WeightKind kind, int32_t l, int64_t T, const float *x, float *rstd, float *y)
+Err layer_norm(Ctx *ctx, const Model *m, WeightKind kind, int32_t l, int64_t T, Tensor x, float *rstd, Tensor y)
     ERR_MUST_CHECK;
 // Turns the q and k heads of a fused buffer in place.
-Err layer_rope(Ctx *ctx, const Model *m, const Batch *b, float *qkv, bool inverse) ERR_MUST_CHECK;
-Err layer_swiglu(Ctx *ctx, const Model *m, int64_t T, const float *gate_up, float *y) ERR_MUST_CHECK;
+Err layer_rope(Ctx *ctx, const Model *m, const Batch *b, Tensor qkv, bool inverse) ERR_MUST_CHECK;
+Err layer_swiglu(Ctx *ctx, const Model *m, int64_t T, Tensor gate_up, Tensor y) ERR_MUST_CHECK;
 
 #endif

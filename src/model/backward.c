@@ -7,15 +7,16 @@ typedef struct Back {  // what every step needs
     const Model *m;
     const Batch *b;
     float *grad;
-    float *dx;       // [T][H] gradient at the residual stream
-    float *norm;     // [T][H] recomputed norm outputs
-    float *dnorm;    // [T][H] gradients at norm outputs
-    float *wide;     // [T][F] recomputed SwiGLU
-    float *dwide;    // [T][F]
-    float *dgu;      // [T][2F]
-    float *dqkv;     // [T][(N + 2K) D]
-    float *dout;     // [T][N D]
-    void *attn;      // workspace
+    Tensor dx;       // [T][H] gradient at the residual stream, fp32
+    Tensor dy;       // [T][H] the same as an operand: dx itself, in a bf16 model dx rounded
+    Tensor norm;     // [T][H] recomputed norm outputs
+    Tensor dnorm;    // [T][H] gradients at norm outputs, fp32
+    Tensor wide;     // [T][F] recomputed SwiGLU
+    Tensor dwide;    // [T][F]
+    Tensor dgu;      // [T][2F]
+    Tensor dqkv;     // [T][(N + 2K) D]
+    Tensor dout;     // [T][N D]
+    void *attn, *dw; // workspaces
 } Back;
 
 static float *grad_of(const Back *k, WeightKind kind, int32_t l)
@@ -25,89 +26,105 @@ static float *grad_of(const Back *k, WeightKind kind, int32_t l)
 }
 
 // A dense layer y = x . w^T: dx[T][in] from dy[T][out], and dw (and dbias) added.
-static Err dense_back(const Back *k, WeightKind kind, int32_t l, const float *x, int64_t in, const float *dy, int64_t out,
-                      float *dx, float *dbias)
+static Err dense_back(const Back *k, WeightKind kind, int32_t l, Tensor x, Tensor dy, Tensor dx, float *dbias)
 {
-    Tensor g = tensor_f32((float *)dy, out), w = tensor_f32(model_weight(k->m, kind, l), in);
-    GemmDxArgs a = {.dy = g, .w = w, .dx = tensor_f32(dx, in), .T = k->b->T, .in = in, .out = out};
+    int64_t in = x.stride, out = dy.stride;
+    GemmDxArgs a = {.dy = dy, .w = model_matrix(k->m, kind, l), .dx = dx, .T = k->b->T, .in = in, .out = out};
     TRY(op_gemm_bwd_x(k->ctx, &a));
-    GemmDwArgs d = {.dy = g, .x = tensor_f32((float *)x, in), .dw = tensor_f32(grad_of(k, kind, l), in), .dbias = dbias,
-                    .row = k->b->row, .rows = k->b->rows, .in = in, .out = out};
+    GemmDwArgs d = {.dy = dy, .x = x, .dw = tensor_f32(grad_of(k, kind, l), in), .dbias = dbias, .row = k->b->row,
+                    .rows = k->b->rows, .in = in, .out = out, .workspace = k->dw};
     return op_gemm_bwd_w(k->ctx, &d);
 }
 
-// Through the norm of `x`: k->dx = (carry ? k->dx : 0) + gradient of dy; the norm's weight gradient is added.
-static Err norm_back(const Back *k, WeightKind kind, int32_t l, const float *x, const float *rstd, const float *dy,
-                     bool carry)
+static Err round_dx(const Back *k)
 {
-    int64_t H = k->m->cfg.H;
-    RmsNormBwdArgs a = {.x = tensor_f32((float *)x, H), .dy = tensor_f32((float *)dy, H),
-                        .dx_in = tensor_f32(carry ? k->dx : NULL, H), .dx = tensor_f32(k->dx, H),
-                        .w = model_weight(k->m, kind, l), .rstd = rstd, .dw = grad_of(k, kind, l), .row = k->b->row,
-                        .rows = k->b->rows, .T = k->b->T, .H = H};
-    return op_rmsnorm_bwd(k->ctx, &a);
+    RoundArgs a = {k->dx, k->dy, k->b->T, k->m->cfg.H};
+    return k->m->dtype == DT_F32 ? OK : op_round(k->ctx, &a);
 }
 
-static Err swiglu_back(const Back *k, const float *gate_up)
+// Through the norm of `x`: k->dx = (carry ? k->dx : 0) + gradient of dy; the norm's weight gradient is added.
+static Err norm_back(const Back *k, WeightKind kind, int32_t l, Tensor x, const float *rstd, Tensor dy, bool carry)
+{
+    RmsNormBwdArgs a = {.x = x, .dy = dy, .dx_in = carry ? k->dx : (Tensor){0}, .dx = k->dx, .w = model_vector(k->m, kind, l),
+                        .rstd = rstd, .dw = grad_of(k, kind, l), .row = k->b->row, .rows = k->b->rows, .T = k->b->T,
+                        .H = k->m->cfg.H};
+    TRY(op_rmsnorm_bwd(k->ctx, &a));
+    return round_dx(k);
+}
+
+static Err swiglu_back(const Back *k, Tensor gate_up)
 {
     int64_t F = k->m->cfg.F;
-    SwigluBwdArgs a = {.g = tensor_f32((float *)gate_up, 2 * F), .u = tensor_f32((float *)gate_up + F, 2 * F),
-                       .dy = tensor_f32(k->dwide, F), .dg = tensor_f32(k->dgu, 2 * F),
-                       .du = tensor_f32(k->dgu + F, 2 * F), .T = k->b->T, .F = F};
+    SwigluBwdArgs a = {.g = gate_up, .u = tensor_at(gate_up, F), .dy = k->dwide, .dg = k->dgu, .du = tensor_at(k->dgu, F),
+                       .T = k->b->T, .F = F};
     return op_swiglu_bwd(k->ctx, &a);
 }
 
 static AttnBwdArgs attn_args(const Back *k, const LayerActs *a)
 {
     const ModelConfig *c = &k->m->cfg;
-    int64_t s = (c->N + 2 * c->K) * c->D, key = c->N * c->D, value = (c->N + c->K) * c->D;
-    return (AttnBwdArgs){.q = tensor_f32(a->qkv, s), .k = tensor_f32(a->qkv + key, s), .v = tensor_f32(a->qkv + value, s),
-                         .o = tensor_f32(a->o, key), .dout = tensor_f32(k->dout, key), .dq = tensor_f32(k->dqkv, s),
-                         .dk = tensor_f32(k->dqkv + key, s), .dv = tensor_f32(k->dqkv + value, s), .lse = a->lse,
+    int64_t key = c->N * c->D, value = (c->N + c->K) * c->D;
+    return (AttnBwdArgs){.q = a->qkv, .k = tensor_at(a->qkv, key), .v = tensor_at(a->qkv, value), .o = a->o, .dout = k->dout,
+                         .dq = k->dqkv, .dk = tensor_at(k->dqkv, key), .dv = tensor_at(k->dqkv, value), .lse = a->lse,
                          .seg = k->b->seg, .T = k->b->T, .S = k->b->S, .N = c->N, .K = c->K, .D = c->D,
                          .scale = attn_scale(c), .softcap = c->attn_softcap, .window = c->window, .workspace = k->attn};
 }
 
 static Err mlp_back(const Back *k, int32_t l, const LayerActs *a)
 {
-    const ModelConfig *c = &k->m->cfg;
     TRY(layer_swiglu(k->ctx, k->m, k->b->T, a->gate_up, k->wide));
-    TRY(dense_back(k, W_DOWN, l, k->wide, c->F, k->dx, c->H, k->dwide, NULL));
+    TRY(dense_back(k, W_DOWN, l, k->wide, k->dy, k->dwide, NULL));
     TRY(swiglu_back(k, a->gate_up));
     TRY(layer_norm(k->ctx, k->m, W_NORM_MLP, l, k->b->T, a->mid, NULL, k->norm));
-    TRY(dense_back(k, W_GATE_UP, l, k->norm, c->H, k->dgu, 2 * c->F, k->dnorm, NULL));
+    TRY(dense_back(k, W_GATE_UP, l, k->norm, k->dgu, k->dnorm, NULL));
     return norm_back(k, W_NORM_MLP, l, a->mid, a->rstd_mlp, k->dnorm, true);
 }
 
-static Err attention_back(const Back *k, int32_t l, const float *x, const LayerActs *a)
+static Err attention_back(const Back *k, int32_t l, Tensor x, const LayerActs *a)
 {
-    const ModelConfig *c = &k->m->cfg;
-    TRY(dense_back(k, W_O, l, a->o, c->N * c->D, k->dx, c->H, k->dout, NULL));
+    TRY(dense_back(k, W_O, l, a->o, k->dy, k->dout, NULL));
     AttnBwdArgs args = attn_args(k, a);
     TRY(op_attn_bwd(k->ctx, &args));
     TRY(layer_rope(k->ctx, k->m, k->b, k->dqkv, true));
     TRY(layer_norm(k->ctx, k->m, W_NORM_ATTN, l, k->b->T, x, NULL, k->norm));
-    TRY(dense_back(k, W_QKV, l, k->norm, c->H, k->dqkv, (c->N + 2 * c->K) * c->D, k->dnorm, grad_of(k, W_QKV_BIAS, l)));
+    TRY(dense_back(k, W_QKV, l, k->norm, k->dqkv, k->dnorm, grad_of(k, W_QKV_BIAS, l)));
     return norm_back(k, W_NORM_ATTN, l, x, a->rstd_attn, k->dnorm, true);
+}
+
+// The largest workspace of any op_gemm_bwd_w of a layer.
+static int64_t dw_workspace(const Back *k)
+{
+    const ModelConfig *c = &k->m->cfg;
+    int64_t size[][2] = {{qkv_width(c), c->H}, {c->H, c->N * c->D}, {2 * c->F, c->H}, {c->H, c->F}}, most = 0;
+    for (int i = 0; i < 4; i++) {
+        GemmDwArgs a = {.dy.dtype = k->m->dtype, .row = k->b->row, .rows = k->b->rows, .out = size[i][0], .in = size[i][1]};
+        int64_t bytes = op_gemm_bwd_w_workspace(&a);
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 static Err back_alloc(Back *k, Arena *arena, const Acts *acts)
 {
     const ModelConfig *c = &k->m->cfg;
     int64_t T = k->b->T;
-    TRY(ARENA_ARRAY(arena, &k->dx, T * c->H));
-    TRY(ARENA_ARRAY(arena, &k->norm, T * c->H));
-    TRY(ARENA_ARRAY(arena, &k->dnorm, T * c->H));
-    TRY(ARENA_ARRAY(arena, &k->wide, T * c->F));
-    TRY(ARENA_ARRAY(arena, &k->dwide, T * c->F));
-    TRY(ARENA_ARRAY(arena, &k->dgu, T * 2 * c->F));
-    TRY(ARENA_ARRAY(arena, &k->dqkv, T * (c->N + 2 * c->K) * c->D));
-    TRY(ARENA_ARRAY(arena, &k->dout, T * c->N * c->D));
+    DType type = k->m->dtype;
+    TRY(acts_tensor(arena, DT_F32, T, c->H, &k->dx));
+    k->dy = k->dx;
+    if (type != DT_F32) TRY(acts_tensor(arena, type, T, c->H, &k->dy));
+    TRY(acts_tensor(arena, type, T, c->H, &k->norm));
+    TRY(acts_tensor(arena, DT_F32, T, c->H, &k->dnorm));
+    TRY(acts_tensor(arena, type, T, c->F, &k->wide));
+    TRY(acts_tensor(arena, type, T, c->F, &k->dwide));
+    TRY(acts_tensor(arena, type, T, 2 * c->F, &k->dgu));
+    TRY(acts_tensor(arena, type, T, qkv_width(c), &k->dqkv));
+    TRY(acts_tensor(arena, type, T, c->N * c->D, &k->dout));
+    TRY(arena_alloc(arena, &k->dw, dw_workspace(k), 1));
     AttnBwdArgs args = attn_args(k, &acts->layer[0]);
     return arena_alloc(arena, &k->attn, op_attn_bwd_workspace(&args), 1);
 }
 
-static Err backward(Back *k, Arena *arena, const Acts *acts, const float *dhidden)
+static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
 {
     const ModelConfig *c = &k->m->cfg;
     TRY(back_alloc(k, arena, acts));
@@ -116,7 +133,7 @@ static Err backward(Back *k, Arena *arena, const Acts *acts, const float *dhidde
         TRY(mlp_back(k, l, &acts->layer[l]));
         TRY(attention_back(k, l, acts->x[l], &acts->layer[l]));
     }
-    EmbedBwdArgs e = {tensor_f32(k->dx, c->H), tensor_f32(grad_of(k, W_EMBED, -1), c->H), k->b->token, k->b->T, c->H, c->V};
+    EmbedBwdArgs e = {k->dx, tensor_f32(grad_of(k, W_EMBED, -1), c->H), k->b->token, k->b->T, c->H, c->V};
     return op_embed_bwd(k->ctx, &e);
 }
 
@@ -125,7 +142,7 @@ Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const
 {
     Back k = {.ctx = ctx, .m = m, .b = b, .grad = grad};
     ArenaMark mark = arena_mark(arena);
-    Err err = backward(&k, arena, acts, dhidden);
+    Err err = backward(&k, arena, acts, tensor_f32((float *)dhidden, m->cfg.H));
     arena_rewind(arena, mark);
     return err;
 }

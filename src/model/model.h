@@ -1,7 +1,8 @@
-// A decoder-only transformer (Llama and Qwen-2 blocks), its weights, forward and backward, in fp32.
+// A decoder-only transformer (Llama and Qwen-2 blocks), its weights, forward and backward, in fp32 or bf16.
 //
-// Weights live in one block: tensor after tensor in table order, each [rows][cols], each starting on a 64-byte border.
-// Gradients and optimiser state use the same layout, so one table describes them all.
+// Weights live in one fp32 block: tensor after tensor in table order, each [rows][cols], each starting on a 64-byte border.
+// Gradients and optimiser state use the same layout, so one table describes them all. A bf16 model computes with a packed
+// bf16 copy of the matrices (op_pack); in training the fp32 block holds the master weights, in inference there is none.
 #ifndef IMF_MODEL_MODEL_H
 #define IMF_MODEL_MODEL_H
 
@@ -44,6 +45,8 @@ typedef struct WeightSpec {
     int32_t layer;       // -1 outside layers
     int64_t rows, cols;  // a vector has rows = 1
     int64_t offset;      // first element in the block
+    int64_t packed;      // matrices: first value in the packed block of a bf16 model
+    int64_t vector;      // vectors: first element in Model.vectors
 } WeightSpec;
 
 typedef struct Model {
@@ -51,11 +54,15 @@ typedef struct Model {
     WeightSpec *spec;  // owned
     int32_t specs;
     int64_t elements;  // of the block, padding included
-    float *w;          // the block; node-shared memory (par_shared_alloc) when `shared`
+    float *w;          // the block; node-shared memory (par_shared_alloc) when `shared`; NULL: bf16 without master weights
+    DType dtype;       // of the arithmetic: DT_F32 or DT_BF16
+    void *packed;      // bf16: [packed_values] all matrices; shared like w
+    float *vectors;    // bf16 without w: [vector_elements] norms and biases; shared like w
+    int64_t packed_values, vector_elements;
     bool shared;
     float *rope;       // [rope_positions][D], cos | sin (op_rope); shared like w
     int64_t rope_positions;
-    Id fingerprint;    // of config and weight files
+    Id fingerprint;    // of config and weight files, and of bf16
     char *dir;         // owned; where it was loaded from
 } Model;
 
@@ -66,11 +73,20 @@ Err model_layout(Model *m) ERR_MUST_CHECK;
 // Loads a Hugging Face directory. Collective when `shared` (each node reads once, ranks share the reading). Errors name
 // the file and the tensor: missing, wrong shape, unknown dtype, truncated, NaN or Inf.
 Err model_load(Model *m, const char *dir, bool shared) ERR_MUST_CHECK;
+// The same for inference in `dtype`: a bf16 model has its matrices packed and no fp32 block (half the memory).
+Err model_load_as(Model *m, const char *dir, DType dtype, bool shared) ERR_MUST_CHECK;
+// Makes a model with an fp32 block compute in bf16, or packs the block again after its weights have changed. Collective over
+// the node when shared: each rank packs its part; nobody returns before all is packed.
+Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
+// "float32" or "bfloat16", as the recipe's key and the flag --dtype name them.
+Err model_dtype(const char *name, DType *out) ERR_MUST_CHECK;
 // A model with weights drawn from N(0, 0.02) (norms 1, biases 0) by the tensor's name and seed.
 Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shared) ERR_MUST_CHECK;
 void model_free(Model *m);
 
-float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // NULL when the model has none
+float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // in the fp32 block; NULL when the model has none
+float *model_vector(const Model *m, WeightKind kind, int32_t layer);      // a norm or bias, likewise, in every model
+Tensor model_matrix(const Model *m, WeightKind kind, int32_t layer);      // as ops take it; p = NULL when the model has none
 int64_t model_offset(const Model *m, WeightKind kind, int32_t layer);     // element offset, -1 when none
 
 // Writes a Hugging Face directory: safetensors (sharded above 4 GiB) in `storage`, config.json (that of `from` with our
@@ -117,7 +133,7 @@ int64_t model_grad_elements(const Model *m);
 Tensor model_head_grad(const Model *m, float *grad);
 Err model_grad_fold(Ctx *ctx, const Model *m, float *grad) ERR_MUST_CHECK;
 
-// logits[n][V] of n hidden states (small n: generation, tests).
-Err model_logits(Ctx *ctx, const Model *m, const float *hidden, int64_t n, float *logits) ERR_MUST_CHECK;
+// logits[n][V] of n hidden states in m->dtype (small n: generation, tests).
+Err model_logits(Ctx *ctx, const Model *m, Tensor hidden, int64_t n, float *logits) ERR_MUST_CHECK;
 
 #endif

@@ -186,10 +186,10 @@ done:
     return err;
 }
 
-Err reward_load(RewardModel *r, const char *dir, bool shared)
+Err reward_load(RewardModel *r, const char *dir, DType dtype, bool shared)
 {
     *r = (RewardModel){0};
-    TRY(model_load(&r->model, dir, shared));
+    TRY(model_load_as(&r->model, dir, dtype, shared));
     Err err = load_head(r, dir);
     if (shared) err = par_agree(err);
     if (err != OK) reward_free(r);

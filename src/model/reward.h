@@ -47,7 +47,7 @@ typedef struct RewardModel {
 } RewardModel;
 
 // Errors as model_load; collective when `shared`.
-Err reward_load(RewardModel *r, const char *dir, bool shared) ERR_MUST_CHECK;
+Err reward_load(RewardModel *r, const char *dir, DType dtype, bool shared) ERR_MUST_CHECK;
 void reward_free(RewardModel *r);
 
 // model_export's directory with the head's tensors (fp32) and keys besides. The backbone's own output head is left out. Local.

@@ -21,8 +21,11 @@ enum { BORDER = 16, PIECE = 1 << 22 };  // floats: 64 bytes; elements
 
 static void add_spec(Model *m, WeightKind kind, int32_t layer, int64_t rows, int64_t cols)
 {
-    m->spec[m->specs++] = (WeightSpec){kind, layer, rows, cols, m->elements};
-    m->elements += (rows * cols + BORDER - 1) / BORDER * BORDER;
+    m->spec[m->specs++] = (WeightSpec){kind, layer, rows, cols, m->elements, m->packed_values, m->vector_elements};
+    int64_t size = (rows * cols + BORDER - 1) / BORDER * BORDER;
+    m->elements += size;
+    if (rows > 1) m->packed_values += op_pack_elements(rows, cols);
+    else m->vector_elements += size;
 }
 
 Err model_layout(Model *m)
@@ -30,7 +33,7 @@ Err model_layout(Model *m)
     const ModelConfig *c = &m->cfg;
     int64_t qkv = (c->N + 2 * c->K) * c->D;
     m->specs = 0;
-    m->elements = 0;
+    m->elements = m->packed_values = m->vector_elements = 0;
     TRY(MEM_ARRAY(&m->spec, 8 * c->layers + 3));
     add_spec(m, W_EMBED, -1, c->V, c->H);
     for (int32_t l = 0; l < c->layers; l++) {
@@ -47,20 +50,41 @@ Err model_layout(Model *m)
     return OK;
 }
 
-int64_t model_offset(const Model *m, WeightKind kind, int32_t layer)
+const WeightSpec *weight_spec(const Model *m, WeightKind kind, int32_t layer)
 {
     // A layer's tensors lie together: start at its first one.
     int32_t per_layer = m->cfg.qkv_bias ? 7 : 6;
     int32_t first = layer < 0 ? 0 : 1 + layer * per_layer;
     for (int32_t i = first; i < m->specs; i++)
-        if (m->spec[i].kind == kind && m->spec[i].layer == layer) return m->spec[i].offset;
-    return -1;
+        if (m->spec[i].kind == kind && m->spec[i].layer == layer) return &m->spec[i];
+    return NULL;
+}
+
+int64_t model_offset(const Model *m, WeightKind kind, int32_t layer)
+{
+    const WeightSpec *s = weight_spec(m, kind, layer);
+    return s ? s->offset : -1;
 }
 
 float *model_weight(const Model *m, WeightKind kind, int32_t layer)
 {
-    int64_t at = model_offset(m, kind, layer);
-    return at < 0 ? NULL : m->w + at;
+    const WeightSpec *s = weight_spec(m, kind, layer);
+    return s ? m->w + s->offset : NULL;
+}
+
+float *model_vector(const Model *m, WeightKind kind, int32_t layer)
+{
+    const WeightSpec *s = weight_spec(m, kind, layer);
+    if (!s) return NULL;
+    return m->w ? m->w + s->offset : m->vectors + s->vector;
+}
+
+Tensor model_matrix(const Model *m, WeightKind kind, int32_t layer)
+{
+    const WeightSpec *s = weight_spec(m, kind, layer);
+    if (!s) return (Tensor){0};
+    if (m->dtype == DT_BF16) return tensor_bf16((uint16_t *)m->packed + s->packed, s->cols);
+    return tensor_f32(m->w + s->offset, s->cols);
 }
 
 // --- parts -----------------------------------------------------------------------------------------------------------
@@ -195,13 +219,13 @@ done:
     return err;
 }
 
-// This rank's share of the pieces; the hash of each goes to hash[piece].
+// This rank's share of the pieces; the hash of each goes to hash[piece]. Without an fp32 block they are hashed only.
 static Err read_pieces(Model *m, const Piece *piece, int64_t n, Id *hash)
 {
     int64_t ranks = m->shared ? par_node_size() : 1, rank = m->shared ? par_node_rank() : 0;
     for (int64_t i = rank; i < n; i += ranks) {
         const Piece *p = &piece[i];
-        TRY(st_read(p->tensor, p->first, p->n, m->w + p->offset));
+        if (m->w) TRY(st_read(p->tensor, p->first, p->n, m->w + p->offset));
         int64_t size = dtype_size(p->tensor->dtype);
         hash[i] = hash_bytes(p->tensor->data + p->first * size, p->n * size);
     }
@@ -219,19 +243,30 @@ static Err fingerprint(Model *m, const Id *hash, int64_t n)
     hash_add_id(h, config);
     for (int64_t i = 0; i < n; i++) hash_add_id(h, hash[i]);
     m->fingerprint = hash_end(h);
+    return m->dtype == DT_BF16 ? weight_mark_bf16(m) : OK;
+}
+
+// What a model computes in bf16 is not what it computes in fp32.
+Err weight_mark_bf16(Model *m)
+{
+    Hash *h;
+    TRY(hash_new(&h));
+    hash_add_id(h, m->fingerprint);
+    hash_add_text(h, "bfloat16");
+    m->fingerprint = hash_end(h);
     return OK;
 }
 
-static Err shared_or_own(bool shared, int64_t bytes, void *pp)
+Err weight_memory(const Model *m, int64_t bytes, void *pp)
 {
-    if (shared) TRY(par_shared_alloc(bytes, pp));
+    if (m->shared) TRY(par_shared_alloc(bytes, pp));
     else TRY(mem_alloc(pp, bytes, 1));
     return OK;
 }
 
-static void release(bool shared, void *p, int64_t bytes)
+void weight_memory_free(const Model *m, void *p, int64_t bytes)
 {
-    if (shared && p) par_shared_free(p, bytes);
+    if (m->shared && p) par_shared_free(p, bytes);
     else mem_free(p);
 }
 
@@ -253,35 +288,57 @@ static Err open_model(Model *m, const char *dir, StDir *st, Piece **piece, int64
     return OK;
 }
 
-static Err fill_model(Model *m, const Piece *piece, int64_t n)
+static Err alloc_weights(Model *m)
+{
+    if (m->dtype == DT_F32) return weight_memory(m, m->elements * 4, &m->w);
+    TRY(weight_memory(m, m->packed_values * 2, &m->packed));
+    return weight_memory(m, m->vector_elements * 4, &m->vectors);
+}
+
+static Err read_weights(Model *m, const StDir *dir, const Piece *piece, int64_t n, Id *hash)
+{
+    TRY(read_pieces(m, piece, n, hash));
+    return m->dtype == DT_F32 ? OK : weight_pack_parts(m, dir);
+}
+
+static Err fill_model(Model *m, const StDir *dir, const Piece *piece, int64_t n)
 {
     Id *hash = NULL;
     int64_t bytes = n * (int64_t)sizeof *hash;
     Err err = OK;
-    TRY_DONE(shared_or_own(m->shared, m->elements * 4, &m->w));
-    TRY_DONE(shared_or_own(m->shared, bytes, &hash));
-    TRY_DONE(agree(m->shared, read_pieces(m, piece, n, hash)));
+    TRY_DONE(alloc_weights(m));
+    TRY_DONE(weight_memory(m, bytes, &hash));
+    TRY_DONE(agree(m->shared, read_weights(m, dir, piece, n, hash)));
     if (m->shared) TRY_DONE(par_node_barrier());
     TRY_DONE(agree(m->shared, fingerprint(m, hash, n)));
     TRY_DONE(model_rope_table(m));
 done:
-    release(m->shared, hash, bytes);
+    weight_memory_free(m, hash, bytes);
     return err;
 }
 
-Err model_load(Model *m, const char *dir, bool shared)
+Err model_load_as(Model *m, const char *dir, DType dtype, bool shared)
 {
     PROFILE(PHASE_IO);
     StDir st = {0};
     Piece *piece = NULL;
     int64_t n = 0;
-    *m = (Model){.shared = shared};
+    *m = (Model){.shared = shared, .dtype = dtype};
     Err err = agree(shared, open_model(m, dir, &st, &piece, &n));
-    if (err == OK) err = fill_model(m, piece, n);
+    if (err == OK) err = fill_model(m, &st, piece, n);
     mem_free(piece);
     st_close(&st);
     if (err != OK) model_free(m);
     return err;
+}
+
+Err model_load(Model *m, const char *dir, bool shared) { return model_load_as(m, dir, DT_F32, shared); }
+
+Err model_dtype(const char *name, DType *out)
+{
+    *out = strcmp(name, "bfloat16") ? DT_F32 : DT_BF16;
+    CHECK(*out == DT_BF16 || !strcmp(name, "float32"), ERR_USAGE, "dtype '%s' is neither float32 nor bfloat16", name);
+    return OK;
 }
 
 // --- random weights ----------------------------------------------------------------------------------------------------
@@ -313,7 +370,7 @@ static Err draw_all(Model *m, uint64_t seed)
 static Err init_random(Model *m, uint64_t seed)
 {
     TRY(model_layout(m));
-    TRY(shared_or_own(m->shared, m->elements * 4, &m->w));
+    TRY(weight_memory(m, m->elements * 4, &m->w));
     TRY(agree(m->shared, draw_all(m, seed)));
     return model_rope_table(m);
 }
@@ -328,8 +385,10 @@ Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shar
 
 void model_free(Model *m)
 {
-    release(m->shared, m->rope, m->rope_positions * m->cfg.D * 4);
-    release(m->shared, m->w, m->elements * 4);
+    weight_memory_free(m, m->rope, m->rope_positions * m->cfg.D * 4);
+    weight_memory_free(m, m->w, m->elements * 4);
+    weight_memory_free(m, m->packed, m->packed_values * 2);
+    weight_memory_free(m, m->vectors, m->vector_elements * 4);
     mem_free(m->spec);
     mem_free(m->dir);
     *m = (Model){0};

@@ -21,6 +21,19 @@ Err weight_parts(const Model *m, WeightPart **out, int64_t *n) ERR_MUST_CHECK;
 // The tensor of `dir` that a part names: ERR_DATA when it is missing, has another shape or is not bf16, f16 or f32.
 Err weight_find(const StDir *dir, const WeightPart *part, const StTensor **out) ERR_MUST_CHECK;
 
+// The spec of a tensor, or NULL.
+const WeightSpec *weight_spec(const Model *m, WeightKind kind, int32_t layer);
+
+// Memory of a model: node-shared or this rank's own.
+Err weight_memory(const Model *m, int64_t bytes, void *pp) ERR_MUST_CHECK;
+void weight_memory_free(const Model *m, void *p, int64_t bytes);
+
+// Makes the fingerprint that of a bf16 model.
+Err weight_mark_bf16(Model *m) ERR_MUST_CHECK;
+
+// Fills a bf16 model without master weights: packed and vectors from the opened directory. Local: this rank's share.
+Err weight_pack_parts(Model *m, const StDir *dir) ERR_MUST_CHECK;
+
 // Fills m->rope for cfg (spec 1.2, 1.3). Collective when m->shared.
 Err model_rope_table(Model *m) ERR_MUST_CHECK;
 

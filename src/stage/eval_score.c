@@ -38,7 +38,7 @@ static Err open_reward(const Job *job, Scoring *s)
     TRY(par_agree(tok_load(dir, &s->tok)));
     TRY(par_agree(chat_template(s->tok, deck_str(job->deck, "reward.template"), &s->chat)));
     TRY(par_agree(model_check_tokenizer(dir, s->tok, s->chat)));
-    return par_agree(reward_load(&s->reward, dir, true));
+    return par_agree(reward_load(&s->reward, dir, job->ctx->dtype, true));
 }
 
 // The whole conversation: the prompt's messages and the answer.

@@ -132,13 +132,20 @@ static Err logprobs(Logprobs *l, const Ids *ids, const float *hidden, float *log
 }
 
 // The K largest logits behind the last token, largest first, lower id first among equal ones.
-static Err add_top(Logprobs *l, const float *last, json_t *out)
+static Err add_top(Logprobs *l, float *last, json_t *out)
 {
     float *logit;
+    Tensor hidden = tensor_f32(last, l->model.cfg.H);
     json_t *list = json_array();
     json_object_set_new(out, "top", list);
     TRY(ARENA_ARRAY(&l->arena, &logit, l->model.cfg.V));
-    TRY(model_logits(l->ctx, &l->model, last, 1, logit));
+    if (l->model.dtype == DT_BF16) {
+        hidden.dtype = DT_BF16;
+        TRY(arena_alloc(&l->arena, &hidden.p, hidden.stride, 2));
+        RoundArgs a = {tensor_f32(last, hidden.stride), hidden, 1, hidden.stride};
+        TRY(op_round(l->ctx, &a));
+    }
+    TRY(model_logits(l->ctx, &l->model, hidden, 1, logit));
     for (int64_t k = 0; k < l->top; k++) {
         int64_t best = 0;
         for (int64_t v = 1; v < l->model.cfg.V; v++)
@@ -213,7 +220,7 @@ Err stage_logprobs(const Job *job)
     Err err = OK;
     if (par_rank() != 0) return OK;
     TRY(options(job, &l));
-    TRY_DONE(model_load(&l.model, l.dir, false));
+    TRY_DONE(model_load_as(&l.model, l.dir, job->ctx->dtype, false));
     TRY_DONE(jsonl_stdin(one_row, &l));
 done:
     tok_free(l.tok);

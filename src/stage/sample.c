@@ -93,7 +93,7 @@ static void hash_params(Hash *h, const Source *s)
 }
 
 // Collective: the model is loaded by all ranks together.
-static Err open_source(Source *s, const Deck *d, int64_t i)
+static Err open_source(Source *s, const Ctx *ctx, const Deck *d, int64_t i)
 {
     char path[128];
     Hash *h;
@@ -106,7 +106,7 @@ static Err open_source(Source *s, const Deck *d, int64_t i)
     if (err == OK) err = chat_contract(s->chat, s->tok);
     if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(par_agree(err));
-    TRY(model_load(&s->model, dir, true));
+    TRY(model_load_as(&s->model, dir, ctx->dtype, true));
     s->stop = chat_stop(s->chat, s->tok);
     TRY(hash_new(&h));
     hash_add_id(h, s->model.fingerprint);
@@ -383,7 +383,7 @@ static Err run_source(Sampling *s, int64_t i)
     int32_t *length = NULL;
     Err err = OK;
     const double started = time_now();
-    TRY_DONE(open_source(&s->source, s->job->deck, i));
+    TRY_DONE(open_source(&s->source, s->job->ctx, s->job->deck, i));
     TRY_DONE(measure_all(s, &length));
     TRY_DONE(par_agree(list_pending(s, length)));
     TRY_DONE(decode_pending(s));
@@ -410,6 +410,7 @@ static Err mark_models(const Deck *d, Id *out, bool *known)
         *known = model_mark(deck_str(d, source_key(path, i, "path")), &mark) == OK;
         hash_add_id(h, mark);
     }
+    hash_add_text(h, deck_str(d, "dtype"));
     *out = hash_end(h);
     return OK;
 }

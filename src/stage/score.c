@@ -43,7 +43,7 @@ static Err scorer_open(Scorer *s, Ctx *ctx, const char *dir, const char *templat
     if (err == OK) err = chat_template(s->tok, template && *template ? template : NULL, &s->chat);
     if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(shared ? par_agree(err) : err);
-    TRY(reward_load(&s->model, dir, shared));
+    TRY(reward_load(&s->model, dir, ctx->dtype, shared));
     int64_t positions = s->model.model.rope_positions, H = s->model.model.cfg.H;
     s->max_length = max_length < positions ? max_length : positions;
     TRY(MEM_ARRAY(&s->last, BATCH_ROWS * H));

@@ -39,7 +39,7 @@ static const char *section_text(const FineTune *job, const char *name)
     return deck_str(job->deck, path);
 }
 
-static Err load_model(Work *w)
+static Err load_master(Work *w)
 {
     const FineTune *j = w->job;
     bool shared = par_size() > 1;
@@ -47,6 +47,12 @@ static Err load_model(Work *w)
     ModelConfig cfg;
     TRY(par_agree(model_config_load(j->base, &cfg)));
     return model_init_random(&w->model, &cfg, w->spec.seed, shared);
+}
+
+static Err load_model(Work *w)
+{
+    TRY(load_master(w));
+    return w->job->ctx->dtype == DT_BF16 ? model_pack(w->job->ctx, &w->model) : OK;
 }
 
 // The number format of the written model.
