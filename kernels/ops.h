@@ -9,7 +9,7 @@
 //   - Ops never allocate: scratch comes from args->workspace, of op_x_workspace(args) bytes, a pure function of shapes.
 //   - A Tensor is pointer, dtype, row stride in elements; the innermost dimension is contiguous; base and strides are
 //     multiples of 16 bytes. q, k, v, o and their gradients are token-major [T][heads][D] views with a token stride.
-//   - Weights are [out][in]; bf16 weights are packed (op_pack): their Tensor is the packed matrix with stride = in.
+//   - Weights are [out][in]; bf16 weights are packed (op_pack_bf16): their Tensor is the packed matrix with stride = in.
 //   - fp32: every tensor is fp32. bf16: the residual stream, its gradient, norm weights, biases and weight gradients are fp32,
 //     all other activations and the weights are bf16; products are summed in fp32.
 //   - Gradients of activations overwrite; gradients of weights are added to the accumulator, one
@@ -72,16 +72,16 @@ typedef struct Segment {
 
 // --- dense ---------------------------------------------------------------------------------------------------------
 
-// packed = w[out][in] (fp32) rounded to bf16 (nearest, ties to even), in the form that bf16 gemms read: op_pack_elements
-// values. Only rows [from, to) are written; both are multiples of PACK_ROWS, or the end.
-enum { PACK_ROWS = 16 };
-typedef struct PackArgs {
+// packed = w[out][in] (fp32) rounded to bf16 (nearest, ties to even), in the form that bf16 gemms read: op_pack_bf16_elements
+// values. Only rows [from, to) are written; both are multiples of BF16_ROWS, or the end.
+enum { BF16_ROWS = 16 };
+typedef struct PackBf16Args {
     Tensor w;
     void *packed;
     int64_t out, in, from, to;
-} PackArgs;
-int64_t op_pack_elements(int64_t out, int64_t in);
-Err op_pack(Ctx *ctx, const PackArgs *a) ERR_MUST_CHECK;
+} PackBf16Args;
+int64_t op_pack_bf16_elements(int64_t out, int64_t in);
+Err op_pack_bf16(Ctx *ctx, const PackBf16Args *a) ERR_MUST_CHECK;
 
 // y[T][H] (bf16) = x[T][H] (fp32) rounded.
 typedef struct RoundArgs {

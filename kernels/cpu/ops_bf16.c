@@ -3,14 +3,14 @@
 #include "kernels/cpu/bf16.h"
 
 enum { PANEL_GRAIN = 8, TOKEN_GRAIN = 16 };
-_Static_assert((int)PACK_ROWS == (int)BF16_PANEL, "rows are packed by panels");
+_Static_assert((int)BF16_ROWS == (int)BF16_PANEL, "rows are packed by panels");
 
-int64_t op_pack_elements(int64_t out, int64_t in) { return pack16_elements(out, in); }
+int64_t op_pack_bf16_elements(int64_t out, int64_t in) { return pack16_elements(out, in); }
 
-Err op_pack(Ctx *ctx, const PackArgs *a)
+Err op_pack_bf16(Ctx *ctx, const PackBf16Args *a)
 {
     CHECK_F32(a->w);
-    ASSERT(a->packed && a->from % PACK_ROWS == 0 && (a->to % PACK_ROWS == 0 || a->to == a->out) && a->to <= a->out);
+    ASSERT(a->packed && a->from % BF16_ROWS == 0 && (a->to % BF16_ROWS == 0 || a->to == a->out) && a->to <= a->out);
     Pack16 p = {.w = {row_f32(&a->w, a->from), DT_F32, a->w.stride}, .rows = a->to - a->from, .cols = a->in,
                 .packed = (uint32_t *)a->packed + a->from * bf16_pairs(a->in)};
     pieces(ctx, form_of(ctx)->pack16, &p, bf16_panels(p.rows), PANEL_GRAIN);

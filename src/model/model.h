@@ -2,7 +2,7 @@
 //
 // Weights live in one fp32 block: tensor after tensor in table order, each [rows][cols], each starting on a 64-byte border.
 // Gradients and optimiser state use the same layout, so one table describes them all. A bf16 model computes with a packed
-// bf16 copy of the matrices (op_pack); in training the fp32 block holds the master weights, in inference there is none.
+// bf16 copy of the matrices (op_pack_bf16); in training the fp32 block holds the master weights, in inference there is none.
 #ifndef IMF_MODEL_MODEL_H
 #define IMF_MODEL_MODEL_H
 
@@ -45,7 +45,7 @@ typedef struct WeightSpec {
     int32_t layer;       // -1 outside layers
     int64_t rows, cols;  // a vector has rows = 1
     int64_t offset;      // first element in the block
-    int64_t packed;      // matrices: first value in the packed block of a bf16 model
+    int64_t bf16;        // matrices: first value in the packed block of a bf16 model
     int64_t vector;      // vectors: first element in Model.vectors
 } WeightSpec;
 
@@ -56,9 +56,9 @@ typedef struct Model {
     int64_t elements;  // of the block, padding included
     float *w;          // the block; node-shared memory (par_shared_alloc) when `shared`; NULL: bf16 without master weights
     DType dtype;       // of the arithmetic: DT_F32 or DT_BF16
-    void *packed;      // bf16: [packed_values] all matrices; shared like w
+    void *bf16;        // bf16: [bf16_values] all matrices, packed; shared like w
     float *vectors;    // bf16 without w: [vector_elements] norms and biases; shared like w
-    int64_t packed_values, vector_elements;
+    int64_t bf16_values, vector_elements;
     bool shared;
     float *rope;       // [rope_positions][D], cos | sin (op_rope); shared like w
     int64_t rope_positions;
@@ -77,7 +77,7 @@ Err model_load(Model *m, const char *dir, bool shared) ERR_MUST_CHECK;
 Err model_load_as(Model *m, const char *dir, DType dtype, bool shared) ERR_MUST_CHECK;
 // Makes a model with an fp32 block compute in bf16, or packs the block again after its weights have changed. Collective over
 // the node when shared: each rank packs its part; nobody returns before all is packed.
-Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
+Err model_pack_bf16(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 // "float32" or "bfloat16", as the recipe's key and the flag --dtype name them.
 Err model_dtype(const char *name, DType *out) ERR_MUST_CHECK;
 // A model with weights drawn from N(0, 0.02) (norms 1, biases 0) by the tensor's name and seed.

@@ -21,10 +21,10 @@ enum { BORDER = 16, PIECE = 1 << 22 };  // floats: 64 bytes; elements
 
 static void add_spec(Model *m, WeightKind kind, int32_t layer, int64_t rows, int64_t cols)
 {
-    m->spec[m->specs++] = (WeightSpec){kind, layer, rows, cols, m->elements, m->packed_values, m->vector_elements};
+    m->spec[m->specs++] = (WeightSpec){kind, layer, rows, cols, m->elements, m->bf16_values, m->vector_elements};
     int64_t size = (rows * cols + BORDER - 1) / BORDER * BORDER;
     m->elements += size;
-    if (rows > 1) m->packed_values += op_pack_elements(rows, cols);
+    if (rows > 1) m->bf16_values += op_pack_bf16_elements(rows, cols);
     else m->vector_elements += size;
 }
 
@@ -33,7 +33,7 @@ Err model_layout(Model *m)
     const ModelConfig *c = &m->cfg;
     int64_t qkv = (c->N + 2 * c->K) * c->D;
     m->specs = 0;
-    m->elements = m->packed_values = m->vector_elements = 0;
+    m->elements = m->bf16_values = m->vector_elements = 0;
     TRY(MEM_ARRAY(&m->spec, 8 * c->layers + 3));
     add_spec(m, W_EMBED, -1, c->V, c->H);
     for (int32_t l = 0; l < c->layers; l++) {
@@ -83,7 +83,7 @@ Tensor model_matrix(const Model *m, WeightKind kind, int32_t layer)
 {
     const WeightSpec *s = weight_spec(m, kind, layer);
     if (!s) return (Tensor){0};
-    if (m->dtype == DT_BF16) return tensor_bf16((uint16_t *)m->packed + s->packed, s->cols);
+    if (m->dtype == DT_BF16) return tensor_bf16((uint16_t *)m->bf16 + s->bf16, s->cols);
     return tensor_f32(m->w + s->offset, s->cols);
 }
 
@@ -291,7 +291,7 @@ static Err open_model(Model *m, const char *dir, StDir *st, Piece **piece, int64
 static Err alloc_weights(Model *m)
 {
     if (m->dtype == DT_F32) return weight_memory(m, m->elements * 4, &m->w);
-    TRY(weight_memory(m, m->packed_values * 2, &m->packed));
+    TRY(weight_memory(m, m->bf16_values * 2, &m->bf16));
     return weight_memory(m, m->vector_elements * 4, &m->vectors);
 }
 
@@ -387,7 +387,7 @@ void model_free(Model *m)
 {
     weight_memory_free(m, m->rope, m->rope_positions * m->cfg.D * 4);
     weight_memory_free(m, m->w, m->elements * 4);
-    weight_memory_free(m, m->packed, m->packed_values * 2);
+    weight_memory_free(m, m->bf16, m->bf16_values * 2);
     weight_memory_free(m, m->vectors, m->vector_elements * 4);
     mem_free(m->spec);
     mem_free(m->dir);

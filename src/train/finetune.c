@@ -52,7 +52,7 @@ static Err load_master(Work *w)
 static Err load_model(Work *w)
 {
     TRY(load_master(w));
-    return w->job->ctx->dtype == DT_BF16 ? model_pack(w->job->ctx, &w->model) : OK;
+    return w->job->ctx->dtype == DT_BF16 ? model_pack_bf16(w->job->ctx, &w->model) : OK;
 }
 
 // The number format of the written model.

@@ -192,7 +192,7 @@ static Err resume(Trainer *t)
     TRY(checkpoint_find(t->dir, &step));
     if (step < 0) return OK;
     TRY(checkpoint_load(t->dir, step, t->model, t->optim.m, t->optim.v, &t->state));
-    if (t->model->dtype == DT_BF16) TRY(model_pack(t->ctx, t->model));
+    if (t->model->dtype == DT_BF16) TRY(model_pack_bf16(t->ctx, t->model));
     t->saved = step;
     log_info(t->spec->stage, "resumed from step %lld of %lld", (long long)step, (long long)t->total);
     return OK;

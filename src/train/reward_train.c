@@ -220,7 +220,7 @@ Err reward_train(Ctx *ctx, const Deck *deck, const char *run_dir)
     Err err = OK;
     TRY_DONE(deck_need(deck, "reward_train.base", &w.base));
     TRY_DONE(model_load(&w.model, w.base, par_size() > 1));
-    if (ctx->dtype == DT_BF16) TRY_DONE(model_pack(ctx, &w.model));
+    if (ctx->dtype == DT_BF16) TRY_DONE(model_pack_bf16(ctx, &w.model));
     TRY_DONE(par_agree(open_data(&w)));
     TRY_DONE(par_agree(check_fit(&w)));
     TRY_DONE(reward_backbone(ctx, deck, &w.model, &w.data));

@@ -8,7 +8,7 @@
 #include "model/weights.h"
 #include "par/par.h"
 
-enum { STRIP = 16 * PACK_ROWS };
+enum { STRIP = 16 * BF16_ROWS };
 
 typedef struct Strip {
     const WeightSpec *spec;
@@ -40,9 +40,9 @@ static bool next_strip(Strips *s, Strip *out)
 // w: the strip's rows.
 static Err pack_strip(Ctx *ctx, Model *m, const Strip *s, float *w)
 {
-    PackArgs a = {.w = tensor_f32(w - s->from * s->spec->cols, s->spec->cols), .packed = (uint16_t *)m->packed + s->spec->packed,
+    PackBf16Args a = {.w = tensor_f32(w - s->from * s->spec->cols, s->spec->cols), .packed = (uint16_t *)m->bf16 + s->spec->bf16,
                   .out = s->spec->rows, .in = s->spec->cols, .from = s->from, .to = s->to};
-    return op_pack(ctx, &a);
+    return op_pack_bf16(ctx, &a);
 }
 
 static Err pack_block(Ctx *ctx, Model *m)
@@ -53,11 +53,11 @@ static Err pack_block(Ctx *ctx, Model *m)
     return OK;
 }
 
-Err model_pack(Ctx *ctx, Model *m)
+Err model_pack_bf16(Ctx *ctx, Model *m)
 {
     ASSERT(m->w);
     if (m->dtype != DT_BF16) {
-        TRY(weight_memory(m, m->packed_values * 2, &m->packed));
+        TRY(weight_memory(m, m->bf16_values * 2, &m->bf16));
         TRY(weight_mark_bf16(m));
         m->dtype = DT_BF16;
     }
