@@ -148,7 +148,7 @@ static void products_match_double_sums(void **state)
 static void bits_do_not_depend_on_rows_or_threads(void **state)
 {
     (void)state;
-    enum { M = 300, N = 200, K = 700 };
+    enum { M = 300, N = 72, K = 600 };
     Ctx ctx[MAX_CONTEXTS];
     int n = contexts(ctx);
     uint16_t *a = halves(M * K, 7), *b = halves(N * K, 8);

@@ -48,7 +48,7 @@ sed 's/max_length/max_lenght/' "$dir/recipe.yaml" >"$dir/typo.yaml"
 expect 78 'typo.yaml:15:3.*max_lenght.*max_length' sft "$dir/typo.yaml"
 expect 78 'global_batch' sft "$dir/recipe.yaml" --set sft.global_batch=many
 expect 78 'row_tokens' sft "$dir/recipe.yaml" --set sft.row_tokens=-3
-expect 78 'dtype' sample "$dir/recipe.yaml" --set dtype=bfloat16
+expect 78 'dtype' sample "$dir/recipe.yaml" --set dtype=float16
 expect 64 'no command' smaple "$dir/recipe.yaml"
 expect 66 'nowhere.yaml' sample "$dir/nowhere.yaml"
 
