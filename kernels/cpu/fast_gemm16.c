@@ -55,12 +55,14 @@ void NAME(pack16_t)(const void *args, int64_t from, int64_t to)
     int64_t panel = bf16_pairs(a->rows) * BF16_PANEL, used = (a->rows + 1) / 2 * BF16_PANEL;
     if (a->cols < to * BF16_PANEL) memset(a->packed + (to - 1) * panel, 0, (size_t)panel * sizeof *a->packed);
     for (int64_t p = from; p < to; p++) memset(a->packed + p * panel + used, 0, (size_t)(panel - used) * sizeof *a->packed);
-    for (int64_t t = 0; t < a->rows; t += 2)
-        for (int64_t p = from; p < to; p++) {
-            const uint16_t *x = row_bf16(&a->w, t) + p * BF16_PANEL;
-            interleave(x, t + 1 < a->rows ? x + a->w.stride : nothing, lesser(BF16_PANEL, a->cols - p * BF16_PANEL),
-                       a->packed + p * panel + t / 2 * BF16_PANEL);
-        }
+    // A few rows at a time: whole columns would fight for the same sets of the cache.
+    for (int64_t t0 = 0; t0 < a->rows; t0 += BF16_PANEL)
+        for (int64_t p = from; p < to; p++)
+            for (int64_t t = t0; t < lesser(a->rows, t0 + BF16_PANEL); t += 2) {
+                const uint16_t *x = row_bf16(&a->w, t) + p * BF16_PANEL;
+                interleave(x, t + 1 < a->rows ? x + a->w.stride : nothing, lesser(BF16_PANEL, a->cols - p * BF16_PANEL),
+                           a->packed + p * panel + t / 2 * BF16_PANEL);
+            }
 }
 
 void NAME(round16)(const void *args, int64_t from, int64_t to)
