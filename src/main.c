@@ -194,6 +194,25 @@ static Err load_recipe(const char *name, int needs, const Options *o, Job *job, 
     return OK;
 }
 
+// Ranks of different machines take the lowest level of all, and oneDNN where all may: else bits would depend on who computes.
+static Err open_ctx(Ctx *ctx, const Deck *deck, const Options *o)
+{
+    TRY(par_agree(ctx_init(ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
+    int64_t least[2] = {-(int64_t)ctx->isa, !ctx->gemm_dnnl};
+    TRY(par_max_i64(least, 2));
+    ctx->isa = (Isa)-least[0];
+    ctx->gemm_dnnl = !least[1];
+    ctx->dtype = o->dtype;
+    return deck ? par_agree(model_dtype(deck_str(deck, "dtype"), &ctx->dtype)) : OK;
+}
+
+static void tell_ctx(const Ctx *ctx)
+{
+    const char *gemm = ctx->dtype == DT_BF16 || !ctx->gemm_dnnl ? "our gemm" : "oneDNN's gemm";
+    log_info("cpu", "%s on %s with %s, %d ranks of %d threads", ctx->dtype == DT_BF16 ? "bfloat16" : "float32", isa_name(ctx->isa), gemm,
+             par_size(), ctx->threads);
+}
+
 static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
@@ -209,9 +228,8 @@ static Err run_job(const char *name, const Options *o)
         TRY_DONE(par_agree(log_to(job.run_dir)));
         TRY_DONE(import_samples(deck, job.run_dir));
     }
-    TRY_DONE(par_agree(ctx_init(&ctx, deck ? (int)deck_i64(deck, "threads") : 1)));
-    ctx.dtype = o->dtype;
-    if (deck) TRY_DONE(model_dtype(deck_str(deck, "dtype"), &ctx.dtype));
+    TRY_DONE(open_ctx(&ctx, deck, o));
+    if (needs & RUN_DIR) tell_ctx(&ctx);
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
 done:
