@@ -10,6 +10,7 @@ static uint32_t amx_tile[8][16][16];
 #define _tile_loadconfig(config) ((void)(config))
 #define _tile_loadd(t, base, stride) amx_load(t, base, stride)
 #define _tile_stored(t, base, stride) amx_store(t, base, stride)
+#define _tile_zero(t) memset(amx_tile[t], 0, sizeof amx_tile[t])
 #define _tile_dpbf16ps(c, a, b) amx_dot(c, a, b)
 
 static void amx_load(int t, const void *base, int64_t stride)

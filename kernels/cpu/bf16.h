@@ -35,10 +35,10 @@ static inline uint16_t bf16_from_f32(float f)
 static inline int64_t bf16_pairs(int64_t K) { return (K + 2 * BF16_PAIRS - 1) / (2 * BF16_PAIRS) * BF16_PAIRS; }
 static inline int64_t bf16_panels(int64_t N) { return (N + BF16_PANEL - 1) / BF16_PANEL; }
 
-// One tile of the product as a form computes it: c[rows][panels * 16] += a . b over `pairs` pairs of k.
+// One tile of the product as a form computes it: c[rows][panels * 16] = or += a . b over `pairs` pairs of k.
 // rows <= TILE16_ROWS, panels <= TILE16_PANELS, pairs <= TILE16_DEPTH; c is fp32, TILE16_COLUMNS from row to row, and
 // has memory for rows rounded up to 32; b's pairs behind the last one are zero up to a multiple of 16.
-enum { TILE16_ROWS = 96, TILE16_PANELS = 8, TILE16_DEPTH = 256, TILE16_COLUMNS = TILE16_PANELS * BF16_PANEL };
+enum { TILE16_ROWS = 96, TILE16_PANELS = 8, TILE16_DEPTH = 384, TILE16_COLUMNS = TILE16_PANELS * BF16_PANEL };
 enum { GEMM16_STRIP = 8 * TILE16_ROWS };  // rows a piece of the gemm has at most
 typedef struct Tile16 {
     int64_t rows, panels, pairs;
@@ -47,6 +47,7 @@ typedef struct Tile16 {
     const uint32_t *b;
     int64_t b_panel;                 // pairs from one panel to the next, times 16
     float *c;
+    bool first;       // c is overwritten, else added to
 } Tile16;
 typedef void Tile16Form(const Tile16 *t);
 Tile16Form tile16_base, tile16_avx2, tile16_avx512, tile16_avx512bf16, tile16_amx;

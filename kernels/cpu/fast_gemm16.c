@@ -2,7 +2,7 @@
 // epilogue that adds, rounds and stores.
 //
 // Method: a piece is a strip of up to GEMM16_STRIP rows times TILE16_COLUMNS columns. Its sums lie in fp32 on the stack; block of k
-// after block of k, tile after tile is added to them in ascending k; then the epilogue writes them. For dx = dy . w the
+// after block of k, tile after tile adds to them in ascending k; then the epilogue writes them. For dx = dy . w the
 // forward's packing of w is turned a block at a time, once a strip.
 // Drawback: levels without bf16 instructions widen both operands of every block to fp32.
 #include "kernels/cpu/fast16.h"
@@ -146,7 +146,7 @@ void TILE16(const Tile16 *t)
     for (int64_t j = 0; j < t->panels * BF16_PANEL; j += WIDE) {
         int64_t width = lesser(WIDE, t->panels * BF16_PANEL - j);
         widen_b(t, j, width, b);
-        mm(t->rows, width, 2 * t->pairs, (Mat){a, 2 * TILE16_DEPTH, 1}, b, WIDE, t->c + j, TILE16_COLUMNS, true);
+        mm(t->rows, width, 2 * t->pairs, (Mat){a, 2 * TILE16_DEPTH, 1}, b, WIDE, t->c + j, TILE16_COLUMNS, !t->first);
     }
 }
 
@@ -167,14 +167,20 @@ static void store_row(const Gemm16 *g, const float *sum, int64_t i, int64_t j0, 
     }
 }
 
+// Blocks of k of about the same size.
+static int64_t even_depth(int64_t pairs)
+{
+    int64_t blocks = (pairs + TILE16_DEPTH - 1) / TILE16_DEPTH;
+    return (pairs + blocks * BF16_PAIRS - 1) / (blocks * BF16_PAIRS) * BF16_PAIRS;
+}
+
 static void strip(const Gemm16 *g, int64_t i0, int64_t rows, int64_t j0, int64_t panels)
 {
     _Alignas(64) float sum[GEMM16_STRIP * TILE16_COLUMNS];
     _Alignas(64) uint32_t turned[TILE16_DEPTH * TILE16_COLUMNS];
     int64_t pairs = (g->K + 1) / 2;
-    for (int64_t i = 0; i < rows; i++) memset(sum + i * TILE16_COLUMNS, 0, (size_t)(panels * BF16_PANEL) * sizeof *sum);
-    for (int64_t k = 0; k < pairs; k += TILE16_DEPTH) {
-        Tile16 t = {.panels = panels, .pairs = lesser(TILE16_DEPTH, pairs - k), .a_panel = g->a_panel, .a_row = g->a_row,
+    for (int64_t k = 0, depth = even_depth(pairs); k < pairs; k += depth) {
+        Tile16 t = {.panels = panels, .pairs = lesser(depth, pairs - k), .first = k == 0, .a_panel = g->a_panel, .a_row = g->a_row,
                     .a_pair = g->a_pair, .b_panel = bf16_pairs(g->K) * BF16_PANEL};
         t.b = g->b + j0 / BF16_PANEL * t.b_panel + k * BF16_PANEL;
         if (g->turned) {

@@ -36,14 +36,28 @@ static void stage(const Tile16 *t, int64_t i, int64_t n, int64_t depth, uint32_t
     }
 }
 
-// c[32][32] += a[32][depth] . b; lda in pairs.
-static void dots(const uint32_t *a, int64_t lda, int64_t depth, const uint32_t *b0, const uint32_t *b1, float *c, float *c1)
+static void load_sums(bool first, const float *c, const float *c1)
 {
     const int ldc = TILE16_COLUMNS * (int)sizeof(float);
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
     _tile_loadd(0, c, ldc);
     _tile_loadd(1, c1, ldc);
     _tile_loadd(2, c + LANES * TILE16_COLUMNS, ldc);
     _tile_loadd(3, c1 + LANES * TILE16_COLUMNS, ldc);
+}
+
+// c[32][32] (second panel: c1) = or += a[32][depth] . b; lda in pairs.
+static void dots(const uint32_t *a, int64_t lda, int64_t depth, const uint32_t *b0, const uint32_t *b1, bool first, float *c,
+                 float *c1)
+{
+    const int ldc = TILE16_COLUMNS * (int)sizeof(float);
+    load_sums(first, c, c1);
     for (int64_t p = 0; p < depth; p += BF16_PAIRS) {
         _tile_loadd(4, a + p, (int)lda * 4);
         _tile_loadd(6, b0 + p * BF16_PANEL, 64);
@@ -75,7 +89,7 @@ void tile16_amx(const Tile16 *t)
             float *c = t->c + i * TILE16_COLUMNS + j * BF16_PANEL;
             bool two = j + 1 < t->panels;
             const uint32_t *b = t->b + j * t->b_panel;
-            dots(a, lda, depth, b, two ? b + t->b_panel : b, c, two ? c + BF16_PANEL : spare);
+            dots(a, lda, depth, b, two ? b + t->b_panel : b, t->first, c, two ? c + BF16_PANEL : spare);
         }
     }
 }

@@ -12,7 +12,8 @@ static inline __attribute__((always_inline)) void dots(int rows, int panels, con
 {
     __m512 sum[R][2];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < panels; j++) sum[i][j] = _mm512_loadu_ps(c + i * TILE16_COLUMNS + j * BF16_PANEL);
+        for (int j = 0; j < panels; j++)
+            sum[i][j] = t->first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * TILE16_COLUMNS + j * BF16_PANEL);
     for (int64_t p = 0; p < t->pairs; p++) {
         __m512bh line[2];
         for (int j = 0; j < panels; j++) line[j] = (__m512bh)_mm512_loadu_si512(b + j * t->b_panel + p * BF16_PANEL);
