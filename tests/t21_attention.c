@@ -2,6 +2,8 @@
 // ISA level, law 1 (a segment's bits do not depend on its place or neighbours), padding, and paged decode.
 #include "ops_support.h"
 
+#include "kernels/cpu/bf16.h"
+
 enum { MAX_T = 420, MAX_S = 6 };
 
 typedef struct Shape {
@@ -68,6 +70,42 @@ static void attn_run(Ctx *ctx, Attn *a)
     assert_int_equal(op_attn_fwd(ctx, &f), OK);
     assert_int_equal(op_attn_bwd(ctx, &b), OK);
     mem_free(space), mem_free(back_space);
+}
+
+// The same in bf16: inputs rounded, outputs widened.
+static Tensor rounded(const float *x, int64_t T, int64_t width)
+{
+    uint16_t *h = NULL;
+    assert_int_equal(MEM_ARRAY(&h, T * width + 64), OK);
+    for (int64_t i = 0; i < T * width; i++) h[i] = bf16_from_f32(x[i]);
+    return tensor_bf16(h, width);
+}
+
+static void widen(const Tensor *h, float *x, int64_t T)
+{
+    for (int64_t i = 0; i < T * h->stride; i++) x[i] = bf16_to_f32(((uint16_t *)h->p)[i]);
+    mem_free(h->p);
+}
+
+static void attn_run16(Ctx *ctx, Attn *a)
+{
+    int64_t N = a->shape.N, K = a->shape.K, D = a->shape.D, T = a->T;
+    void *space = NULL, *back_space = NULL;
+    AttnBwdArgs b = {.q = rounded(a->q, T, N * D), .k = rounded(a->k, T, K * D), .v = rounded(a->v, T, K * D), .o = rounded(a->o, T, N * D),
+                     .dout = rounded(a->dout, T, N * D), .dq = rounded(a->dq, T, N * D), .dk = rounded(a->dk, T, K * D),
+                     .dv = rounded(a->dv, T, K * D), .lse = a->lse, .seg = a->seg, .T = T, .S = a->S, .N = N, .K = K, .D = D,
+                     .scale = 1 / sqrtf((float)D) * 4, .softcap = a->shape.softcap, .window = a->shape.window};
+    AttnArgs f = {.q = b.q, .k = b.k, .v = b.v, .o = b.o, .lse = a->lse, .seg = a->seg, .T = T, .S = a->S, .N = N, .K = K, .D = D,
+                  .scale = b.scale, .softcap = b.softcap, .window = b.window};
+    assert_int_equal(mem_alloc(&space, op_attn_fwd_workspace(&f), 1), OK);
+    assert_int_equal(mem_alloc(&back_space, op_attn_bwd_workspace(&b), 1), OK);
+    memset(space, 0xff, (size_t)op_attn_fwd_workspace(&f));  // NaN
+    memset(back_space, 0xff, (size_t)op_attn_bwd_workspace(&b));
+    f.workspace = space, b.workspace = back_space;
+    assert_int_equal(op_attn_fwd(ctx, &f), OK);
+    assert_int_equal(op_attn_bwd(ctx, &b), OK);
+    widen(&b.o, a->o, T), widen(&b.dq, a->dq, T), widen(&b.dk, a->dk, T), widen(&b.dv, a->dv, T);
+    mem_free(b.q.p), mem_free(b.k.p), mem_free(b.v.p), mem_free(b.dout.p), mem_free(space), mem_free(back_space);
 }
 
 // --- the reference: one unshared sequence in double ------------------------------------------------------------------
@@ -194,6 +232,39 @@ static void fast_attention_matches_plain_and_padding_does_not_leak(void **state)
     }
 }
 
+// Gradients of gradients that are rounded to 2^-9 each: on average that much, single sums of them a few times more.
+static void gradients_close(const float *got, const float *want, int64_t n, const char *what)
+{
+    double wrong = 0, size = 0;
+    close_to(got, want, n, 0x1p-5, what);
+    for (int64_t i = 0; i < n; i++) wrong += fabs((double)got[i] - (double)want[i]), size += fabs((double)want[i]);
+    if (!(wrong <= 0x1p-8 * size)) fail_msg("%s: off by %g of %g", what, wrong, size);
+}
+
+static void bf16_attention_matches_plain_and_padding_does_not_leak(void **state)
+{
+    (void)state;
+    static const Shape shapes[] = {{3, 1, 64, 0, 0}, {2, 1, 128, 3.0f, 40}, {1, 1, 256, 0, 100}, {2, 2, 40, 0, 0}};
+    Ctx ctx[MAX_CONTEXTS], plain = plain_ctx;
+    int n = contexts(ctx);
+    for (int i = 0; i < 4; i++) {
+        Attn want = long_case(shapes[i]), got = long_case(shapes[i]);
+        attn_run16(&plain, &want);
+        for (int c = 0; c < n; c++) {
+            if (ctx[c].gemm_dnnl) continue;  // attention does not use it
+            attn_run16(&ctx[c], &got);
+            close_to(got.o, want.o, LONG_T * nd(&want), 0x1p-8, "o");  // probabilities are rounded, then o
+            close_to(got.lse, want.lse, shapes[i].N * LONG_T, 5e-6, "lse");
+            gradients_close(got.dq, want.dq, LONG_T * nd(&want), "dq");
+            gradients_close(got.dk, want.dk, LONG_T * kd(&want), "dk");
+            gradients_close(got.dv, want.dv, LONG_T * kd(&want), "dv");
+            padding_is_zero(got.o, nd(&got)), padding_is_zero(got.dq, nd(&got));
+            padding_is_zero(got.dk, kd(&got)), padding_is_zero(got.dv, kd(&got));
+        }
+        attn_free(&want), attn_free(&got);
+    }
+}
+
 static void same_segment(const Attn *a, int64_t s, const Attn *b, int64_t t)
 {
     int64_t n = a->seg[s].len, i = a->seg[s].start, j = b->seg[t].start;
@@ -219,9 +290,11 @@ static void law1_segments_may_move(void **state)
             one.threads = 1;
             Attn a = long_case(shapes[i]), b = attn_new(shapes[i], moved, 4, 406);
             for (int64_t s = 0; s < 4; s++) attn_fill(&b, s, (uint64_t)original[s]);
-            attn_run(&one, &a);
-            attn_run(&ctx[c], &b);
-            for (int64_t s = 0; s < 4; s++) same_segment(&a, original[s], &b, s);
+            for (int half = 0; half < 2; half++) {
+                (half ? attn_run16 : attn_run)(&one, &a);
+                (half ? attn_run16 : attn_run)(&ctx[c], &b);
+                for (int64_t s = 0; s < 4; s++) same_segment(&a, original[s], &b, s);
+            }
             attn_free(&a), attn_free(&b);
         }
 }
@@ -323,6 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_attention_matches_the_unshared_sequences),
         cmocka_unit_test(fast_attention_matches_plain_and_padding_does_not_leak),
+        cmocka_unit_test(bf16_attention_matches_plain_and_padding_does_not_leak),
         cmocka_unit_test(law1_segments_may_move),
         cmocka_unit_test(decode_matches_attention),
         cmocka_unit_test(impossible_segments_are_refused),

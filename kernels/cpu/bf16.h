@@ -81,6 +81,7 @@ typedef struct Gemm16 {
     Tile16Form *tile;     // set by gemm16
 } Gemm16;
 Err gemm16(const Ctx *ctx, const Gemm16 *g) ERR_MUST_CHECK;
+Tile16Form *tile16_of(const Ctx *ctx);
 bool tile16_amx_ready(void);  // the machine has AMX with bf16, and Linux lets this process use it
 
 // A row-major bf16 matrix as a; row stride in elements, even.

@@ -19,10 +19,10 @@ bool tile16_amx_ready(void)
 #endif
 }
 
-static Tile16Form *tile_of(Isa isa)
+Tile16Form *tile16_of(const Ctx *ctx)
 {
     static Tile16Form *const forms[] = {tile16_base, tile16_avx2, tile16_avx512, tile16_avx512bf16, tile16_amx};
-    return forms[isa];
+    return forms[ctx->isa];
 }
 
 static float packed_at(const uint32_t *packed, int64_t K, int64_t n, int64_t k)
@@ -57,7 +57,7 @@ Err gemm16(const Ctx *ctx, const Gemm16 *g)
     PROFILE(PHASE_GEMM);
     Gemm16 form = *g;
     ASSERT(g->M >= 0 && g->N >= 0 && g->K >= 0);
-    form.tile = tile_of(ctx->isa);
+    form.tile = tile16_of(ctx);
     int64_t strips = (g->M + GEMM16_STRIP - 1) / GEMM16_STRIP, columns = (g->N + TILE16_COLUMNS - 1) / TILE16_COLUMNS;
     if (ctx->plain) gemm16_plain(g);
     else pieces(ctx, form_of(ctx)->gemm16, &form, strips * columns, 1);

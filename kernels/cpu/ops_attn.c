@@ -2,80 +2,14 @@
 #include <string.h>
 
 #include "base/profile.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/attn16.h"
 
 int64_t attn_blocks(int64_t T, int64_t S) { return T / ATTN_BLOCK + S; }
 
-// --- bf16: widened, computed in fp32, rounded --------------------------------------------------------------------------
-
-enum { TOKEN_GRAIN = 16 };
-
-// fp32 memory for x[T][width], taken from *at.
-static Tensor take(float **at, int64_t T, int64_t width)
-{
-    Tensor t = tensor_f32(*at, width);
-    *at += T * width;
-    return t;
-}
-
-static Tensor widened(const Ctx *ctx, const Tensor *x, int64_t T, int64_t width, float **at)
-{
-    Tensor y = take(at, T, width);
-    Widen16 a = {.x = x->p, .y = y.p, .ldx = x->stride, .ldy = width, .n = width};
-    pieces(ctx, form_of(ctx)->widen16, &a, T, TOKEN_GRAIN);
-    return y;
-}
-
-static void rounded(const Ctx *ctx, const Tensor *x, const Tensor *y, int64_t T, int64_t width)
-{
-    Round16 a = {.x = x->p, .y = y->p, .ldx = width, .ldy = y->stride, .n = width};
-    pieces(ctx, form_of(ctx)->round16, &a, T, TOKEN_GRAIN);
-}
-
-static Err attn_fwd_bf16(Ctx *ctx, const AttnArgs *a)
-{
-    AttnArgs f = *a;
-    float *at = a->workspace;
-    CHECK_SAME(a->k, a->q);
-    CHECK_SAME(a->v, a->q);
-    CHECK_SAME(a->o, a->q);
-    f.q = widened(ctx, &a->q, a->T, a->N * a->D, &at);
-    f.k = widened(ctx, &a->k, a->T, a->K * a->D, &at);
-    f.v = widened(ctx, &a->v, a->T, a->K * a->D, &at);
-    f.o = take(&at, a->T, a->N * a->D);
-    f.workspace = at;
-    TRY(op_attn_fwd(ctx, &f));
-    rounded(ctx, &f.o, &a->o, a->T, a->N * a->D);
-    return OK;
-}
-
-static Err attn_bwd_bf16(Ctx *ctx, const AttnBwdArgs *a)
-{
-    AttnBwdArgs f = *a;
-    float *at = a->workspace;
-    int64_t wide = a->N * a->D, narrow = a->K * a->D;
-    f.q = widened(ctx, &a->q, a->T, wide, &at);
-    f.k = widened(ctx, &a->k, a->T, narrow, &at);
-    f.v = widened(ctx, &a->v, a->T, narrow, &at);
-    f.o = widened(ctx, &a->o, a->T, wide, &at);
-    f.dout = widened(ctx, &a->dout, a->T, wide, &at);
-    f.dq = take(&at, a->T, wide);
-    f.dk = take(&at, a->T, narrow);
-    f.dv = take(&at, a->T, narrow);
-    f.workspace = at;
-    TRY(op_attn_bwd(ctx, &f));
-    rounded(ctx, &f.dq, &a->dq, a->T, wide);
-    rounded(ctx, &f.dk, &a->dk, a->T, narrow);
-    rounded(ctx, &f.dv, &a->dv, a->T, narrow);
-    return OK;
-}
-
-// --- entry points ------------------------------------------------------------------------------------------------------
-
 int64_t op_attn_fwd_workspace(const AttnArgs *a)
 {
-    int64_t copies = a->q.dtype == DT_BF16 ? a->T * (2 * a->N + 2 * a->K) * a->D : 0;
-    return (copies + attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K) * (int64_t)sizeof(float);
+    if (a->q.dtype == DT_BF16) return attn16_fwd_workspace(a);
+    return (attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K) * (int64_t)sizeof(float);
 }
 
 static Err check_shape(int64_t N, int64_t K, int64_t D)
@@ -105,7 +39,7 @@ Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
     TRY(check_segments(a->seg, a->S, a->T));
-    if (a->q.dtype == DT_BF16) return attn_fwd_bf16(ctx, a);
+    if (a->q.dtype == DT_BF16) return attn16_fwd(ctx, a);
     CHECK_F32(a->q);
     CHECK_F32(a->k);
     CHECK_F32(a->v);
@@ -120,8 +54,8 @@ Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
 // Keys and values transposed, and one number a query and head (dout . o).
 int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
 {
-    int64_t copies = a->q.dtype == DT_BF16 ? a->T * (4 * a->N + 4 * a->K) * a->D : 0;
-    return (copies + 2 * attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K + a->N * a->T) * (int64_t)sizeof(float);
+    if (a->q.dtype == DT_BF16) return attn16_bwd_workspace(a);
+    return (2 * attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K + a->N * a->T) * (int64_t)sizeof(float);
 }
 
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
@@ -130,7 +64,7 @@ Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
     TRY(check_segments(a->seg, a->S, a->T));
-    if (a->q.dtype == DT_BF16) return attn_bwd_bf16(ctx, a);
+    if (a->q.dtype == DT_BF16) return attn16_bwd(ctx, a);
     CHECK_F32(a->q);
     CHECK_F32(a->k);
     CHECK_F32(a->v);
