@@ -11,6 +11,10 @@
 
 #include "kernels/cpu/cpu.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define FAST_PASTE_(a, b) a##_##b
 #define FAST_PASTE(a, b) FAST_PASTE_(a, b)
 #define NAME(x) FAST_PASTE(x, ISA)
@@ -31,34 +35,86 @@ Piece NAME(rmsnorm_fwd), NAME(rmsnorm_bwd_x), NAME(rmsnorm_bwd_w), NAME(rope), N
 Piece NAME(attn_pack), NAME(attn_fwd), NAME(attn_bwd_pack), NAME(attn_bwd), NAME(attn_decode);
 Piece NAME(logprob_fwd), NAME(logprob_bwd), NAME(adamw), NAME(sqnorm), NAME(gemm_panel);
 
-static inline vf vset(float x) { return (vf){0} + x; }
+// (0 + x would cost an addition for each broadcast: it is not x where x is -0.)
+static inline vf vset(float x) { return x - (vf){0}; }
 
 // n lanes (n >= VL: all) from p; the others are zero.
 static inline vf vload(const float *p, int64_t n)
 {
     vf v = {0};
     if (n >= VL) memcpy(&v, p, sizeof v);
+#if defined(__AVX512F__)
+    else v = (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+    else v = (vf)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+#else
     else memcpy(&v, p, (size_t)n * sizeof(float));
+#endif
     return v;
 }
 
 static inline void vstore(float *p, vf v, int64_t n)
 {
     if (n >= VL) memcpy(p, &v, sizeof v);
+#if defined(__AVX512F__)
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)
+    else _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), (__m256)v);
+#else
     else memcpy(p, &v, (size_t)n * sizeof(float));
+#endif
 }
 
-static inline vf vselect(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-static inline vf vmax(vf a, vf b) { return vselect(a > b, a, b); }
+static inline vf vselect(vi mask, vf yes, vf no)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)no, (__m512)yes);
+#elif defined(__AVX2__)
+    return (vf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#else
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+#endif
+}
 
-// Fixed tree.
+// a > b ? a : b, so b where one is NaN.
+static inline vf vmax(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return vselect(a > b, a, b);
+#endif
+}
+
+// a < b ? a : b.
+static inline vf vmin(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return vselect(a < b, a, b);
+#endif
+}
+
+// Fixed tree: lane i + lane i + VL / 2, and so on.
 static inline float vsum(vf v)
 {
-    float x[VL];
-    memcpy(x, &v, sizeof x);
-    for (int w = VL / 2; w > 0; w /= 2)
-        for (int i = 0; i < w; i++) x[i] += x[i + w];
-    return x[0];
+#if defined(__AVX512F__)
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+#elif defined(__AVX2__)
+    __m256 h = (__m256)v;
+#endif
+#if defined(__AVX2__)
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return q[0] + q[1];
+#else
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
 static inline float vmax_lanes(vf v)
@@ -70,25 +126,29 @@ static inline float vmax_lanes(vf v)
     return x[0];
 }
 
-// e^x, about 1 ulp: x = n ln 2 + r, Taylor polynomial of degree 7 in |r| <= 0.347, exponent by bits. 0 below -87, no
-// overflow above 88 (the value stays at e^88); NaN stays NaN.
-static inline vf vexp(vf x)
+// e^x for -87 <= x <= 88, about 1 ulp: x = n ln 2 + r, minimax polynomial of degree 6 in |r| <= 0.347 (3e-9 off), n added to
+// the exponent.
+static inline vf vexp_near(vf x)
 {
     const vf magic = vset(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    vf y = vselect(x < vset(-87.0f), vset(-87.0f), vselect(x > vset(88.0f), vset(88.0f), x));
-    vf t = y * vset(1.44269504f) + magic, n = t - magic;
-    vf r = y - n * vset(0.693359375f);
+    vf t = x * vset(1.44269504f) + magic, n = t - magic;
+    vf r = x - n * vset(0.693359375f);
     r = r - n * vset(-2.12194440e-4f);
-    vf p = vset(1.0f / 5040);
-    p = p * r + vset(1.0f / 720);
-    p = p * r + vset(1.0f / 120);
-    p = p * r + vset(1.0f / 24);
-    p = p * r + vset(1.0f / 6);
-    p = p * r + vset(0.5f);
+    vf p = vset(0.001381439996f);
+    p = p * r + vset(0.008368811893f);
+    p = p * r + vset(0.0416683973f);
+    p = p * r + vset(0.1666651985f);
+    p = p * r + vset(0.4999999339f);
     p = p * r + vset(1.0f);
     p = p * r + vset(1.0f);
-    vi power = ((vi)t - (vi)magic + 127) << 23;
-    return vselect(x < vset(-87.0f), vset(0), p * (vf)power);
+    return (vf)((vi)p + ((vi)t << 23));
+}
+
+// e^x: 0 below -87, no overflow above 88 (the value stays at e^88); NaN stays NaN.
+static inline vf vexp(vf x)
+{
+    vf y = vexp_near(vmin(vset(88.0f), vmax(vset(-87.0f), x)));
+    return vselect(x < vset(-87.0f), vset(0), y);
 }
 
 static inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -24,14 +25,23 @@ static float *randoms(int64_t n)
 
 typedef Err Op(Ctx *ctx, const void *args);
 
+// One thread: its CPU time, so that other programs on the machine do not count; a team: the wall's.
+static double clock_now(const Ctx *ctx)
+{
+    struct timespec t;
+    if (ctx->threads > 1) return time_now();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 // Best of some runs, at least a quarter of a second in all.
 static double seconds(Ctx *ctx, Op *op, const void *args)
 {
     double best = INFINITY, total = 0;
     for (int i = 0; i < 200 && (i < 3 || total < 0.25); i++) {
-        double start = time_now();
+        double start = clock_now(ctx);
         if (op(ctx, args) != OK) fprintf(stderr, "%s\n", err_message());
-        double spent = time_now() - start;
+        double spent = clock_now(ctx) - start;
         total += spent;
         if (spent < best) best = spent;
     }
