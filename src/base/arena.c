@@ -28,6 +28,7 @@ static Err advance(Arena *a, int64_t bytes)
 {
     ArenaBlock **next = a->current ? &a->current->next : &a->first;
     if (!*next) TRY(MEM_ARRAY(next, 1));
+    if (next == &a->first && bytes < a->want) bytes = a->want;
     if ((*next)->size < bytes || !(*next)->data) TRY(block_fill(*next, bytes));
     a->current = *next;
     a->used = 0;
@@ -64,7 +65,16 @@ void arena_rewind(Arena *a, ArenaMark mark)
     a->used = mark.used;
 }
 
-void arena_reset(Arena *a) { arena_rewind(a, (ArenaMark){NULL, 0}); }
+void arena_reset(Arena *a)
+{
+    int64_t total = 0;
+    for (const ArenaBlock *b = a->first; b; b = b->next) total += b->size;
+    if (a->first && a->first->next) {
+        arena_free(a);
+        a->want = total;
+    }
+    arena_rewind(a, (ArenaMark){NULL, 0});
+}
 
 void arena_free(Arena *a)
 {

@@ -1,5 +1,6 @@
 // Arena: many allocations, one release. Used for a row's activations, a step's scratch, a file's parsed contents.
-// Blocks are kept across arena_reset, so that a loop that resets each turn allocates in its first turn only.
+// A reset keeps one block as large as all of them were, so that a loop that resets each turn allocates in its first turns
+// only, though its requests differ in size from turn to turn.
 #ifndef IMF_BASE_ARENA_H
 #define IMF_BASE_ARENA_H
 
@@ -11,6 +12,7 @@ typedef struct ArenaBlock ArenaBlock;
 typedef struct Arena {  // zero-initialise: Arena a = {0};
     ArenaBlock *first, *current;
     int64_t used;  // bytes used in `current`
+    int64_t want;  // bytes of the first block
 } Arena;
 
 typedef struct ArenaMark {
