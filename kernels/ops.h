@@ -91,13 +91,27 @@ typedef struct RoundArgs {
 Err op_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
 
 // y[T][out] = x[T][in] . w[out][in]^T (+ bias[out]) (+ add[T][out]). bf16: y is fp32 or bf16, add is fp32, `in` is even.
+// packed: w (fp32) was rearranged by op_pack; few rows then cost no more than reading w, and an element's sum is one chain over
+// ascending `in`, begun at y where add is y (so its bits are not those of an unpacked w).
 typedef struct GemmArgs {
     Tensor x, w, y;
     const float *bias;  // [out] or NULL
     Tensor add;         // p = NULL: none; may be y
     int64_t T, in, out;
+    bool packed;
 } GemmArgs;
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
+
+// Rearranges w (fp32) in place from [out][in] to panels of PACK_PANEL output features, each [in][features], the last one as narrow
+// as what is left: the same elements in the same memory. From then on only `packed` ops may read it.
+enum { PACK_PANEL = 64 };
+typedef struct PackArgs {
+    Tensor w;  // dense: stride = in
+    int64_t in, out;
+    void *workspace;
+} PackArgs;
+int64_t op_pack_workspace(const PackArgs *a);
+Err op_pack(Ctx *ctx, const PackArgs *a) ERR_MUST_CHECK;
 
 // dx[T][in] = dy[T][out] . w[out][in]. bf16: dx is fp32 or bf16, `out` is even.
 typedef struct GemmDxArgs {
@@ -120,11 +134,12 @@ Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
 // --- embedding -----------------------------------------------------------------------------------------------------
 
-// y[t] = table[token[t]]; y is fp32.
+// y[t] = table[token[t]]; y is fp32. packed: the fp32 table was rearranged by op_pack (out = V, in = H).
 typedef struct EmbedArgs {
     Tensor table, y;
     const int32_t *token;  // [T], each in [0, V)
     int64_t T, H, V;
+    bool packed;
 } EmbedArgs;
 Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
 

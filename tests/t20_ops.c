@@ -77,6 +77,57 @@ static void gemms_match_double_sums(void **state)
     for (int i = 0; i < n; i++) check_gemm_fwd(&ctx[i]), check_gemm_bwd(&ctx[i]);
 }
 
+static void pack(float *w, int64_t in, int64_t out)
+{
+    Ctx ctx = plain_ctx;
+    PackArgs a = {.w = tensor_f32(w, in), .in = in, .out = out};
+    float *workspace = array(op_pack_workspace(&a) / 4);
+    a.workspace = workspace;
+    assert_int_equal(op_pack(&ctx, &a), OK);
+    mem_free(workspace);
+}
+
+// Whole panels and one that is narrower, not a multiple of any vector either; x and y with padded rows.
+static void check_gemm_packed(Ctx *ctx, int64_t in, int64_t out)
+{
+    float *x = randoms(T * (in + 4), 1), *rows = randoms(out * in, 2), *w = randoms(out * in, 2), *bias = randoms(out, 3);
+    float *y = array(T * (out + 8));
+    pack(w, in, out);
+    GemmArgs a = {.x = tensor_f32(x, in + 4),
+                  .w = tensor_f32(w, in),
+                  .y = tensor_f32(y, out + 8),
+                  .bias = bias,
+                  .T = T,
+                  .in = in,
+                  .out = out,
+                  .packed = true};
+    for (int pass = 1; pass <= 2; pass++) {
+        assert_int_equal(op_gemm_fwd(ctx, &a), OK);
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t o = 0; o < out; o++) {
+                double sum = (double)bias[o];
+                for (int64_t i = 0; i < in; i++) sum += (double)x[t * (in + 4) + i] * (double)rows[o * in + i];
+                const float want = (float)(pass * sum);
+                close_to(&y[t * (out + 8) + o], &want, 1, pass * GEMM_TOLERANCE, "y");
+            }
+        a.add = a.y;
+    }
+    for (int64_t t = 0; t < T; t++)
+        for (int o = 0; o < 8; o++) assert_true(y[t * (out + 8) + out + o] == 0);  // nothing beyond the row
+    mem_free(x), mem_free(rows), mem_free(w), mem_free(bias), mem_free(y);
+}
+
+static void packed_gemms_match_double_sums(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][2] = {{IN, OUT}, {257, 128}, {3, 1}, {16, 65}, {64, 203}};
+    Ctx ctx[MAX_CONTEXTS + 1];
+    int n = contexts(ctx);
+    ctx[n++] = plain_ctx;
+    for (int s = 0; s < 5; s++)
+        for (int i = 0; i < n; i++) check_gemm_packed(&ctx[i], shapes[s][0], shapes[s][1]);
+}
+
 // Rows of a padded operand go through our own kernel, which must agree with the dense one.
 static void gemm_takes_padded_rows(void **state)
 {
@@ -94,10 +145,9 @@ static void gemm_takes_padded_rows(void **state)
     mem_free(x), mem_free(w), mem_free(y), mem_free(dense), mem_free(want);
 }
 
-// The guard of ctx_init at work: rows alone have the bits that they have in company, on any team.
-static void law1_gemm_rows_do_not_depend_on_company(void **state)
+// Rows alone have the bits that they have in company, on any team: the guard of ctx_init at work, and packed weights.
+static void check_company(bool packed)
 {
-    (void)state;
     static const int64_t shapes[][2] = {{64, 128}, {128, 512}, {576, 192}, {576, 1536}, {1536, 576}, {100, 36}};
     static const int64_t counts[] = {1, 2, 3, 17, 64, 65, 130};
     Ctx ctx[MAX_CONTEXTS];
@@ -105,8 +155,15 @@ static void law1_gemm_rows_do_not_depend_on_company(void **state)
     for (int s = 0; s < 6; s++) {
         int64_t in = shapes[s][0], out = shapes[s][1], rows = 131;
         float *x = randoms(rows * in, 1), *w = randoms(out * in, 2), *whole = array(rows * out), *part = array(rows * out);
+        if (packed) pack(w, in, out);
         for (int i = 0; i < n; i++) {
-            GemmArgs a = {.x = tensor_f32(x, in), .w = tensor_f32(w, in), .y = tensor_f32(whole, out), .T = rows, .in = in, .out = out};
+            GemmArgs a = {.x = tensor_f32(x, in),
+                          .w = tensor_f32(w, in),
+                          .y = tensor_f32(whole, out),
+                          .T = rows,
+                          .in = in,
+                          .out = out,
+                          .packed = packed};
             Ctx one = ctx[i];
             one.threads = 1;
             assert_int_equal(op_gemm_fwd(&one, &a), OK);
@@ -123,11 +180,18 @@ static void law1_gemm_rows_do_not_depend_on_company(void **state)
     }
 }
 
+static void law1_gemm_rows_do_not_depend_on_company(void **state)
+{
+    (void)state;
+    check_company(false);
+    check_company(true);
+}
+
 static void embedding_gathers_and_scatters(void **state)
 {
     (void)state;
-    enum { V = 8, W = 16, N = 5 };
-    static const int32_t token[N] = {3, 0, 3, 7, 3};
+    enum { V = 70, W = 16, N = 5 };  // a panel and a narrower one
+    static const int32_t token[N] = {3, 0, 3, 67, 3};
     Ctx ctx = plain_ctx;
     float *table = randoms(V * W, 1), *y = array(N * W), *sum = array(V * W), *want = array(V * W);
     EmbedArgs a = {.table = tensor_f32(table, W), .y = tensor_f32(y, W), .token = token, .T = N, .H = W, .V = V};
@@ -138,10 +202,16 @@ static void embedding_gathers_and_scatters(void **state)
     for (int t = 0; t < N; t++)
         for (int h = 0; h < W; h++) want[token[t] * W + h] += y[t * W + h];
     same_bits(sum, want, V * W, "dtable");
+    pack(table, W, V);
+    a.packed = true;
+    float *packed = array(N * W);
+    a.y.p = packed;
+    assert_int_equal(op_embed_fwd(&ctx, &a), OK);
+    same_bits(packed, y, N * W, "y from a packed table");
     int32_t beyond = V;
     a.token = &beyond, a.T = 1;
     assert_int_equal(op_embed_fwd(&ctx, &a), ERR_INTERNAL);
-    mem_free(table), mem_free(y), mem_free(sum), mem_free(want);
+    mem_free(table), mem_free(y), mem_free(sum), mem_free(want), mem_free(packed);
 }
 
 // All element-wise ops over the same inputs; out[] receives every result, one after the other.
@@ -370,6 +440,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemms_match_double_sums),
+        cmocka_unit_test(packed_gemms_match_double_sums),
         cmocka_unit_test(gemm_takes_padded_rows),
         cmocka_unit_test(law1_gemm_rows_do_not_depend_on_company),
         cmocka_unit_test(embedding_gathers_and_scatters),

@@ -14,7 +14,8 @@
 enum { V = 96, STOP = 7, REQUESTS = 7, N_MAX = 5, NEW = 90, PROMPT_MAX = 150, SAMPLES = REQUESTS * N_MAX };
 
 static Ctx ctx;
-static Model llama, qwen;
+static Model llama, qwen;                // rows, for model_forward
+static Model llama_packed, qwen_packed;  // panels, as the stages decode
 
 // Weights drawn wide, so that every token's context shows in the logits.
 static void make_model(Model *m, Family family)
@@ -37,6 +38,10 @@ static int start(void **state)
     assert_int_equal(ctx_init(&ctx, 1), OK);
     make_model(&llama, FAMILY_LLAMA);
     make_model(&qwen, FAMILY_QWEN2);
+    make_model(&llama_packed, FAMILY_LLAMA);
+    make_model(&qwen_packed, FAMILY_QWEN2);
+    assert_int_equal(model_pack(&ctx, &llama_packed), OK);
+    assert_int_equal(model_pack(&ctx, &qwen_packed), OK);
     return 0;
 }
 
@@ -45,6 +50,8 @@ static int stop(void **state)
     (void)state;
     model_free(&llama);
     model_free(&qwen);
+    model_free(&llama_packed);
+    model_free(&qwen_packed);
     return 0;
 }
 
@@ -123,21 +130,27 @@ static void run_all(const Model *m, int32_t slots, uint64_t shuffle, Run *run)
 }
 
 // Law 1: number of slots and order of requests change no byte of any sample.
-static void slots_and_order_change_nothing(void **state)
+static void check_slots(const Model *m)
 {
-    (void)state;
     static Run one, other;
     static const int32_t slots[] = {3, 8, 64};
     const int64_t before = mem_now();
-    run_all(&llama, 1, 0, &one);
+    run_all(m, 1, 0, &one);
     int stopped = 0;
     for (int i = 0; i < SAMPLES; i++) stopped += one.sample[i].seen && one.sample[i].finish == FINISH_STOP;
     assert_in_range(stopped, 3, SAMPLES - REQUESTS - 3);  // both ways to end happen
     for (int i = 0; i < 3; i++) {
-        run_all(&llama, slots[i], (uint64_t)i + 1, &other);
+        run_all(m, slots[i], (uint64_t)i + 1, &other);
         assert_memory_equal(one.sample, other.sample, sizeof one.sample);
     }
     assert_int_equal(mem_now(), before);
+}
+
+static void slots_and_order_change_nothing(void **state)
+{
+    (void)state;
+    check_slots(&llama);
+    check_slots(&llama_packed);
 }
 
 // --- against the plain forward -------------------------------------------------------------------------------------------
@@ -186,11 +199,11 @@ static void plain_sample(const Model *m, const DecodeRequest *r, int k, Sample *
 }
 
 // 1e-4 in the sum of at most 91 log-probabilities, each within 1e-6 of the other computation's.
-static void compare_with_plain(const Model *m)
+static void compare_with_plain(const Model *m, const Model *decoded)
 {
     static Run run;
     Sample plain;
-    run_all(m, 4, 0, &run);
+    run_all(decoded, 4, 0, &run);
     for (int r = 0; r < REQUESTS; r++) {
         const DecodeRequest q = request(r);
         plain_sample(m, &q, 0, &plain);
@@ -205,13 +218,15 @@ static void compare_with_plain(const Model *m)
 static void llama_equals_the_plain_forward(void **state)
 {
     (void)state;
-    compare_with_plain(&llama);
+    compare_with_plain(&llama, &llama);
+    compare_with_plain(&llama, &llama_packed);
 }
 
 static void qwen_equals_the_plain_forward(void **state)
 {
     (void)state;
-    compare_with_plain(&qwen);
+    compare_with_plain(&qwen, &qwen);
+    compare_with_plain(&qwen, &qwen_packed);
 }
 
 // The comparison above can fail: one weight of the second layer's value projection off by 0.05.

@@ -31,6 +31,7 @@ typedef struct Form {
     Piece *attn_decode;                  // (slot, kv head) pairs
     Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
     Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
+    Piece *gemm_packed;                  // GemmArgs: panels of PACK_PANEL output features
     Piece *gemm_panel;                   // Gemm: panels of GEMM_PANEL columns; NULL: gemm_plain
     Piece *attn16_pack, *attn16_bwd_pack;  // Attn16: (segment, kv head) pairs
     Piece *attn16_fwd;                   // (segment, head) pairs; NULL: widened, computed in fp32, rounded
@@ -39,6 +40,15 @@ typedef struct Form {
     Piece *pack16, *pack16_t;            // Pack16: panels
     Piece *round16, *widen16;            // Round16, Widen16: rows
 } Form;
+
+// Row `row` of a packed weight of `out` rows.
+void unpack_row(const Tensor *w, int64_t in, int64_t out, int64_t row, float *y);
+
+// Output features of panel p of a packed weight.
+static inline int64_t panel_width(int64_t out, int64_t p)
+{
+    return out - p * PACK_PANEL < PACK_PANEL ? out - p * PACK_PANEL : PACK_PANEL;
+}
 
 extern const Form form_plain, form_base, form_avx2, form_avx512;
 const Form *form_of(const Ctx *ctx);

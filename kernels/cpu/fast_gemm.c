@@ -1,8 +1,10 @@
-// The fixed-order gemm for machines where oneDNN's bits depend on M, and for operands with padded rows.
+// The fixed-order gemms: for machines where oneDNN's bits depend on M and for operands with padded rows (gemm_panel), and for
+// packed weights (gemm_packed).
 //
 // Method: a piece is a panel of PANEL columns of c. For each block of KC values of k the panel of b is packed into the
 // stack (which makes all three forms alike), then tiles of c take up the block; loading c between blocks continues the
 // same ascending sum. Drawback: packing costs as much as 8 rows of products, so small M is slow.
+// A packed weight is its own panel: nothing is packed, it streams through once in the order of memory, whatever M is.
 #include "kernels/cpu/fast.h"
 
 enum { KC = 256 };
@@ -48,6 +50,21 @@ void NAME(gemm_panel)(const void *args, int64_t from, int64_t to)
             pack(g, k, depth, j, width, b);
             if (width == GEMM_PANEL) mm(g->M, GEMM_PANEL, depth, a, b, GEMM_PANEL, g->c + j, g->ldc, add);
             else narrow(g->M, width, depth, a, b, g->c + j, g->ldc, add);
+        }
+    }
+}
+
+void NAME(gemm_packed)(const void *args, int64_t from, int64_t to)
+{
+    const GemmArgs *a = args;
+    const bool chained = a->add.p && a->add.p == a->y.p;
+    for (int64_t panel = from; panel < to; panel++) {
+        int64_t j = panel * PACK_PANEL, width = panel_width(a->out, panel);
+        const float *w = (const float *)a->w.p + j * a->in;
+        float *y = (float *)a->y.p + j;
+        for (int64_t k = 0; k < a->in; k += KC) {
+            Mat x = {(const float *)a->x.p + k, a->x.stride, 1};
+            mm(a->T, width, lesser(KC, a->in - k), x, w + k * width, width, y, a->y.stride, chained || k > 0);
         }
     }
 }

@@ -243,6 +243,7 @@ const Form NAME(form) = {
     .logprob_bwd = NAME(logprob_bwd),
     .adamw = NAME(adamw),
     .sqnorm = NAME(sqnorm),
+    .gemm_packed = NAME(gemm_packed),
     .gemm_panel = NAME(gemm_panel),
     .gemm16 = NAME(gemm16),
     .attn16_pack = NAME(attn16_pack),

@@ -13,6 +13,22 @@ static Err add_rows(Ctx *ctx, const GemmArgs *a)
     return op_add(ctx, &args);
 }
 
+static void add_bias(const GemmArgs *a)
+{
+    for (int64_t t = 0; a->bias && t < a->T; t++) {
+        float *y = row_f32(&a->y, t);
+        for (int64_t o = 0; o < a->out; o++) y[o] += a->bias[o];
+    }
+}
+
+static Err gemm_packed(Ctx *ctx, const GemmArgs *a)
+{
+    ASSERT(a->w.stride == a->in && a->in > 0);
+    pieces(ctx, form_of(ctx)->gemm_packed, a, (a->out + PACK_PANEL - 1) / PACK_PANEL, 1);
+    add_bias(a);
+    return add_rows(ctx, a);
+}
+
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 {
     PROFILE(PHASE_GEMM);
@@ -20,13 +36,11 @@ Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
     CHECK_F32(a->x);
     CHECK_F32(a->w);
     CHECK_F32(a->y);
+    if (a->packed) return gemm_packed(ctx, a);
     Gemm g = {.form = GEMM_NT, .M = a->T, .N = a->out, .K = a->in, .a = a->x.p, .b = a->w.p, .c = a->y.p,
               .lda = a->x.stride, .ldb = a->w.stride, .ldc = a->y.stride, .accumulate = a->add.p && a->add.p == a->y.p};
     TRY(gemm(ctx, &g));
-    for (int64_t t = 0; a->bias && t < a->T; t++) {
-        float *y = row_f32(&a->y, t);
-        for (int64_t o = 0; o < a->out; o++) y[o] += a->bias[o];
-    }
+    add_bias(a);
     return add_rows(ctx, a);
 }
 
@@ -88,6 +102,7 @@ Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
     for (int64_t t = 0; t < a->T; t++) {
         ASSERT(a->token[t] >= 0 && a->token[t] < a->V);
         if (a->table.dtype == DT_BF16) bf16_packed_row(&a->table, a->token[t], row_f32(&a->y, t));
+        else if (a->packed) unpack_row(&a->table, a->H, a->V, a->token[t], row_f32(&a->y, t));
         else memcpy(row_f32(&a->y, t), row_f32(&a->table, a->token[t]), (size_t)a->H * sizeof(float));
     }
     return OK;

@@ -50,6 +50,7 @@ const Form form_plain = {
     .attn_fwd = plain_attn_fwd,
     .attn_bwd = plain_attn_bwd,
     .attn_decode = plain_attn_decode,
+    .gemm_packed = plain_gemm_packed,
     .logprob_fwd = plain_logprob_fwd,
     .logprob_bwd = plain_logprob_bwd,
     .adamw = plain_adamw,

@@ -128,26 +128,25 @@ Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens)
 
 // --- layers ----------------------------------------------------------------------------------------------------------
 
-// y[T] = x[T] . weight^T (+ bias, or NULL)
-static Err gemm(Step *s, float *x, WeightKind kind, int64_t layer, const float *bias, float *y, int64_t T)
+// y[T][out] of x[T][in] and a weight.
+static GemmArgs product(const Step *s, float *x, int64_t in, WeightKind kind, int64_t layer, float *y, int64_t out, int64_t T)
 {
     const Model *m = s->model;
-    const WeightSpec *spec = NULL;
-    for (int32_t i = 0; i < m->specs && !spec; i++)
-        if (m->spec[i].kind == kind && m->spec[i].layer == layer) spec = &m->spec[i];
-    ASSERT(spec);
-    GemmArgs a = {.x = tensor_f32(x, spec->cols), .w = tensor_f32(m->w + spec->offset, spec->cols),
-                  .y = tensor_f32(y, spec->rows), .bias = bias, .T = T, .in = spec->cols, .out = spec->rows};
-    return op_gemm_fwd(s->ctx, &a);
+    return (GemmArgs){.x = tensor_f32(x, in),
+                      .w = model_matrix(m, kind, (int32_t)layer),
+                      .y = tensor_f32(y, out),
+                      .T = T,
+                      .in = in,
+                      .out = out,
+                      .packed = m->packed};
 }
 
 // x += y . weight^T
-static Err residual(Step *s, float *y, WeightKind kind, int64_t layer, int64_t T)
+static Err residual(Step *s, float *y, int64_t in, WeightKind kind, int64_t layer, int64_t T)
 {
-    const int64_t H = s->model->cfg.H;
-    TRY(gemm(s, y, kind, layer, NULL, s->h, T));
-    AddArgs a = {.a = tensor_f32(s->x, H), .b = tensor_f32(s->h, H), .y = tensor_f32(s->x, H), .T = T, .H = H};
-    return op_add(s->ctx, &a);
+    GemmArgs a = product(s, y, in, kind, layer, s->x, s->model->cfg.H, T);
+    a.add = a.y;
+    return op_gemm_fwd(s->ctx, &a);
 }
 
 static Err norm(Step *s, const float *x, WeightKind kind, int64_t layer, float *y, int64_t T)
@@ -162,11 +161,12 @@ static Err mlp(Step *s, int64_t layer, int64_t T)
 {
     const int64_t F = s->model->cfg.F;
     TRY(norm(s, s->x, W_NORM_MLP, layer, s->h, T));
-    TRY(gemm(s, s->h, W_GATE_UP, layer, NULL, s->gate_up, T));
+    GemmArgs gate_up = product(s, s->h, s->model->cfg.H, W_GATE_UP, layer, s->gate_up, 2 * F, T);
+    TRY(op_gemm_fwd(s->ctx, &gate_up));
     SwigluArgs a = {.g = tensor_f32(s->gate_up, 2 * F), .u = tensor_f32(s->gate_up + F, 2 * F),
                     .y = tensor_f32(s->act, F), .T = T, .F = F};
     TRY(op_swiglu_fwd(s->ctx, &a));
-    return residual(s, s->act, W_DOWN, layer, T);
+    return residual(s, s->act, F, W_DOWN, layer, T);
 }
 
 // x -> q, k, v at their positions; q and k lie side by side, so one rotation serves both.
@@ -174,7 +174,9 @@ static Err project(Step *s, int64_t layer, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
     TRY(norm(s, s->x, W_NORM_ATTN, layer, s->h, T));
-    TRY(gemm(s, s->h, W_QKV, layer, model_weight(s->model, W_QKV_BIAS, (int32_t)layer), s->qkv, T));
+    GemmArgs qkv = product(s, s->h, c->H, W_QKV, layer, s->qkv, qkv_width(c), T);
+    qkv.bias = model_weight(s->model, W_QKV_BIAS, (int32_t)layer);
+    TRY(op_gemm_fwd(s->ctx, &qkv));
     RopeArgs a = {.x = tensor_f32(s->qkv, qkv_width(c)), .pos = s->pos, .table = s->model->rope, .T = T,
                   .heads = c->N + c->K, .D = c->D};
     return op_rope(s->ctx, &a);
@@ -190,8 +192,13 @@ static void store(Step *s, int64_t layer, int64_t row, int32_t page, int64_t pla
 static Err embed(Step *s, const int32_t *token, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    EmbedArgs a = {.table = tensor_f32(model_weight(s->model, W_EMBED, -1), c->H), .y = tensor_f32(s->x, c->H),
-                   .token = token, .T = T, .H = c->H, .V = c->V};
+    EmbedArgs a = {.table = tensor_f32(model_weight(s->model, W_EMBED, -1), c->H),
+                   .y = tensor_f32(s->x, c->H),
+                   .token = token,
+                   .T = T,
+                   .H = c->H,
+                   .V = c->V,
+                   .packed = s->model->packed && c->tied};
     return op_embed_fwd(s->ctx, &a);
 }
 
@@ -206,7 +213,7 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
         TRY(project(s, l, n));
         for (int64_t t = 0; t < n; t++) store(s, l, t, page[t / KV_PAGE], t % KV_PAGE);
         TRY(op_attn_fwd(s->ctx, &attn));
-        TRY(residual(s, s->att, W_O, l, n));
+        TRY(residual(s, s->att, c->N * c->D, W_O, l, n));
         TRY(mlp(s, l, n));
     }
     TRY(norm(s, s->x + (n - 1) * c->H, W_NORM_FINAL, -1, s->h, 1));
@@ -227,7 +234,7 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         }
         const DecodeAttnArgs attn = decode_args(s, l, active);
         TRY(op_attn_decode(s->ctx, &attn));
-        TRY(residual(s, s->att, W_O, l, active));
+        TRY(residual(s, s->att, c->N * c->D, W_O, l, active));
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, s->x, W_NORM_FINAL, -1, s->h, active));

@@ -95,6 +95,7 @@ static Err layer_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena,
 
 static Err check_batch(const Model *m, const Batch *b)
 {
+    ASSERT(!m->packed);
     ASSERT(b->T > 0 && b->rows > 0 && b->row[b->rows] == b->T);
     for (int64_t s = 0; s < b->S; s++)
         CHECK(b->seg[s].pos0 + (int64_t)b->seg[s].len <= m->rope_positions, ERR_DATA,
@@ -105,7 +106,7 @@ static Err check_batch(const Model *m, const Batch *b)
 
 static Err embed(Ctx *ctx, const Model *m, const Batch *b, Tensor x)
 {
-    EmbedArgs a = {model_matrix(m, W_EMBED, -1), x, b->token, b->T, m->cfg.H, m->cfg.V};
+    EmbedArgs a = {model_matrix(m, W_EMBED, -1), x, b->token, b->T, m->cfg.H, m->cfg.V, false};
     return op_embed_fwd(ctx, &a);
 }
 
@@ -159,7 +160,8 @@ Err model_logits(Ctx *ctx, const Model *m, Tensor hidden, int64_t n, float *logi
 {
     ASSERT(!m->cfg.headless);
     const ModelConfig *c = &m->cfg;
-    GemmArgs a = {.x = hidden, .w = model_head(m), .y = tensor_f32(logits, c->V), .T = n, .in = c->H, .out = c->V};
+    GemmArgs a = {.x = hidden, .w = model_head(m), .y = tensor_f32(logits, c->V), .T = n, .in = c->H, .out = c->V,
+                  .packed = m->packed};
     return op_gemm_fwd(ctx, &a);
 }
 

@@ -60,6 +60,7 @@ typedef struct Model {
     float *vectors;    // bf16 without w: [vector_elements] norms and biases; shared like w
     int64_t bf16_values, vector_elements;
     bool shared;
+    bool packed;       // the matrices were rearranged by model_pack
     float *rope;       // [rope_positions][D], cos | sin (op_rope); shared like w
     int64_t rope_positions;
     Id fingerprint;    // of config and weight files, and of bf16
@@ -82,6 +83,9 @@ Err model_pack_bf16(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 Err model_dtype(const char *name, DType *out) ERR_MUST_CHECK;
 // A model with weights drawn from N(0, 0.02) (norms 1, biases 0) by the tensor's name and seed.
 Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shared) ERR_MUST_CHECK;
+// Rearranges an fp32 model's matrices for generation (op_pack), in place (bf16 ones are packed already); an embedding that is no head stays as it is. From then
+// on only src/decode and model_logits may use the model. Collective when m->shared.
+Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 void model_free(Model *m);
 
 float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // in the fp32 block; NULL when the model has none

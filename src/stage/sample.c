@@ -93,7 +93,7 @@ static void hash_params(Hash *h, const Source *s)
 }
 
 // Collective: the model is loaded by all ranks together.
-static Err open_source(Source *s, const Ctx *ctx, const Deck *d, int64_t i)
+static Err open_source(Source *s, Ctx *ctx, const Deck *d, int64_t i)
 {
     char path[128];
     Hash *h;
@@ -107,6 +107,7 @@ static Err open_source(Source *s, const Ctx *ctx, const Deck *d, int64_t i)
     if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(par_agree(err));
     TRY(model_load_as(&s->model, dir, ctx->dtype, true));
+    TRY(model_pack(ctx, &s->model));
     s->stop = chat_stop(s->chat, s->tok);
     TRY(hash_new(&h));
     hash_add_id(h, s->model.fingerprint);
