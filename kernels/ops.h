@@ -234,9 +234,10 @@ typedef struct AttnBwdArgs {
 int64_t op_attn_bwd_workspace(const AttnBwdArgs *a);
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
 
-// Decode: one new query a slot against a paged cache. page layout [page][2 (K, V)][K][KV_PAGE][D] of one layer.
-// A slot sees first the prefix pages of its group, then its own pages.
-enum { KV_PAGE = 64 };
+// Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens: keys [K][D][KV_PAGE], then
+// values [K][KV_PAGE][D], so that scores and outputs are plain products. A slot sees its prefix pages, then its own pages.
+// Slots with the same prefix (the samples of one prompt) form groups of at most DECODE_GROUP, whose prefix is read once.
+enum { KV_PAGE = 64, DECODE_GROUP = 8 };
 typedef struct DecodeAttnArgs {
     Tensor q, o;                 // [slots][N][D]
     const float *pages;          // this layer's pages
@@ -244,7 +245,9 @@ typedef struct DecodeAttnArgs {
     const int32_t *prefix_len;   // [slots] tokens in the prefix (the last page may be part filled)
     const int32_t *own_page;     // [slots][max_own_pages]
     const int32_t *own_len;      // [slots] tokens in the slot's own pages, the newest included
-    int64_t slots, N, K, D, max_prefix_pages, max_own_pages;
+    const int32_t *order;        // [slots] every slot once, group by group
+    const int32_t *group;        // [groups + 1] where each group begins in `order`; they say how to compute, not what
+    int64_t groups, slots, N, K, D, max_prefix_pages, max_own_pages;
     float scale, softcap;
     int32_t window;
     void *workspace;

@@ -309,10 +309,12 @@ typedef struct Decode {
     int32_t prefix_page[SLOTS][MAX_PAGES], own_page[SLOTS][MAX_PAGES], prefix_len[SLOTS], own_len[SLOTS];
 } Decode;
 
-static float *page_at(const Decode *d, int32_t page, int which, int64_t kv, int64_t j)
+// Writes x[D] as key or value (which = 0 or 1) number j of a page.
+static void page_write(const Decode *d, int32_t page, int which, int64_t kv, int64_t j, const float *x)
 {
     int64_t K = d->args.K, D = d->args.D;
-    return d->pages + ((((int64_t)page * 2 + which) * K + kv) * KV_PAGE + j) * D;
+    float *head = d->pages + (((int64_t)page * 2 + which) * K + kv) * KV_PAGE * D;
+    for (int64_t i = 0; i < D; i++) head[which ? j * D + i : i * KV_PAGE + j] = x[i];
 }
 
 // Slots 0..3: sequences of prefix + own tokens whose keys and values are those of `a`'s segments (prefix 0).
@@ -330,9 +332,8 @@ static void decode_fill(Decode *d, const Attn *a, const int32_t *lens)
                 int32_t *page = which ? &d->own_page[s][j / KV_PAGE] : &d->prefix_page[s][j / KV_PAGE];
                 if (j % KV_PAGE == 0) *page = which || s == 0 ? (next++ * 7) % PAGES : d->prefix_page[0][j / KV_PAGE];
                 for (int64_t kv = 0; kv < d->args.K; kv++) {
-                    size_t bytes = (size_t)d->args.D * sizeof(float);
-                    memcpy(page_at(d, *page, 0, kv, j % KV_PAGE), a->k + (first + j) * kd(a) + kv * d->args.D, bytes);
-                    memcpy(page_at(d, *page, 1, kv, j % KV_PAGE), a->v + (first + j) * kd(a) + kv * d->args.D, bytes);
+                    page_write(d, *page, 0, kv, j % KV_PAGE, a->k + (first + j) * kd(a) + kv * d->args.D);
+                    page_write(d, *page, 1, kv, j % KV_PAGE, a->v + (first + j) * kd(a) + kv * d->args.D);
                 }
             }
         }
@@ -343,12 +344,16 @@ static void decode_fill(Decode *d, const Attn *a, const int32_t *lens)
 static void decode_matches_attention(void **state)
 {
     (void)state;
-    static const Shape shapes[] = {{6, 2, 64, 0, 0}, {2, 1, 128, 2.5f, 0}, {2, 1, 64, 0, 100}};
+    static const Shape shapes[] = {
+        {6, 2, 64, 0, 0}, {2, 1, 128, 2.5f, 0}, {2, 1, 64, 0, 100}, {7, 1, 40, 0, 0}, {2, 2, 36, 0, 50}};
     static const int32_t lens[SLOTS] = {1, 64, 65, 70};
+    static const int32_t order[SLOTS] = {2, 0, 3, 1}, group[3][SLOTS + 1] = {{0, 4}, {0, 1, 4}, {0, 1, 2, 3, 4}},
+                         one[2] = {0, 1};
+    static const int64_t groups[3] = {1, 2, 4};
     Ctx ctx[MAX_CONTEXTS + 1];
     int n = contexts(ctx);
     ctx[n++] = plain_ctx;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 5; i++) {
         Attn a = long_case(shapes[i]);
         int64_t width = nd(&a);
         Decode d = {.args = {.N = shapes[i].N, .K = shapes[i].K, .D = shapes[i].D}};
@@ -359,20 +364,36 @@ static void decode_matches_attention(void **state)
             memcpy(q + s * width, a.q + (a.seg[1].start + lens[s] - 1) * width, (size_t)width * sizeof(float));
         Ctx plain = plain_ctx;
         attn_run(&plain, &a);
-        d.args = (DecodeAttnArgs){.q = tensor_f32(q, width), .o = tensor_f32(o, width), .pages = d.pages, .prefix_page = d.prefix_page[0],
-                                  .prefix_len = d.prefix_len, .own_page = d.own_page[0], .own_len = d.own_len, .slots = SLOTS,
-                                  .N = shapes[i].N, .K = shapes[i].K, .D = shapes[i].D, .max_prefix_pages = MAX_PAGES,
-                                  .max_own_pages = MAX_PAGES, .scale = 4 / sqrtf((float)shapes[i].D), .softcap = shapes[i].softcap,
+        d.args = (DecodeAttnArgs){.q = tensor_f32(q, width),
+                                  .o = tensor_f32(o, width),
+                                  .pages = d.pages,
+                                  .prefix_page = d.prefix_page[0],
+                                  .prefix_len = d.prefix_len,
+                                  .own_page = d.own_page[0],
+                                  .own_len = d.own_len,
+                                  .order = order,
+                                  .slots = SLOTS,
+                                  .N = shapes[i].N,
+                                  .K = shapes[i].K,
+                                  .D = shapes[i].D,
+                                  .max_prefix_pages = MAX_PAGES,
+                                  .max_own_pages = MAX_PAGES,
+                                  .scale = 4 / sqrtf((float)shapes[i].D),
+                                  .softcap = shapes[i].softcap,
                                   .window = shapes[i].window};
         for (int c = 0; c < n; c++) {
-            assert_int_equal(op_attn_decode(&ctx[c], &d.args), OK);
-            for (int s = 0; s < SLOTS; s++)
-                close_to(o + s * width, a.o + (a.seg[1].start + lens[s] - 1) * width, width, 5e-6, "o");
             DecodeAttnArgs last = d.args;  // law 1: the last slot alone
-            last.slots = 1, last.q.p = q + 3 * width, last.o.p = alone;
+            last.slots = last.groups = 1, last.q.p = q + 3 * width, last.o.p = alone, last.order = last.group = one;
             last.prefix_page += 3 * MAX_PAGES, last.own_page += 3 * MAX_PAGES, last.prefix_len += 3, last.own_len += 3;
             assert_int_equal(op_attn_decode(&ctx[c], &last), OK);
-            same_bits(alone, o + 3 * width, width, "o alone");
+            for (int g = 0; g < 3; g++) {  // together, in part, one by one
+                d.args.group = group[g], d.args.groups = groups[g];
+                memset(o, 0, (size_t)(SLOTS * width) * sizeof *o);
+                assert_int_equal(op_attn_decode(&ctx[c], &d.args), OK);
+                for (int s = 0; s < SLOTS; s++)
+                    close_to(o + s * width, a.o + (a.seg[1].start + lens[s] - 1) * width, width, 5e-6, "o");
+                same_bits(alone, o + 3 * width, width, "o alone");
+            }
         }
         mem_free(d.pages), mem_free(q), mem_free(o), mem_free(alone);
         attn_free(&a);

@@ -28,7 +28,7 @@ typedef struct Form {
     Piece *attn_fwd;                     // (segment, head) pairs
     Piece *attn_bwd_pack;                // AttnBwdArgs: (segment, kv head) pairs
     Piece *attn_bwd;                     // (segment, kv head) pairs; a segment with a prefix is done with its prefix
-    Piece *attn_decode;                  // (slot, kv head) pairs
+    Piece *attn_decode;                  // (group, kv head) pairs
     Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
     Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
     Piece *gemm_packed;                  // GemmArgs: panels of PACK_PANEL output features

@@ -93,6 +93,8 @@ Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a)
     TRY(check_shape(a->N, a->K, a->D));
     CHECK_F32(a->q);
     CHECK_F32(a->o);
-    pieces(ctx, form_of(ctx)->attn_decode, a, a->slots * a->K, 1);
+    ASSERT(a->group[0] == 0 && a->group[a->groups] == a->slots);
+    for (int64_t g = 0; g < a->groups; g++) ASSERT(a->group[g + 1] - a->group[g] <= DECODE_GROUP);
+    pieces(ctx, form_of(ctx)->attn_decode, a, a->groups * a->K, 1);
     return OK;
 }

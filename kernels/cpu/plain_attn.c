@@ -138,32 +138,39 @@ void plain_attn_bwd(const void *args, int64_t from, int64_t to)
     }
 }
 
-// Key or value (which = 0 or 1) number j that a slot sees: its prefix pages, then its own.
-static const float *cached(const DecodeAttnArgs *a, int64_t slot, int64_t kv, int64_t j, int which)
+// Element d of key or value (which = 0 or 1) number j that a slot sees: its prefix pages, then its own.
+static double cached(const DecodeAttnArgs *a, int64_t slot, int64_t kv, int64_t j, int which, int64_t d)
 {
     bool own = j >= a->prefix_len[slot];
-    int64_t i = own ? j - a->prefix_len[slot] : j;
+    int64_t i = own ? j - a->prefix_len[slot] : j, place = i % KV_PAGE;
     int64_t page = own ? a->own_page[slot * a->max_own_pages + i / KV_PAGE] : a->prefix_page[slot * a->max_prefix_pages + i / KV_PAGE];
-    return a->pages + (((page * 2 + which) * a->K + kv) * KV_PAGE + i % KV_PAGE) * a->D;
+    const float *head = a->pages + ((page * 2 + which) * a->K + kv) * KV_PAGE * a->D;
+    return (double)(which ? head[place * a->D + d] : head[d * KV_PAGE + place]);
+}
+
+static double decode_score(const DecodeAttnArgs *a, int64_t slot, int64_t n, int64_t j)
+{
+    const float *q = row_f32(&a->q, slot) + n * a->D;
+    double sum = 0;
+    for (int64_t d = 0; d < a->D; d++) sum += (double)q[d] * cached(a, slot, n / (a->N / a->K), j, 0, d);
+    return softcapped(sum * (double)a->scale, (double)a->softcap);
 }
 
 static void decode_head(const DecodeAttnArgs *a, int64_t slot, int64_t n)
 {
     int64_t kv = n / (a->N / a->K), keys = a->prefix_len[slot] + a->own_len[slot];
     int64_t first = a->window > 0 && keys > a->window ? keys - a->window : 0;
-    const float *q = row_f32(&a->q, slot) + n * a->D;
     float *o = row_f32(&a->o, slot) + n * a->D;
     double max = -INFINITY, sum = 0;
     for (int64_t j = first; j < keys; j++) {
-        double x = softcapped(dot(q, cached(a, slot, kv, j, 0), a->D) * (double)a->scale, (double)a->softcap);
+        double x = decode_score(a, slot, n, j);
         if (x > max) max = x;
     }
     double acc[MAX_D] = {0};
     for (int64_t j = first; j < keys; j++) {
-        double x = softcapped(dot(q, cached(a, slot, kv, j, 0), a->D) * (double)a->scale, (double)a->softcap);
-        double p = exp(x - max);
+        double p = exp(decode_score(a, slot, n, j) - max);
         sum += p;
-        for (int64_t d = 0; d < a->D; d++) acc[d] += p * cached(a, slot, kv, j, 1)[d];
+        for (int64_t d = 0; d < a->D; d++) acc[d] += p * cached(a, slot, kv, j, 1, d);
     }
     for (int64_t d = 0; d < a->D; d++) o[d] = keys > 0 ? (float)(acc[d] / sum) : 0;
 }
@@ -173,5 +180,6 @@ void plain_attn_decode(const void *args, int64_t from, int64_t to)
     const DecodeAttnArgs *a = args;
     int64_t group = a->N / a->K;
     for (int64_t item = from; item < to; item++)
-        for (int64_t g = 0; g < group; g++) decode_head(a, item / a->K, item % a->K * group + g);
+        for (int64_t i = a->group[item / a->K]; i < a->group[item / a->K + 1]; i++)
+            for (int64_t g = 0; g < group; g++) decode_head(a, a->order[i], item % a->K * group + g);
 }

@@ -46,10 +46,8 @@ void kv_give(KvPool *p, int32_t page) { p->spare[p->spares++] = page; }
 
 void kv_store(KvPool *p, int64_t layer, int32_t page, int64_t place, const float *k, const float *v)
 {
-    const int64_t D = p->D, value = p->heads * KV_PAGE * D;
-    float *at = p->layer[layer] + page * page_floats(p) + place * D;
-    for (int64_t h = 0; h < p->heads; h++) {
-        memcpy(at + h * KV_PAGE * D, k + h * D, (size_t)D * sizeof *k);
-        memcpy(at + value + h * KV_PAGE * D, v + h * D, (size_t)D * sizeof *v);
-    }
+    const int64_t D = p->D;
+    float *key = p->layer[layer] + page * page_floats(p) + place, *value = key - place + p->heads * KV_PAGE * D + place * D;
+    for (int64_t i = 0; i < p->heads * D; i++) key[i * KV_PAGE] = k[i];
+    for (int64_t h = 0; h < p->heads; h++) memcpy(value + h * KV_PAGE * D, v + h * D, (size_t)D * sizeof *v);
 }

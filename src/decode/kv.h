@@ -1,6 +1,6 @@
 // Key/value pages: a pool that all samples in flight share. A page holds KV_PAGE tokens of every layer.
 //
-// Layout of one layer: [page][2 (K, V)][K heads][KV_PAGE][D] (DecodeAttnArgs in kernels/ops.h). The pool doubles when it runs
+// Layout of one layer: [page]{keys [K heads][D][KV_PAGE], values [K heads][KV_PAGE][D]} (DecodeAttnArgs in kernels/ops.h). The pool doubles when it runs
 // dry, so that after the first samples nothing is allocated any more.
 #ifndef IMF_DECODE_KV_H
 #define IMF_DECODE_KV_H

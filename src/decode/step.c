@@ -34,11 +34,25 @@ static DecodeAttnArgs decode_args(const Step *s, int64_t layer, int64_t active)
 {
     const ModelConfig *c = &s->model->cfg;
     const SlotTables *t = &s->tables;
-    return (DecodeAttnArgs){.q = tensor_f32(s->qkv, qkv_width(c)), .o = tensor_f32(s->att, c->N * c->D),
-                            .pages = s->kv.layer[layer], .prefix_page = t->prefix_page, .prefix_len = t->prefix_len,
-                            .own_page = t->own_page, .own_len = t->own_len, .slots = active, .N = c->N, .K = c->K,
-                            .D = c->D, .max_prefix_pages = t->max_prefix, .max_own_pages = t->max_own,
-                            .scale = 1.0f / sqrtf((float)c->D), .softcap = c->attn_softcap, .window = c->window,
+    return (DecodeAttnArgs){.q = tensor_f32(s->qkv, qkv_width(c)),
+                            .o = tensor_f32(s->att, c->N * c->D),
+                            .pages = s->kv.layer[layer],
+                            .prefix_page = t->prefix_page,
+                            .prefix_len = t->prefix_len,
+                            .own_page = t->own_page,
+                            .own_len = t->own_len,
+                            .order = t->order,
+                            .group = t->group,
+                            .groups = t->groups,
+                            .slots = active,
+                            .N = c->N,
+                            .K = c->K,
+                            .D = c->D,
+                            .max_prefix_pages = t->max_prefix,
+                            .max_own_pages = t->max_own,
+                            .scale = 1.0f / sqrtf((float)c->D),
+                            .softcap = c->attn_softcap,
+                            .window = c->window,
                             .workspace = s->workspace};
 }
 
@@ -93,6 +107,8 @@ Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
     TRY(kv_open(&s->kv, m->cfg.layers, m->cfg.K, m->cfg.D, 2 * slots));
     TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
     TRY(MEM_ARRAY(&s->tables.own_len, slots));
+    TRY(MEM_ARRAY(&s->tables.order, slots));
+    TRY(MEM_ARRAY(&s->tables.group, slots + 1));
     return step_reserve(s, KV_PAGE, KV_PAGE);
 }
 
@@ -103,6 +119,8 @@ void step_close(Step *s)
     mem_free(s->tables.prefix_len);
     mem_free(s->tables.own_page);
     mem_free(s->tables.own_len);
+    mem_free(s->tables.order);
+    mem_free(s->tables.group);
     mem_free(s->x);
     mem_free(s->h);
     mem_free(s->qkv);
@@ -220,10 +238,31 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
     return model_logits(s->ctx, s->model, tensor_f32(s->h, c->H), 1, logits);
 }
 
+// Slots with the same first prefix page, which no other prompt holds, side by side. Slots of a prompt are started one after the
+// other, so that the insertion sort has little to do.
+static void group_slots(SlotTables *t, int64_t active)
+{
+    for (int64_t i = 0; i < active; i++) {
+        int64_t at = i;
+        for (; at > 0 && t->prefix_page[t->order[at - 1] * t->max_prefix] > t->prefix_page[i * t->max_prefix]; at--)
+            t->order[at] = t->order[at - 1];
+        t->order[at] = (int32_t)i;
+    }
+    t->groups = 0;
+    for (int64_t i = 0; i < active; i++) {
+        const int64_t page = t->prefix_page[t->order[i] * t->max_prefix];
+        if (i > 0 && page == t->prefix_page[t->order[i - 1] * t->max_prefix] && i - t->group[t->groups - 1] < DECODE_GROUP)
+            continue;
+        t->group[t->groups++] = (int32_t)i;
+    }
+    t->group[t->groups] = (int32_t)active;
+}
+
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
 {
     const ModelConfig *c = &s->model->cfg;
-    const SlotTables *t = &s->tables;
+    SlotTables *t = &s->tables;
+    group_slots(t, active);
     for (int64_t i = 0; i < active; i++) s->pos[i] = t->prefix_len[i] + t->own_len[i] - 1;
     TRY(embed(s, token, active));
     for (int64_t l = 0; l < c->layers; l++) {

@@ -9,7 +9,8 @@
 typedef struct SlotTables {
     int32_t *prefix_page, *prefix_len;  // [slots][max_prefix], [slots]
     int32_t *own_page, *own_len;        // [slots][max_own], [slots]
-    int64_t slots, max_prefix, max_own;
+    int32_t *order, *group;             // [slots], [slots + 1]: groups of the step that is computed
+    int64_t slots, max_prefix, max_own, groups;
 } SlotTables;
 
 typedef struct Step {
