@@ -30,9 +30,10 @@ sources:
     max_new_tokens: 30
 END
 digest() { sed -n 's/.*"digest":"\([0-9a-f]*\)".*/\1/p' "$dir/$1/samples/done"; }
-sample() {  # RUN RANKS SLOTS [PROMPTS]
+sample() {  # RUN RANKS SLOTS [PROMPTS [THREADS]]
     mpirun -n "$2" "$imf" select "$dir/recipe.yaml" --quiet --set run_dir="$dir/$1" --set "prompts[0].path=${4:-$dir/prompts.jsonl}"
-    mpirun -n "$2" "$imf" sample "$dir/recipe.yaml" --quiet --set run_dir="$dir/$1" --set sample.slots="$3" 2>"$dir/$1.err" ||
+    mpirun -n "$2" "$imf" sample "$dir/recipe.yaml" --quiet --set run_dir="$dir/$1" --set sample.slots="$3" \
+        --set threads="${5:-1}" 2>"$dir/$1.err" ||
         fail "sample failed: $(cat "$dir/$1.err")"
 }
 
@@ -50,7 +51,8 @@ grep -q 'no samples of warm' "$dir/one.err" || fail "no warning about the long p
 sort -r "$dir/prompts.jsonl" >"$dir/shuffled.jsonl"
 sample two 2 4 "$dir/shuffled.jsonl"
 sample three 3 64
-for run in two three; do [ "$(digest one)" = "$(digest $run)" ] || fail "run $run has another digest"; done
+sample four 1 5 "$dir/prompts.jsonl" 2
+for run in two three four; do [ "$(digest one)" = "$(digest $run)" ] || fail "run $run has another digest"; done
 "$imf" select "$dir/recipe.yaml" --quiet --set run_dir="$dir/seed"
 "$imf" sample "$dir/recipe.yaml" --quiet --set run_dir="$dir/seed" --set seed=43 --set sample.slots=64 2>/dev/null
 [ "$(digest one)" != "$(digest seed)" ] || fail "the seed changed nothing"

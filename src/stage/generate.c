@@ -17,7 +17,7 @@
 
 const char usage_generate[] =
     "imf generate MODEL [--greedy] [--temperature T] [--top-p P] [--top-k K] [--repetition-penalty R] [--n N]\n"
-    "             [--max-new-tokens M] [--seed S] [--template NAME] [--slots B] < JSONL > JSONL\n"
+    "             [--max-new-tokens M] [--seed S] [--template NAME] [--slots B] [--threads T] < JSONL > JSONL\n"
     "\n"
     "Rows in:\n"
     "  {\"messages\": [...]} or {\"prompt\": \"...\"} (a user's turn), rendered by the model's chat template\n"
@@ -33,7 +33,8 @@ const char usage_generate[] =
     "  --max-new-tokens M    longest answer (256)\n"
     "  --seed S              decides the draws, with the row's ids and k (42)\n"
     "  --template NAME       instead of the one chosen by the model's chat_template\n"
-    "  --slots B             answers computed at a time (8): speed and memory, no result\n";
+    "  --slots B             answers computed at a time (64): speed and memory, no result\n"
+    "  --threads T           cores to compute with (1): speed, no result\n";
 
 typedef struct Row {
     Ids prompt;
@@ -44,7 +45,7 @@ typedef struct Row {
 typedef struct Generator {
     const char *dir, *template;
     SamplingParams params;
-    int32_t n, slots;
+    int32_t n, slots, threads;
     int64_t seed;
     Model model;
     Tokenizer *tok;
@@ -78,15 +79,24 @@ static Err set_option(Generator *g, const char *name, const char *value)
     if (!strcmp(name, "max-new-tokens")) g->params.max_new_tokens = (int64_t)v;
     if (!strcmp(name, "seed")) g->seed = (int64_t)v;
     if (!strcmp(name, "slots")) g->slots = (int32_t)v;
+    if (!strcmp(name, "threads")) g->threads = (int32_t)v;
     return OK;
 }
 
 static Err parse(Generator *g, const Job *job)
 {
-    static const struct option options[] = {
-        {"greedy", 0, 0, 0}, {"temperature", 1, 0, 0}, {"top-p", 1, 0, 0}, {"top-k", 1, 0, 0},
-        {"repetition-penalty", 1, 0, 0}, {"n", 1, 0, 0}, {"max-new-tokens", 1, 0, 0}, {"seed", 1, 0, 0},
-        {"template", 1, 0, 0}, {"slots", 1, 0, 0}, {0, 0, 0, 0}};
+    static const struct option options[] = {{"greedy", 0, 0, 0},
+                                            {"temperature", 1, 0, 0},
+                                            {"top-p", 1, 0, 0},
+                                            {"top-k", 1, 0, 0},
+                                            {"repetition-penalty", 1, 0, 0},
+                                            {"n", 1, 0, 0},
+                                            {"max-new-tokens", 1, 0, 0},
+                                            {"seed", 1, 0, 0},
+                                            {"template", 1, 0, 0},
+                                            {"slots", 1, 0, 0},
+                                            {"threads", 1, 0, 0},
+                                            {0, 0, 0, 0}};
     char *argv[64] = {"generate"};
     CHECK(job->argc < 63, ERR_USAGE, "too many arguments\n%s", usage_generate);
     for (int i = 0; i < job->argc; i++) argv[i + 1] = job->argv[i];
@@ -99,7 +109,7 @@ static Err parse(Generator *g, const Job *job)
     }
     CHECK(optind == job->argc, ERR_USAGE, "one model directory is wanted\n%s", usage_generate);
     g->dir = argv[optind];
-    CHECK(g->n >= 1 && g->slots >= 1, ERR_USAGE, "--n and --slots are at least 1");
+    CHECK(g->n >= 1 && g->slots >= 1 && g->threads >= 1, ERR_USAGE, "--n, --slots and --threads are at least 1");
     return sampler_check(&g->params);
 }
 
@@ -243,10 +253,14 @@ static void free_generator(Generator *g)
 Err stage_generate(const Job *job)
 {
     Generator g = {.params = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .max_new_tokens = 256},
-                   .n = 1, .slots = 8, .seed = 42};
+                   .n = 1,
+                   .slots = 64,
+                   .threads = 1,
+                   .seed = 42};
     Err err = OK;
     if (par_rank() != 0) return OK;
     TRY(parse(&g, job));
+    if (g.threads > 1) TRY(ctx_init(job->ctx, g.threads));
     TRY_DONE(tok_load(g.dir, &g.tok));
     TRY_DONE(model_check_tokenizer(g.dir, g.tok, NULL));
     TRY_DONE(model_load_as(&g.model, g.dir, job->ctx->dtype, false));
