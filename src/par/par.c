@@ -263,6 +263,7 @@ Err par_wait(ParRequest *r)
 }
 
 // --- node-shared memory: an unlinked file in /dev/shm (or TMPDIR) mapped by the node's ranks ----------------------------
+// A rank alone on its node takes memory of its own, which needs no room there and gets huge pages on more systems.
 
 static Err shared_create(int64_t bytes, char path[IO_PATH])
 {
@@ -290,11 +291,15 @@ static Err shared_create(int64_t bytes, char path[IO_PATH])
 
 static Err shared_map(const char *path, int64_t bytes, void **p)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    CHECK(fd >= 0, ERR_UNAVAILABLE, "cannot open shared memory %s: %s", path, strerror(errno));
-    *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
+    const bool alone_here = g.node_size == 1;
+    int fd = alone_here ? -1 : open(path, O_RDWR | O_CLOEXEC);
+    CHECK(alone_here || fd >= 0, ERR_UNAVAILABLE, "cannot open shared memory %s: %s", path, strerror(errno));
+    *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, alone_here ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+    if (fd >= 0) close(fd);
     CHECK(*p != MAP_FAILED, ERR_UNAVAILABLE, "cannot map %lld bytes of %s: %s", (long long)bytes, path, strerror(errno));
+#ifdef MADV_HUGEPAGE
+    (void)madvise(*p, (size_t)bytes, MADV_HUGEPAGE);  // a wish
+#endif
     return OK;
 }
 
@@ -303,12 +308,12 @@ Err par_shared_alloc(int64_t bytes, void *pp)
     char path[IO_PATH] = "";
     void *p = NULL;
     if (bytes < 1) bytes = 1;
-    Err err = g.node_rank == 0 ? shared_create(bytes, path) : OK;
+    Err err = g.node_rank == 0 && g.node_size > 1 ? shared_create(bytes, path) : OK;
     TRY(par_agree(err));
     if (g.node_size > 1) TRY_MPI(MPI_Bcast(path, IO_PATH, MPI_BYTE, 0, g.node));
     err = shared_map(path, bytes, &p);
     Err all = par_agree(err);
-    if (g.node_rank == 0) unlink(path);
+    if (g.node_rank == 0 && g.node_size > 1) unlink(path);
     memcpy(pp, &p, sizeof p);
     return all;
 }
