@@ -25,9 +25,11 @@ typedef struct Form {
     Piece *rmsnorm_bwd_w;                // columns
     Piece *rope, *swiglu_fwd, *swiglu_bwd, *add;  // tokens
     Piece *attn_pack;                    // AttnArgs: (segment, kv head) pairs; NULL: nothing to pack
-    Piece *attn_fwd;                     // (segment, head) pairs
+    Piece *attn_fwd;                     // (head, block of queries) pairs
     Piece *attn_bwd_pack;                // AttnBwdArgs: (segment, kv head) pairs
-    Piece *attn_bwd;                     // (segment, kv head) pairs; a segment with a prefix is done with its prefix
+    Piece *attn_bwd;                     // (head, segment) pairs; a segment with a prefix is done with its prefix. Without
+                                         // attn_bwd_sum: kv heads
+    Piece *attn_bwd_sum;                 // (segment, kv head) pairs: adds up the heads of a group; or NULL
     Piece *attn_decode;                  // (group, kv head) pairs
     Piece *logprob_fwd, *logprob_bwd;    // LogprobBlock: tokens of the block
     Piece *adamw, *sqnorm;               // blocks of NORM_BLOCK elements
@@ -77,8 +79,8 @@ void gemm_plain(const Gemm *g);
 // Same bits for every M and thread count on this machine? Decides ctx->gemm_dnnl.
 bool gemm_guard(int threads);
 
-// MAX_D: largest head size; MAX_GROUP: most query heads of one key/value head. Workspace of the fast attention: keys (and for the backward values) transposed in blocks of ATTN_BLOCK keys that are
-// counted from their segment's start.
+// MAX_D: largest head size; MAX_GROUP: most query heads of one key/value head. Attention takes keys in blocks of ATTN_BLOCK,
+// counted from their segment's start (attn.h).
 enum { ATTN_BLOCK = 64, MAX_D = 256, MAX_GROUP = 32 };
 int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
 

@@ -127,15 +127,7 @@ void NAME(add)(const void *args, int64_t from, int64_t to)
         }
 }
 
-static inline vf vcap(vf x, float cap)
-{
-    if (cap <= 0) return x;
-    float lane[VL];
-    memcpy(lane, &x, sizeof lane);
-    for (int i = 0; i < VL; i++) lane[i] = cap * tanhf(lane[i] / cap);
-    memcpy(&x, lane, sizeof x);
-    return x;
-}
+static inline vf vcap(vf x, float cap) { return cap > 0 ? vset(cap) * vtanh(x * vset(1 / cap)) : x; }
 
 // Lanes beyond the row's end become -inf for the maximum and the sum.
 static inline vf logits_at(const LogprobBlock *b, const float *x, int64_t j)
@@ -238,6 +230,7 @@ const Form NAME(form) = {
     .attn_fwd = NAME(attn_fwd),
     .attn_bwd_pack = NAME(attn_bwd_pack),
     .attn_bwd = NAME(attn_bwd),
+    .attn_bwd_sum = NAME(attn_bwd_sum),
     .attn_decode = NAME(attn_decode),
     .logprob_fwd = NAME(logprob_fwd),
     .logprob_bwd = NAME(logprob_bwd),

@@ -2,10 +2,12 @@
 #include <string.h>
 
 #include "base/profile.h"
+#include "kernels/cpu/attn.h"
 #include "kernels/cpu/attn16.h"
 
 int64_t attn_blocks(int64_t T, int64_t S) { return T / ATTN_BLOCK + S; }
 
+// Keys transposed.
 int64_t op_attn_fwd_workspace(const AttnArgs *a)
 {
     if (a->q.dtype == DT_BF16) return attn16_fwd_workspace(a);
@@ -28,6 +30,13 @@ static Err check_segments(const Segment *seg, int64_t S, int64_t T)
     return OK;
 }
 
+// Is every token in a segment? Segments do not overlap.
+static bool is_full(const Segment *seg, int64_t S, int64_t T)
+{
+    for (int64_t s = 0; s < S; s++) T -= seg[s].len;
+    return T == 0;
+}
+
 static void zero_rows(const Tensor *t, int64_t rows, int64_t width)
 {
     for (int64_t i = 0; i < rows; i++) memset(row_f32(t, i), 0, (size_t)width * sizeof(float));
@@ -44,18 +53,20 @@ Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
     CHECK_F32(a->k);
     CHECK_F32(a->v);
     CHECK_F32(a->o);
-    zero_rows(&a->o, a->T, a->N * a->D);
-    if (a->lse) memset(a->lse, 0, (size_t)(a->N * a->T) * sizeof(float));
+    bool full = is_full(a->seg, a->S, a->T);
+    if (!full) zero_rows(&a->o, a->T, a->N * a->D);
+    if (!full && a->lse) memset(a->lse, 0, (size_t)(a->N * a->T) * sizeof(float));
     if (form->attn_pack) pieces(ctx, form->attn_pack, a, a->S * a->K, 1);
-    pieces(ctx, form->attn_fwd, a, a->S * a->N, 1);
+    pieces(ctx, form->attn_fwd, a, a->N * attn_blocks_before(a->seg, a->S, ATTN_QUERIES), 1);
     return OK;
 }
 
-// Keys and values transposed, and one number a query and head (dout . o).
+// Keys and values transposed, keys; queries, dout, and each head's dk and dv; one number a query and head.
 int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
 {
     if (a->q.dtype == DT_BF16) return attn16_bwd_workspace(a);
-    return (2 * attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K + a->N * a->T) * (int64_t)sizeof(float);
+    int64_t keys = (2 * attn_blocks(a->T, a->S) * ATTN_BLOCK + a->T) * a->K * a->D;
+    return (keys + (4 * a->D + 1) * a->T * a->N) * (int64_t)sizeof(float);
 }
 
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
@@ -73,11 +84,14 @@ Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     CHECK_F32(a->dq);
     CHECK_F32(a->dk);
     CHECK_F32(a->dv);
-    zero_rows(&a->dq, a->T, a->N * a->D);
-    zero_rows(&a->dk, a->T, a->K * a->D);
-    zero_rows(&a->dv, a->T, a->K * a->D);
+    if (!form->attn_bwd_sum || !is_full(a->seg, a->S, a->T)) {
+        zero_rows(&a->dq, a->T, a->N * a->D);
+        zero_rows(&a->dk, a->T, a->K * a->D);
+        zero_rows(&a->dv, a->T, a->K * a->D);
+    }
     if (form->attn_bwd_pack) pieces(ctx, form->attn_bwd_pack, a, a->S * a->K, 1);
-    pieces(ctx, form->attn_bwd, a, a->S * a->K, 1);
+    pieces(ctx, form->attn_bwd, a, (form->attn_bwd_sum ? a->N : a->K) * a->S, 1);
+    if (form->attn_bwd_sum) pieces(ctx, form->attn_bwd_sum, a, a->S * a->K, 1);
     return OK;
 }
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "kernels/cpu/attn.h"
 #include "kernels/cpu/plain.h"
 
 // A query's view of one segment's keys.
@@ -82,12 +83,14 @@ void plain_attn_fwd(const void *args, int64_t from, int64_t to)
     const AttnArgs *a = args;
     AttnBwdArgs b = {.q = a->q, .k = a->k, .v = a->v, .seg = a->seg, .T = a->T, .S = a->S, .N = a->N, .K = a->K, .D = a->D,
                      .scale = a->scale, .softcap = a->softcap, .window = a->window};
+    int64_t blocks = attn_blocks_before(a->seg, a->S, ATTN_QUERIES);
     for (int64_t item = from; item < to; item++) {
-        int64_t s = item / a->N, n = item % a->N;
+        int64_t n = item / blocks;
+        Queries q = attn_queries(a->seg, item % blocks);
         View w = {.a = &b, .n = n, .kv = n / (a->N / a->K)};
-        for (int64_t i = 0; i < a->seg[s].len; i++) {
-            int64_t t = a->seg[s].start + i;
-            query_fwd(&w, s, i, row_f32(&a->o, t) + n * a->D, a->lse ? &a->lse[n * a->T + t] : NULL);
+        for (int64_t t = q.token; t < q.token + q.n; t++) {
+            query_fwd(&w, q.segment, t - a->seg[q.segment].start, row_f32(&a->o, t) + n * a->D,
+                      a->lse ? &a->lse[n * a->T + t] : NULL);
         }
     }
 }
@@ -129,8 +132,8 @@ void plain_attn_bwd(const void *args, int64_t from, int64_t to)
 {
     const AttnBwdArgs *a = args;
     for (int64_t item = from; item < to; item++) {
-        int64_t s = item / a->K;
-        View w = {.a = a, .kv = item % a->K};
+        int64_t s = item % a->S;
+        View w = {.a = a, .kv = item / a->S};
         if (a->seg[s].prefix >= 0) continue;
         segment_bwd(&w, s);
         for (int64_t c = s + 1; c < a->S; c++)
