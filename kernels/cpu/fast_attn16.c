@@ -8,18 +8,12 @@
 // Invariants: nothing depends on where a segment lies in its row, nor on its neighbours.
 #include <math.h>
 
+#include "kernels/cpu/attn.h"
 #include "kernels/cpu/attn16.h"
 #include "kernels/cpu/fast16.h"
 
 enum { STEP = 32 };  // queries whose score tiles stop together; AMX works on 32 rows
 _Static_assert(BLOCK16 % STEP == 0 && STEP % BF16_PANEL == 0, "rows of a step are whole panels of a");
-
-static inline int64_t blocks_before(const Segment *seg, int64_t s)
-{
-    int64_t n = 0;
-    for (int64_t i = 0; i < s; i++) n += (seg[i].len + BLOCK16 - 1) / BLOCK16;
-    return n;
-}
 
 // --- packing ---------------------------------------------------------------------------------------------------------
 
@@ -33,7 +27,7 @@ typedef struct Source {  // head `head` of x, whose units lie [block][heads] in 
 static void pack_units(const Attn16 *g, const Source *x, int64_t s)
 {
     const Segment *seg = &g->a.seg[s];
-    int64_t D = g->a.D, block = blocks_before(g->a.seg, s);
+    int64_t D = g->a.D, block = attn_blocks_before(g->a.seg, s, BLOCK16);
     for (int64_t j = 0; j < seg->len; j += BLOCK16, block++) {
         Pack16 p = {.w = {row_bf16(x->x, seg->start + j) + x->head * D, DT_BF16, x->x->stride}, .rows = lesser(BLOCK16, seg->len - j),
                     .cols = D, .packed = x->out + (block * x->heads + x->head) * x->unit};
@@ -82,40 +76,41 @@ void NAME(attn16_bwd_pack)(const void *args, int64_t from, int64_t to)
     }
 }
 
-// --- masks -------------------------------------------------------------------------------------------------------------
+// --- blocks ------------------------------------------------------------------------------------------------------------
 
-// A block of keys and what the mask needs.
 typedef struct Keys {
-    int64_t kv, number;         // head; block number
-    int64_t first, n, window;   // position of the first key, keys, window (0 none)
+    int64_t kv, number;  // head; block number
+    Mask mask;
 } Keys;
 
-// Keys [*from, *to) of the block are visible to a query at `pos`.
-static inline void visible(const Keys *k, int64_t pos, int64_t *from, int64_t *to)
-{
-    *to = lesser(k->n, pos - k->first + 1);
-    *from = k->window > 0 && pos - k->window + 1 > k->first ? lesser(pos - k->window + 1 - k->first, k->n) : 0;
-    if (*to < *from) *to = *from;
-}
-
-// Does any query at positions [pos, pos + n) see a key of the block?
-static inline bool any_visible(const Keys *k, int64_t pos, int64_t n)
-{
-    return k->first <= pos + n - 1 && (k->window <= 0 || k->first + k->n - 1 > pos - k->window);
-}
-
-// A block of queries of one head.
-typedef struct Queries {
+typedef struct Head {  // a block of queries of one head
     int64_t head, token, n, pos;  // first token, how many, position of the first
-} Queries;
+} Head;
+
+static Head head_at(const Segment *seg, int64_t i, int64_t head)
+{
+    return (Head){head, seg->start + i, lesser(BLOCK16, seg->len - i), seg->pos0 + i};
+}
+
+static Keys keys_at(const AttnBwdArgs *a, int64_t s, int64_t j, int64_t kv)
+{
+    const Segment *seg = &a->seg[s];
+    return (Keys){kv, attn_blocks_before(a->seg, s, BLOCK16) + j / BLOCK16, {seg->pos0 + j, lesser(BLOCK16, seg->len - j), a->window}};
+}
+
+static inline bool any_visible(const Keys *k, const Head *q)
+{
+    Range r = attn_visible(&k->mask, q->pos, q->n);
+    return r.from < r.to;
+}
 
 // c[n][keys] = x . block^T as far as the mask lets any query of a step see; the rest of c is left alone.
-static void scores(const Attn16 *g, const Tensor *x, const Queries *q, const Keys *k, const uint32_t *packed, float *c)
+static void scores(const Attn16 *g, const Tensor *x, const Head *q, const Keys *k, const uint32_t *packed, float *c)
 {
     int64_t D = g->a.D, unit = unit_rows16(D);
     for (int64_t i = 0; i < q->n; i += STEP) {
-        int64_t rows = lesser(STEP, q->n - i), last = lesser(k->n, q->pos + i + rows - k->first);
-        if (last <= 0) continue;
+        int64_t rows = lesser(STEP, q->n - i), last = attn_visible(&k->mask, q->pos + i, rows).to;
+        if (last == 0) continue;
         Tile16 t = {.rows = rows, .panels = bf16_panels(last), .pairs = D / 2, .a_row = x->stride / 2, .a_pair = 1,
                     .a_panel = BF16_PANEL * x->stride / 2, .b = packed + (k->number * g->a.K + k->kv) * unit,
                     .b_panel = bf16_pairs(D) * BF16_PANEL, .c = c + i * TILE16_COLUMNS, .first = true};
@@ -126,13 +121,13 @@ static void scores(const Attn16 *g, const Tensor *x, const Queries *q, const Key
 
 static inline float softcapped(float s, float cap) { return cap > 0 ? cap * tanhf(s / cap) : s; }
 
-// x = softcap(scale x) on [from, to); -inf on the rest of the block.
-static inline void score_row(const AttnBwdArgs *a, float *x, int64_t from, int64_t to)
+// x = softcap(scale x) on `own`; -inf on the rest of the block.
+static inline void score_row(const AttnBwdArgs *a, float *x, Range own)
 {
-    for (int64_t j = 0; j < from; j++) x[j] = -INFINITY;
-    for (int64_t j = to; j < BLOCK16; j++) x[j] = -INFINITY;
+    for (int64_t j = 0; j < own.from; j++) x[j] = -INFINITY;
+    for (int64_t j = own.to; j < BLOCK16; j++) x[j] = -INFINITY;
     for (int64_t j = 0; j < BLOCK16; j += VL) vstore(x + j, vload(x + j, VL) * vset(a->scale), VL);
-    for (int64_t j = from; j < to && a->softcap > 0; j++) x[j] = softcapped(x[j], a->softcap);
+    for (int64_t j = own.from; j < own.to && a->softcap > 0; j++) x[j] = softcapped(x[j], a->softcap);
 }
 
 // --- forward -----------------------------------------------------------------------------------------------------------
@@ -178,42 +173,39 @@ static void add_values(const Attn16 *g, Gather *w, int64_t n, const Keys *k)
 {
     int64_t panels = bf16_panels(g->a.D);
     for (int64_t h = 0; h < halves16(g->a.D); h++) {
-        Tile16 t = {.rows = n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->n + 1) / 2,
+        Tile16 t = {.rows = n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->mask.n + 1) / 2,
                     .a = (const uint32_t *)(const void *)w->p, .a_row = BLOCK16 / 2, .a_pair = 1, .a_panel = BF16_PANEL * BLOCK16 / 2,
-                    .b_panel = bf16_pairs(k->n) * BF16_PANEL, .c = w->o[h], .first = !w->begun};
+                    .b_panel = bf16_pairs(k->mask.n) * BF16_PANEL, .c = w->o[h], .first = !w->begun};
         t.b = g->v + (k->number * g->a.K + k->kv) * unit_columns16(g->a.D) + h * TILE16_PANELS * t.b_panel;
         g->tile(&t);
     }
     w->begun = true;
 }
 
-static void fold_block(const Attn16 *g, Gather *w, const Queries *q, const Keys *k)
+static void fold_block(const Attn16 *g, Gather *w, const Head *q, const Keys *k)
 {
-    int64_t from, to;
     scores(g, &g->a.q, q, k, g->k, w->s);
     for (int64_t i = 0; i < q->n; i++) {
-        visible(k, q->pos + i, &from, &to);
-        if (from == to) {
+        Range own = attn_visible(&k->mask, q->pos + i, 1);
+        if (own.from == own.to) {
             memset(w->p + i * BLOCK16, 0, BLOCK16 * sizeof *w->p);
             continue;
         }
-        score_row(&g->a, w->s + i * TILE16_COLUMNS, from, to);
+        score_row(&g->a, w->s + i * TILE16_COLUMNS, own);
         fold_row(w, i, g->a.D);
     }
     add_values(g, w, q->n, k);
 }
 
-static void fold_segment(const Attn16 *g, Gather *w, const Queries *q, int64_t s)
+static void fold_segment(const Attn16 *g, Gather *w, const Head *q, int64_t s)
 {
-    const Segment *seg = &g->a.seg[s];
-    Keys k = {.kv = q->head / (g->a.N / g->a.K), .number = blocks_before(g->a.seg, s), .window = g->a.window};
-    for (int64_t j = 0; j < seg->len; j += BLOCK16, k.number++) {
-        k.first = seg->pos0 + j, k.n = lesser(BLOCK16, seg->len - j);
-        if (any_visible(&k, q->pos, q->n)) fold_block(g, w, q, &k);
+    for (int64_t j = 0; j < g->a.seg[s].len; j += BLOCK16) {
+        Keys k = keys_at(&g->a, s, j, q->head / (g->a.N / g->a.K));
+        if (any_visible(&k, q)) fold_block(g, w, q, &k);
     }
 }
 
-static void write_queries(const Attn16 *g, const Gather *w, const Queries *q)
+static void write_queries(const Attn16 *g, const Gather *w, const Head *q)
 {
     int64_t D = g->a.D;
     for (int64_t i = 0; i < q->n; i++) {
@@ -233,7 +225,7 @@ void NAME(attn16_fwd)(const void *args, int64_t from, int64_t to)
         int64_t s = item / g->a.N;
         const Segment *seg = &g->a.seg[s];
         for (int64_t i = 0; i < seg->len; i += BLOCK16) {
-            Queries q = {item % g->a.N, seg->start + i, lesser(BLOCK16, seg->len - i), seg->pos0 + i};
+            Head q = head_at(seg, i, item % g->a.N);
             for (int64_t r = 0; r < q.n; r++) w.max[r] = -INFINITY, w.sum[r] = 0;
             w.begun = false;
             if (seg->prefix >= 0) fold_segment(g, &w, &q, seg->prefix);
@@ -255,12 +247,12 @@ typedef struct Back {
 } Back;
 
 // One query's scores and dp to rounded p and ds.
-static inline void grad_row(const AttnBwdArgs *a, Back *w, int64_t i, float lse, float delta, int64_t from, int64_t to)
+static inline void grad_row(const AttnBwdArgs *a, Back *w, int64_t i, float lse, float delta, Range own)
 {
     float *x = w->s + i * TILE16_COLUMNS, *dp = w->dp + i * TILE16_COLUMNS;
-    score_row(a, x, from, to);
-    for (int64_t j = 0; j < from; j++) dp[j] = 0;
-    for (int64_t j = to; j < BLOCK16; j++) dp[j] = 0;
+    score_row(a, x, own);
+    for (int64_t j = 0; j < own.from; j++) dp[j] = 0;
+    for (int64_t j = own.to; j < BLOCK16; j++) dp[j] = 0;
     for (int64_t j = 0; j < BLOCK16; j += VL) {
         vf raw = vload(x + j, VL), p = vexp(raw - vset(lse)), ds = p * (vload(dp + j, VL) - vset(delta)) * vset(a->scale);
         if (a->softcap > 0) {
@@ -273,11 +265,12 @@ static inline void grad_row(const AttnBwdArgs *a, Back *w, int64_t i, float lse,
 }
 
 // c[keys][D] (+)= x_t . b, k = queries.
-static void add_keys(const Attn16 *g, const Back *w, const Queries *q, const Keys *k, const uint32_t *x_t, const uint32_t *unit, float (*c)[BLOCK16 * TILE16_COLUMNS])
+static void add_keys(const Attn16 *g, const Back *w, const Head *q, const Keys *k, const uint32_t *x_t, const uint32_t *unit,
+                     float (*c)[BLOCK16 * TILE16_COLUMNS])
 {
     int64_t panels = bf16_panels(g->a.D), line = bf16_pairs(q->n) * BF16_PANEL;
     for (int64_t h = 0; h < halves16(g->a.D); h++) {
-        Tile16 t = {.rows = k->n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (q->n + 1) / 2, .a = x_t,
+        Tile16 t = {.rows = k->mask.n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (q->n + 1) / 2, .a = x_t,
                     .a_row = 1, .a_pair = BF16_PANEL, .a_panel = line, .b = unit + h * TILE16_PANELS * line, .b_panel = line,
                     .c = c[h], .first = !w->begun};
         g->tile(&t);
@@ -285,13 +278,13 @@ static void add_keys(const Attn16 *g, const Back *w, const Queries *q, const Key
 }
 
 // dq += ds . k
-static void add_queries(const Attn16 *g, const Back *w, const Queries *q, int64_t number, const Keys *k)
+static void add_queries(const Attn16 *g, const Back *w, const Head *q, int64_t number, const Keys *k)
 {
     int64_t panels = bf16_panels(g->a.D), halves = halves16(g->a.D);
     for (int64_t h = 0; h < halves; h++) {
-        Tile16 t = {.rows = q->n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->n + 1) / 2,
+        Tile16 t = {.rows = q->n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->mask.n + 1) / 2,
                     .a = (const uint32_t *)(const void *)w->ds, .a_row = BLOCK16 / 2, .a_pair = 1, .a_panel = BF16_PANEL * BLOCK16 / 2,
-                    .b_panel = bf16_pairs(k->n) * BF16_PANEL,
+                    .b_panel = bf16_pairs(k->mask.n) * BF16_PANEL,
                     .c = g->dq + (((q->head * halves + h) * g->blocks + number) * BLOCK16) * TILE16_COLUMNS};
         t.b = g->kt + (k->number * g->a.K + k->kv) * unit_columns16(g->a.D) + h * TILE16_PANELS * t.b_panel;
         g->tile(&t);
@@ -304,16 +297,14 @@ static void pack_t(uint16_t *x, int64_t n, uint32_t *out)
     NAME(pack16_t)(&p, 0, bf16_panels(BLOCK16));
 }
 
-static void grad_block(const Attn16 *g, Back *w, const Queries *q, int64_t number, const Keys *k)
+static void grad_block(const Attn16 *g, Back *w, const Head *q, int64_t number, const Keys *k)
 {
     const AttnBwdArgs *a = &g->a;
-    int64_t from, to, at = q->head * a->T + q->token, unit = (number * a->N + q->head) * unit_columns16(a->D);
+    int64_t at = q->head * a->T + q->token, unit = (number * a->N + q->head) * unit_columns16(a->D);
     scores(g, &a->q, q, k, g->k, w->s);
     scores(g, &a->dout, q, k, g->v, w->dp);
-    for (int64_t i = 0; i < q->n; i++) {
-        visible(k, q->pos + i, &from, &to);
-        grad_row(a, w, i, a->lse[at + i], g->delta[at + i], from, to);
-    }
+    for (int64_t i = 0; i < q->n; i++)
+        grad_row(a, w, i, a->lse[at + i], g->delta[at + i], attn_visible(&k->mask, q->pos + i, 1));
     pack_t(w->p, q->n, w->p_t);
     pack_t(w->ds, q->n, w->ds_t);
     add_keys(g, w, q, k, w->p_t, g->dot + unit, w->dv);
@@ -325,11 +316,11 @@ static void grad_block(const Attn16 *g, Back *w, const Queries *q, int64_t numbe
 static void grad_queries(const Attn16 *g, Back *w, const Keys *k, int64_t s)
 {
     const Segment *seg = &g->a.seg[s];
-    int64_t group = g->a.N / g->a.K, first = blocks_before(g->a.seg, s);
+    int64_t group = g->a.N / g->a.K, first = attn_blocks_before(g->a.seg, s, BLOCK16);
     for (int64_t head = k->kv * group; head < (k->kv + 1) * group; head++)
         for (int64_t i = 0; i < seg->len; i += BLOCK16) {
-            Queries q = {head, seg->start + i, lesser(BLOCK16, seg->len - i), seg->pos0 + i};
-            if (any_visible(k, q.pos, q.n)) grad_block(g, w, &q, first + i / BLOCK16, k);
+            Head q = head_at(seg, i, head);
+            if (any_visible(k, &q)) grad_block(g, w, &q, first + i / BLOCK16, k);
         }
 }
 
@@ -345,15 +336,14 @@ static void grad_keys(const Attn16 *g, Back *w, int64_t s, int64_t kv)
 {
     const AttnBwdArgs *a = &g->a;
     const Segment *seg = &a->seg[s];
-    Keys k = {.kv = kv, .number = blocks_before(a->seg, s), .window = a->window};
-    for (int64_t j = 0; j < seg->len; j += BLOCK16, k.number++) {
-        k.first = seg->pos0 + j, k.n = lesser(BLOCK16, seg->len - j);
+    for (int64_t j = 0; j < seg->len; j += BLOCK16) {
+        Keys k = keys_at(a, s, j, kv);
         w->begun = false;
         grad_queries(g, w, &k, s);
         for (int64_t c = s + 1; c < a->S; c++)
             if (a->seg[c].prefix == s) grad_queries(g, w, &k, c);
-        write_rows(&a->dk, seg->start + j, k.n, kv, a->D, w->dk[0], BLOCK16 * TILE16_COLUMNS);
-        write_rows(&a->dv, seg->start + j, k.n, kv, a->D, w->dv[0], BLOCK16 * TILE16_COLUMNS);
+        write_rows(&a->dk, seg->start + j, k.mask.n, kv, a->D, w->dk[0], BLOCK16 * TILE16_COLUMNS);
+        write_rows(&a->dv, seg->start + j, k.mask.n, kv, a->D, w->dv[0], BLOCK16 * TILE16_COLUMNS);
     }
 }
 
@@ -363,7 +353,7 @@ static void clear_or_write_dq(const Attn16 *g, int64_t s, int64_t kv, bool write
     const AttnBwdArgs *a = &g->a;
     const Segment *seg = &a->seg[s];
     int64_t group = a->N / a->K, halves = halves16(a->D), half = g->blocks * BLOCK16 * TILE16_COLUMNS;
-    int64_t at = blocks_before(a->seg, s) * BLOCK16 * TILE16_COLUMNS, size = (seg->len + BLOCK16 - 1) / BLOCK16 * BLOCK16 * TILE16_COLUMNS;
+    int64_t at = attn_blocks_before(a->seg, s, BLOCK16) * BLOCK16 * TILE16_COLUMNS, size = (seg->len + BLOCK16 - 1) / BLOCK16 * BLOCK16 * TILE16_COLUMNS;
     for (int64_t n = kv * group; n < (kv + 1) * group; n++) {
         float *dq = g->dq + n * halves * half + at;
         if (write) write_rows(&a->dq, seg->start, seg->len, n, a->D, dq, half);
