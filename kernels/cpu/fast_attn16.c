@@ -29,8 +29,8 @@ static void pack_units(const Attn16 *g, const Source *x, int64_t s)
     const Segment *seg = &g->a.seg[s];
     int64_t D = g->a.D, block = attn_blocks_before(g->a.seg, s, BLOCK16);
     for (int64_t j = 0; j < seg->len; j += BLOCK16, block++) {
-        Pack16 p = {.w = {row_bf16(x->x, seg->start + j) + x->head * D, DT_BF16, x->x->stride}, .rows = lesser(BLOCK16, seg->len - j),
-                    .cols = D, .packed = x->out + (block * x->heads + x->head) * x->unit};
+        Pack16 p = {.w = {row_bf16(x->x, seg->start + j) + x->head * D, DT_BF16, x->x->stride},
+                    .rows = lesser(BLOCK16, seg->len - j), .cols = D, .packed = x->out + (block * x->heads + x->head) * x->unit};
         if (x->columns) NAME(pack16_t)(&p, 0, bf16_panels(D));
         else NAME(pack16)(&p, 0, bf16_panels(BLOCK16));
     }
@@ -64,14 +64,14 @@ void NAME(attn16_bwd_pack)(const void *args, int64_t from, int64_t to)
     const AttnBwdArgs *a = &g->a;
     int64_t rows = unit_rows16(a->D), columns = unit_columns16(a->D), group = a->N / a->K;
     for (int64_t item = from; item < to; item++) {
-        int64_t s = item / a->K, kv = item % a->K;
+        int64_t s = item / a->K, kv = item % a->K, first = a->seg[s].start;
         pack_units(g, &(Source){&a->k, kv, a->K, rows, g->k, false}, s);
         pack_units(g, &(Source){&a->v, kv, a->K, rows, g->v, false}, s);
         pack_units(g, &(Source){&a->k, kv, a->K, columns, g->kt, true}, s);
         for (int64_t n = kv * group; n < (kv + 1) * group; n++) {
             pack_units(g, &(Source){&a->q, n, a->N, columns, g->qt, true}, s);
             pack_units(g, &(Source){&a->dout, n, a->N, columns, g->dot, true}, s);
-            for (int64_t t = a->seg[s].start; t < a->seg[s].start + a->seg[s].len; t++) g->delta[n * a->T + t] = dot_heads(a, t, n);
+            for (int64_t t = first; t < first + a->seg[s].len; t++) g->delta[n * a->T + t] = dot_heads(a, t, n);
         }
     }
 }
@@ -95,7 +95,8 @@ static Head head_at(const Segment *seg, int64_t i, int64_t head)
 static Keys keys_at(const AttnBwdArgs *a, int64_t s, int64_t j, int64_t kv)
 {
     const Segment *seg = &a->seg[s];
-    return (Keys){kv, attn_blocks_before(a->seg, s, BLOCK16) + j / BLOCK16, {seg->pos0 + j, lesser(BLOCK16, seg->len - j), a->window}};
+    return (Keys){kv, attn_blocks_before(a->seg, s, BLOCK16) + j / BLOCK16,
+                  {seg->pos0 + j, lesser(BLOCK16, seg->len - j), a->window}};
 }
 
 static inline bool any_visible(const Keys *k, const Head *q)
@@ -145,7 +146,8 @@ static inline void rescale(Gather *w, int64_t i, int64_t D, vf by)
 {
     for (int64_t h = 0; h < halves16(D); h++) {
         float *o = w->o[h] + i * TILE16_COLUMNS;
-        for (int64_t d = 0; d < lesser(TILE16_COLUMNS, D - h * TILE16_COLUMNS); d += VL) vstore(o + d, vload(o + d, VL) * by, VL);
+        int64_t width = lesser(TILE16_COLUMNS, D - h * TILE16_COLUMNS);
+        for (int64_t d = 0; d < width; d += VL) vstore(o + d, vload(o + d, VL) * by, VL);
     }
 }
 
@@ -174,7 +176,8 @@ static void add_values(const Attn16 *g, Gather *w, int64_t n, const Keys *k)
     int64_t panels = bf16_panels(g->a.D);
     for (int64_t h = 0; h < halves16(g->a.D); h++) {
         Tile16 t = {.rows = n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->mask.n + 1) / 2,
-                    .a = (const uint32_t *)(const void *)w->p, .a_row = BLOCK16 / 2, .a_pair = 1, .a_panel = BF16_PANEL * BLOCK16 / 2,
+                    .a = (const uint32_t *)(const void *)w->p, .a_row = BLOCK16 / 2, .a_pair = 1,
+                    .a_panel = BF16_PANEL * BLOCK16 / 2,
                     .b_panel = bf16_pairs(k->mask.n) * BF16_PANEL, .c = w->o[h], .first = !w->begun};
         t.b = g->v + (k->number * g->a.K + k->kv) * unit_columns16(g->a.D) + h * TILE16_PANELS * t.b_panel;
         g->tile(&t);
@@ -270,8 +273,8 @@ static void add_keys(const Attn16 *g, const Back *w, const Head *q, const Keys *
 {
     int64_t panels = bf16_panels(g->a.D), line = bf16_pairs(q->n) * BF16_PANEL;
     for (int64_t h = 0; h < halves16(g->a.D); h++) {
-        Tile16 t = {.rows = k->mask.n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (q->n + 1) / 2, .a = x_t,
-                    .a_row = 1, .a_pair = BF16_PANEL, .a_panel = line, .b = unit + h * TILE16_PANELS * line, .b_panel = line,
+        Tile16 t = {.rows = k->mask.n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (q->n + 1) / 2,
+                    .a = x_t, .a_row = 1, .a_pair = BF16_PANEL, .a_panel = line, .b = unit + h * TILE16_PANELS * line, .b_panel = line,
                     .c = c[h], .first = !w->begun};
         g->tile(&t);
     }
@@ -283,7 +286,8 @@ static void add_queries(const Attn16 *g, const Back *w, const Head *q, int64_t n
     int64_t panels = bf16_panels(g->a.D), halves = halves16(g->a.D);
     for (int64_t h = 0; h < halves; h++) {
         Tile16 t = {.rows = q->n, .panels = lesser(TILE16_PANELS, panels - h * TILE16_PANELS), .pairs = (k->mask.n + 1) / 2,
-                    .a = (const uint32_t *)(const void *)w->ds, .a_row = BLOCK16 / 2, .a_pair = 1, .a_panel = BF16_PANEL * BLOCK16 / 2,
+                    .a = (const uint32_t *)(const void *)w->ds, .a_row = BLOCK16 / 2, .a_pair = 1,
+                    .a_panel = BF16_PANEL * BLOCK16 / 2,
                     .b_panel = bf16_pairs(k->mask.n) * BF16_PANEL,
                     .c = g->dq + (((q->head * halves + h) * g->blocks + number) * BLOCK16) * TILE16_COLUMNS};
         t.b = g->kt + (k->number * g->a.K + k->kv) * unit_columns16(g->a.D) + h * TILE16_PANELS * t.b_panel;
@@ -327,8 +331,10 @@ static void grad_queries(const Attn16 *g, Back *w, const Keys *k, int64_t s)
 static void write_rows(const Tensor *to, int64_t token, int64_t n, int64_t head, int64_t D, const float *sum, int64_t half)
 {
     for (int64_t i = 0; i < n; i++)
-        for (int64_t d = 0; d < D; d += VL)
-            vstore_bf16(row_bf16(to, token + i) + head * D + d, vload(sum + d / TILE16_COLUMNS * half + i * TILE16_COLUMNS + d % TILE16_COLUMNS, VL), D - d);
+        for (int64_t d = 0; d < D; d += VL) {
+            const float *x = sum + d / TILE16_COLUMNS * half + i * TILE16_COLUMNS + d % TILE16_COLUMNS;
+            vstore_bf16(row_bf16(to, token + i) + head * D + d, vload(x, VL), D - d);
+        }
 }
 
 // The keys of segment s with its own queries and those of the segments that share it.
