@@ -118,7 +118,7 @@ static void check_embedding(Ctx *ctx)
     static const int32_t token[3] = {V - 1, 0, 20};
     float *w = exact((int64_t)V * H, 12), *y = array(3 * H);
     Tensor w16 = packed_bf16(ctx, w, V, H);
-    EmbedArgs a = {w16, tensor_f32(y, H), token, 3, H, V};
+    EmbedArgs a = {.table = w16, .y = tensor_f32(y, H), .token = token, .T = 3, .H = H, .V = V};
     assert_int_equal(op_embed_fwd(ctx, &a), OK);
     for (int t = 0; t < 3; t++) same_bits(y + t * H, w + token[t] * H, H, "embedding");
     mem_free(w), mem_free(y), mem_free(w16.p);
