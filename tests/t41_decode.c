@@ -16,6 +16,7 @@ enum { V = 96, STOP = 7, REQUESTS = 7, N_MAX = 5, NEW = 90, PROMPT_MAX = 150, SA
 static Ctx ctx;
 static Model llama, qwen;                // rows, for model_forward
 static Model llama_packed, qwen_packed;  // panels, as the stages decode
+static Model qwen_bf16;
 
 // Weights drawn wide, so that every token's context shows in the logits.
 static void make_model(Model *m, Family family)
@@ -42,6 +43,8 @@ static int start(void **state)
     make_model(&qwen_packed, FAMILY_QWEN2);
     assert_int_equal(model_pack(&ctx, &llama_packed), OK);
     assert_int_equal(model_pack(&ctx, &qwen_packed), OK);
+    make_model(&qwen_bf16, FAMILY_QWEN2);
+    assert_int_equal(model_pack_bf16(&ctx, &qwen_bf16), OK);
     return 0;
 }
 
@@ -52,6 +55,7 @@ static int stop(void **state)
     model_free(&qwen);
     model_free(&llama_packed);
     model_free(&qwen_packed);
+    model_free(&qwen_bf16);
     return 0;
 }
 
@@ -151,6 +155,7 @@ static void slots_and_order_change_nothing(void **state)
     (void)state;
     check_slots(&llama);
     check_slots(&llama_packed);
+    check_slots(&qwen_bf16);
 }
 
 // --- against the plain forward -------------------------------------------------------------------------------------------

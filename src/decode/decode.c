@@ -263,7 +263,6 @@ Err decode_run(Ctx *ctx, const Model *m, int32_t slots, const int32_t *extra_sto
 {
     Engine e = {.extra_stop = extra_stop, .extra_stops = extra_stops, .io = io};
     Err err = OK;
-    CHECK(m->dtype == DT_F32, ERR_RECIPE, "dtype: this build samples in float32 only");
     CHECK(slots >= 1, ERR_RECIPE, "slots is %d; it is the number of samples in flight, at least 1", (int)slots);
     TRY_DONE(open_engine(&e, ctx, m, slots));
     TRY_DONE(fill(&e));

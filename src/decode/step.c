@@ -1,5 +1,6 @@
 // Method: one layer loop for both uses; only attention differs (a packed segment, or one query a slot against pages). Every
-// other op works row by row, so a token's bits do not depend on the rows beside it.
+// other op works row by row, so a token's bits do not depend on the rows beside it. In a bf16 model the products take bf16
+// operands; queries, keys, values and attention stay fp32.
 #include "decode/step.h"
 
 #include <math.h>
@@ -22,9 +23,7 @@ static int64_t qkv_width(const ModelConfig *c) { return (c->N + 2 * c->K) * c->D
 static AttnArgs prefill_args(const Step *s, const Segment *seg)
 {
     const ModelConfig *c = &s->model->cfg;
-    const int64_t width = qkv_width(c);
-    return (AttnArgs){.q = tensor_f32(s->qkv, width), .k = tensor_f32(s->qkv + c->N * c->D, width),
-                      .v = tensor_f32(s->qkv + (c->N + c->K) * c->D, width), .o = tensor_f32(s->att, c->N * c->D),
+    return (AttnArgs){.q = s->qkv, .k = tensor_at(s->qkv, c->N * c->D), .v = tensor_at(s->qkv, (c->N + c->K) * c->D), .o = s->att,
                       .seg = seg, .T = seg->len, .S = 1, .N = c->N, .K = c->K, .D = c->D,
                       .scale = 1.0f / sqrtf((float)c->D), .softcap = c->attn_softcap, .window = c->window,
                       .workspace = s->workspace};
@@ -34,8 +33,8 @@ static DecodeAttnArgs decode_args(const Step *s, int64_t layer, int64_t active)
 {
     const ModelConfig *c = &s->model->cfg;
     const SlotTables *t = &s->tables;
-    return (DecodeAttnArgs){.q = tensor_f32(s->qkv, qkv_width(c)),
-                            .o = tensor_f32(s->att, c->N * c->D),
+    return (DecodeAttnArgs){.q = s->qkv,
+                            .o = s->att,
                             .pages = s->kv.layer[layer],
                             .prefix_page = t->prefix_page,
                             .prefix_len = t->prefix_len,
@@ -56,17 +55,26 @@ static DecodeAttnArgs decode_args(const Step *s, int64_t layer, int64_t active)
                             .workspace = s->workspace};
 }
 
+static Err replace_tensor(Tensor *t, DType dtype, int64_t rows, int64_t width)
+{
+    mem_free(t->p);
+    *t = (Tensor){NULL, dtype, width};
+    return mem_alloc(&t->p, rows * width, dtype == DT_F32 ? 4 : 2);
+}
+
 static Err reserve_rows(Step *s, int64_t rows)
 {
     const ModelConfig *c = &s->model->cfg;
+    const DType dtype = s->model->dtype;
     if (rows <= s->rows) return OK;
     s->rows = 0;
-    TRY(REPLACE(&s->x, rows * c->H));
-    TRY(REPLACE(&s->h, rows * c->H));
-    TRY(REPLACE(&s->qkv, rows * qkv_width(c)));
-    TRY(REPLACE(&s->att, rows * c->N * c->D));
-    TRY(REPLACE(&s->gate_up, rows * 2 * c->F));
-    TRY(REPLACE(&s->act, rows * c->F));
+    TRY(replace_tensor(&s->x, DT_F32, rows, c->H));
+    TRY(replace_tensor(&s->qkv, DT_F32, rows, qkv_width(c)));
+    TRY(replace_tensor(&s->att, DT_F32, rows, c->N * c->D));
+    TRY(replace_tensor(&s->h, dtype, rows, c->H));
+    if (dtype != DT_F32) TRY(replace_tensor(&s->o, dtype, rows, c->N * c->D));
+    TRY(replace_tensor(&s->gate_up, dtype, rows, 2 * c->F));
+    TRY(replace_tensor(&s->act, dtype, rows, c->F));
     TRY(REPLACE(&s->pos, rows));
     s->rows = rows;
     return OK;
@@ -121,12 +129,8 @@ void step_close(Step *s)
     mem_free(s->tables.own_len);
     mem_free(s->tables.order);
     mem_free(s->tables.group);
-    mem_free(s->x);
-    mem_free(s->h);
-    mem_free(s->qkv);
-    mem_free(s->att);
-    mem_free(s->gate_up);
-    mem_free(s->act);
+    Tensor *all[] = {&s->x, &s->qkv, &s->att, &s->h, &s->o, &s->gate_up, &s->act};
+    for (int i = 0; i < 7; i++) mem_free(all[i]->p);
     mem_free(s->pos);
     mem_free(s->workspace);
     *s = (Step){0};
@@ -146,56 +150,60 @@ Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens)
 
 // --- layers ----------------------------------------------------------------------------------------------------------
 
-// y[T][out] of x[T][in] and a weight.
-static GemmArgs product(const Step *s, float *x, int64_t in, WeightKind kind, int64_t layer, float *y, int64_t out, int64_t T)
+// y[T] = x[T] . weight^T
+static GemmArgs product(const Step *s, Tensor x, WeightKind kind, int64_t layer, Tensor y, int64_t T)
 {
     const Model *m = s->model;
-    return (GemmArgs){.x = tensor_f32(x, in),
-                      .w = model_matrix(m, kind, (int32_t)layer),
-                      .y = tensor_f32(y, out),
-                      .T = T,
-                      .in = in,
-                      .out = out,
+    return (GemmArgs){.x = x, .w = model_matrix(m, kind, (int32_t)layer), .y = y, .T = T, .in = x.stride, .out = y.stride,
                       .packed = m->packed};
 }
 
 // x += y . weight^T
-static Err residual(Step *s, float *y, int64_t in, WeightKind kind, int64_t layer, int64_t T)
+static Err residual(Step *s, Tensor y, WeightKind kind, int64_t layer, int64_t T)
 {
-    GemmArgs a = product(s, y, in, kind, layer, s->x, s->model->cfg.H, T);
+    GemmArgs a = product(s, y, kind, layer, s->x, T);
     a.add = a.y;
     return op_gemm_fwd(s->ctx, &a);
 }
 
-static Err norm(Step *s, const float *x, WeightKind kind, int64_t layer, float *y, int64_t T)
+// h = norm of the T rows of x from `first` on
+static Err norm(Step *s, int64_t first, WeightKind kind, int64_t layer, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    RmsNormArgs a = {.x = tensor_f32((float *)x, c->H), .y = tensor_f32(y, c->H),
-                     .w = model_weight(s->model, kind, (int32_t)layer), .T = T, .H = c->H, .eps = c->eps};
+    RmsNormArgs a = {.x = tensor_at(s->x, first * c->H), .y = s->h, .w = model_vector(s->model, kind, (int32_t)layer), .T = T,
+                     .H = c->H, .eps = c->eps};
     return op_rmsnorm_fwd(s->ctx, &a);
+}
+
+// x += att . W_O^T
+static Err attention_out(Step *s, int64_t layer, int64_t T)
+{
+    RoundArgs a = {s->att, s->o, T, s->att.stride};
+    if (s->model->dtype == DT_F32) return residual(s, s->att, W_O, layer, T);
+    TRY(op_round(s->ctx, &a));
+    return residual(s, s->o, W_O, layer, T);
 }
 
 static Err mlp(Step *s, int64_t layer, int64_t T)
 {
     const int64_t F = s->model->cfg.F;
-    TRY(norm(s, s->x, W_NORM_MLP, layer, s->h, T));
-    GemmArgs gate_up = product(s, s->h, s->model->cfg.H, W_GATE_UP, layer, s->gate_up, 2 * F, T);
+    TRY(norm(s, 0, W_NORM_MLP, layer, T));
+    GemmArgs gate_up = product(s, s->h, W_GATE_UP, layer, s->gate_up, T);
     TRY(op_gemm_fwd(s->ctx, &gate_up));
-    SwigluArgs a = {.g = tensor_f32(s->gate_up, 2 * F), .u = tensor_f32(s->gate_up + F, 2 * F),
-                    .y = tensor_f32(s->act, F), .T = T, .F = F};
+    SwigluArgs a = {.g = s->gate_up, .u = tensor_at(s->gate_up, F), .y = s->act, .T = T, .F = F};
     TRY(op_swiglu_fwd(s->ctx, &a));
-    return residual(s, s->act, F, W_DOWN, layer, T);
+    return residual(s, s->act, W_DOWN, layer, T);
 }
 
 // x -> q, k, v at their positions; q and k lie side by side, so one rotation serves both.
 static Err project(Step *s, int64_t layer, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    TRY(norm(s, s->x, W_NORM_ATTN, layer, s->h, T));
-    GemmArgs qkv = product(s, s->h, c->H, W_QKV, layer, s->qkv, qkv_width(c), T);
-    qkv.bias = model_weight(s->model, W_QKV_BIAS, (int32_t)layer);
+    TRY(norm(s, 0, W_NORM_ATTN, layer, T));
+    GemmArgs qkv = product(s, s->h, W_QKV, layer, s->qkv, T);
+    qkv.bias = model_vector(s->model, W_QKV_BIAS, (int32_t)layer);
     TRY(op_gemm_fwd(s->ctx, &qkv));
-    RopeArgs a = {.x = tensor_f32(s->qkv, qkv_width(c)), .pos = s->pos, .table = s->model->rope, .T = T,
+    RopeArgs a = {.x = s->qkv, .pos = s->pos, .table = s->model->rope, .T = T,
                   .heads = c->N + c->K, .D = c->D};
     return op_rope(s->ctx, &a);
 }
@@ -203,15 +211,15 @@ static Err project(Step *s, int64_t layer, int64_t T)
 static void store(Step *s, int64_t layer, int64_t row, int32_t page, int64_t place)
 {
     const ModelConfig *c = &s->model->cfg;
-    const float *k = s->qkv + row * qkv_width(c) + c->N * c->D;
+    const float *k = (const float *)s->qkv.p + row * s->qkv.stride + c->N * c->D;
     kv_store(&s->kv, layer, page, place, k, k + c->K * c->D);
 }
 
 static Err embed(Step *s, const int32_t *token, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    EmbedArgs a = {.table = tensor_f32(model_weight(s->model, W_EMBED, -1), c->H),
-                   .y = tensor_f32(s->x, c->H),
+    EmbedArgs a = {.table = model_matrix(s->model, W_EMBED, -1),
+                   .y = s->x,
                    .token = token,
                    .T = T,
                    .H = c->H,
@@ -231,11 +239,11 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
         TRY(project(s, l, n));
         for (int64_t t = 0; t < n; t++) store(s, l, t, page[t / KV_PAGE], t % KV_PAGE);
         TRY(op_attn_fwd(s->ctx, &attn));
-        TRY(residual(s, s->att, c->N * c->D, W_O, l, n));
+        TRY(attention_out(s, l, n));
         TRY(mlp(s, l, n));
     }
-    TRY(norm(s, s->x + (n - 1) * c->H, W_NORM_FINAL, -1, s->h, 1));
-    return model_logits(s->ctx, s->model, tensor_f32(s->h, c->H), 1, logits);
+    TRY(norm(s, n - 1, W_NORM_FINAL, -1, 1));
+    return model_logits(s->ctx, s->model, s->h, 1, logits);
 }
 
 // Slots with the same first prefix page, which no other prompt holds, side by side. Slots of a prompt are started one after the
@@ -273,9 +281,9 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         }
         const DecodeAttnArgs attn = decode_args(s, l, active);
         TRY(op_attn_decode(s->ctx, &attn));
-        TRY(residual(s, s->att, c->N * c->D, W_O, l, active));
+        TRY(attention_out(s, l, active));
         TRY(mlp(s, l, active));
     }
-    TRY(norm(s, s->x, W_NORM_FINAL, -1, s->h, active));
-    return model_logits(s->ctx, s->model, tensor_f32(s->h, c->H), active, logits);
+    TRY(norm(s, 0, W_NORM_FINAL, -1, active));
+    return model_logits(s->ctx, s->model, s->h, active, logits);
 }

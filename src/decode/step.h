@@ -19,7 +19,8 @@ typedef struct Step {
     KvPool kv;
     SlotTables tables;
     int64_t rows;        // tokens that the buffers below can hold
-    float *x, *h, *qkv, *att, *gate_up, *act;
+    Tensor x, qkv, att;          // [rows][H], [rows][(N + 2K) D], [rows][N D], fp32
+    Tensor h, o, gate_up, act;   // operands of products, in the model's dtype: [rows][H], att, [rows][2F], [rows][F]
     int32_t *pos;
     void *workspace;
     int64_t workspace_bytes;
