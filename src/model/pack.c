@@ -3,6 +3,7 @@
 // Generation multiplies few rows by every weight again and again; from panels that costs no more than reading the weights once.
 // Packing in place needs no second copy, and with shared weights the ranks of a node take turns by tensor.
 #include "base/mem.h"
+#include "base/profile.h"
 #include "model/model.h"
 #include "par/par.h"
 
@@ -45,6 +46,7 @@ static Err pack_own(Ctx *ctx, const Model *m)
 
 Err model_pack(Ctx *ctx, Model *m)
 {
+    PROFILE(PHASE_IO);
     ASSERT(!m->packed);
     if (m->dtype != DT_F32) return OK;
     m->packed = true;

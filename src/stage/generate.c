@@ -260,7 +260,7 @@ Err stage_generate(const Job *job)
     Err err = OK;
     if (par_rank() != 0) return OK;
     TRY(parse(&g, job));
-    if (g.threads > 1) TRY(ctx_init(job->ctx, g.threads));
+    job->ctx->threads = g.threads;
     TRY_DONE(tok_load(g.dir, &g.tok));
     TRY_DONE(model_check_tokenizer(g.dir, g.tok, NULL));
     TRY_DONE(model_load_as(&g.model, g.dir, job->ctx->dtype, false));
