@@ -234,13 +234,25 @@ typedef struct AttnBwdArgs {
 int64_t op_attn_bwd_workspace(const AttnBwdArgs *a);
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
 
-// Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens: keys [K][D][KV_PAGE], then
-// values [K][KV_PAGE][D], so that scores and outputs are plain products. A slot sees its prefix pages, then its own pages.
+// Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens and takes op_kv_page_bytes. fp32:
+// keys [K][D][KV_PAGE], then values [K][KV_PAGE][D], so that scores and outputs are plain products; bf16: each head's keys, then
+// each head's values, as packed matrices. A slot sees its prefix pages, then its own pages.
 // Slots with the same prefix (the samples of one prompt) form groups of at most DECODE_GROUP, whose prefix is read once.
 enum { KV_PAGE = 64, DECODE_GROUP = 8 };
+
+// Stores keys and values of n tokens, in order of their places: a page is begun with place 0.
+typedef struct KvStoreArgs {
+    Tensor k, v;                  // [n][K][D]
+    void *pages;                  // this layer's pages
+    const int32_t *page, *place;  // [n] where each token goes
+    int64_t n, K, D;
+} KvStoreArgs;
+int64_t op_kv_page_bytes(DType dtype, int64_t K, int64_t D);
+Err op_kv_store(Ctx *ctx, const KvStoreArgs *a) ERR_MUST_CHECK;
+
 typedef struct DecodeAttnArgs {
     Tensor q, o;                 // [slots][N][D]
-    const float *pages;          // this layer's pages
+    const void *pages;           // this layer's pages, in q's dtype
     const int32_t *prefix_page;  // [slots][max_prefix_pages] page numbers
     const int32_t *prefix_len;   // [slots] tokens in the prefix (the last page may be part filled)
     const int32_t *own_page;     // [slots][max_own_pages]

@@ -305,23 +305,25 @@ enum { SLOTS = 4, PAGES = 24, MAX_PAGES = 4 };
 
 typedef struct Decode {
     DecodeAttnArgs args;
-    float *pages;
+    Tensor k, v;  // of the tokens
+    void *pages;
     int32_t prefix_page[SLOTS][MAX_PAGES], own_page[SLOTS][MAX_PAGES], prefix_len[SLOTS], own_len[SLOTS];
 } Decode;
 
-// Writes x[D] as key or value (which = 0 or 1) number j of a page.
-static void page_write(const Decode *d, int32_t page, int which, int64_t kv, int64_t j, const float *x)
+// Token t of the sequence becomes number j of a page.
+static void page_write(const Decode *d, int32_t page, int32_t j, int64_t t)
 {
-    int64_t K = d->args.K, D = d->args.D;
-    float *head = d->pages + (((int64_t)page * 2 + which) * K + kv) * KV_PAGE * D;
-    for (int64_t i = 0; i < D; i++) head[which ? j * D + i : i * KV_PAGE + j] = x[i];
+    Ctx plain = plain_ctx;
+    KvStoreArgs a = {.k = tensor_at(d->k, t * d->k.stride), .v = tensor_at(d->v, t * d->v.stride), .pages = d->pages, .page = &page,
+                     .place = &j, .n = 1, .K = d->args.K, .D = d->args.D};
+    assert_int_equal(op_kv_store(&plain, &a), OK);
 }
 
 // Slots 0..3: sequences of prefix + own tokens whose keys and values are those of `a`'s segments (prefix 0).
 static void decode_fill(Decode *d, const Attn *a, const int32_t *lens)
 {
     int32_t next = 0;
-    for (int64_t i = 0; i < PAGES * 2 * d->args.K * KV_PAGE * d->args.D; i++) d->pages[i] = NAN;
+    memset(d->pages, 0xff, (size_t)(PAGES * op_kv_page_bytes(d->k.dtype, d->args.K, d->args.D)));  // NaN
     for (int s = 0; s < SLOTS; s++) {
         d->prefix_len[s] = a->seg[0].len;
         d->own_len[s] = lens[s];
@@ -331,19 +333,15 @@ static void decode_fill(Decode *d, const Attn *a, const int32_t *lens)
             for (int32_t j = 0; j < total; j++) {
                 int32_t *page = which ? &d->own_page[s][j / KV_PAGE] : &d->prefix_page[s][j / KV_PAGE];
                 if (j % KV_PAGE == 0) *page = which || s == 0 ? (next++ * 7) % PAGES : d->prefix_page[0][j / KV_PAGE];
-                for (int64_t kv = 0; kv < d->args.K; kv++) {
-                    page_write(d, *page, 0, kv, j % KV_PAGE, a->k + (first + j) * kd(a) + kv * d->args.D);
-                    page_write(d, *page, 1, kv, j % KV_PAGE, a->v + (first + j) * kd(a) + kv * d->args.D);
-                }
+                page_write(d, *page, j % KV_PAGE, first + j);
             }
         }
     }
 }
 
 // A slot with `len` own tokens sees what token len - 1 of segment 1 sees, so its output is that token's row.
-static void decode_matches_attention(void **state)
+static void check_decode(bool half)
 {
-    (void)state;
     static const Shape shapes[] = {
         {6, 2, 64, 0, 0}, {2, 1, 128, 2.5f, 0}, {2, 1, 64, 0, 100}, {7, 1, 40, 0, 0}, {2, 2, 36, 0, 50}};
     static const int32_t lens[SLOTS] = {1, 64, 65, 70};
@@ -357,15 +355,18 @@ static void decode_matches_attention(void **state)
         Attn a = long_case(shapes[i]);
         int64_t width = nd(&a);
         Decode d = {.args = {.N = shapes[i].N, .K = shapes[i].K, .D = shapes[i].D}};
-        d.pages = array(PAGES * 2 * kd(&a) * KV_PAGE);
+        d.k = half ? rounded(a.k, a.T, kd(&a)) : tensor_f32(a.k, kd(&a));
+        d.v = half ? rounded(a.v, a.T, kd(&a)) : tensor_f32(a.v, kd(&a));
+        assert_int_equal(mem_alloc(&d.pages, PAGES * op_kv_page_bytes(d.k.dtype, shapes[i].K, shapes[i].D), 1), OK);
         decode_fill(&d, &a, lens);
         float *q = array(SLOTS * width), *o = array(SLOTS * width), *alone = array(SLOTS * width);
         for (int s = 0; s < SLOTS; s++)
             memcpy(q + s * width, a.q + (a.seg[1].start + lens[s] - 1) * width, (size_t)width * sizeof(float));
         Ctx plain = plain_ctx;
-        attn_run(&plain, &a);
-        d.args = (DecodeAttnArgs){.q = tensor_f32(q, width),
-                                  .o = tensor_f32(o, width),
+        (half ? attn_run16 : attn_run)(&plain, &a);
+        Tensor q16 = rounded(q, SLOTS, width), o16 = rounded(o, SLOTS, width), alone16 = rounded(o, SLOTS, width);
+        d.args = (DecodeAttnArgs){.q = half ? q16 : tensor_f32(q, width),
+                                  .o = half ? o16 : tensor_f32(o, width),
                                   .pages = d.pages,
                                   .prefix_page = d.prefix_page[0],
                                   .prefix_len = d.prefix_len,
@@ -383,22 +384,31 @@ static void decode_matches_attention(void **state)
                                   .window = shapes[i].window};
         for (int c = 0; c < n; c++) {
             DecodeAttnArgs last = d.args;  // law 1: the last slot alone
-            last.slots = last.groups = 1, last.q.p = q + 3 * width, last.o.p = alone, last.order = last.group = one;
+            last.slots = last.groups = 1, last.q = tensor_at(last.q, 3 * width), last.o.p = half ? alone16.p : alone;
+            last.order = last.group = one;
             last.prefix_page += 3 * MAX_PAGES, last.own_page += 3 * MAX_PAGES, last.prefix_len += 3, last.own_len += 3;
             assert_int_equal(op_attn_decode(&ctx[c], &last), OK);
             for (int g = 0; g < 3; g++) {  // together, in part, one by one
                 d.args.group = group[g], d.args.groups = groups[g];
-                memset(o, 0, (size_t)(SLOTS * width) * sizeof *o);
+                memset(d.args.o.p, 0, (size_t)(SLOTS * width) * (half ? 2 : 4));
                 assert_int_equal(op_attn_decode(&ctx[c], &d.args), OK);
+                for (int64_t e = 0; e < SLOTS * width && half; e++) {
+                    o[e] = bf16_to_f32(((uint16_t *)o16.p)[e]);
+                    alone[e] = bf16_to_f32(((uint16_t *)alone16.p)[e]);
+                }
                 for (int s = 0; s < SLOTS; s++)
-                    close_to(o + s * width, a.o + (a.seg[1].start + lens[s] - 1) * width, width, 5e-6, "o");
+                    close_to(o + s * width, a.o + (a.seg[1].start + lens[s] - 1) * width, width, half ? 0x1p-8 : 5e-6, "o");
                 same_bits(alone, o + 3 * width, width, "o alone");
             }
         }
-        mem_free(d.pages), mem_free(q), mem_free(o), mem_free(alone);
+        mem_free(d.pages), mem_free(q), mem_free(o), mem_free(alone), mem_free(q16.p), mem_free(o16.p), mem_free(alone16.p);
+        if (half) mem_free(d.k.p), mem_free(d.v.p);
         attn_free(&a);
     }
 }
+
+static void decode_matches_attention(void **state) { (void)state, check_decode(false); }
+static void bf16_decode_matches_attention(void **state) { (void)state, check_decode(true); }
 
 static void impossible_segments_are_refused(void **state)
 {
@@ -420,6 +430,7 @@ int main(void)
         cmocka_unit_test(bf16_attention_matches_plain_and_padding_does_not_leak),
         cmocka_unit_test(law1_segments_may_move),
         cmocka_unit_test(decode_matches_attention),
+        cmocka_unit_test(bf16_decode_matches_attention),
         cmocka_unit_test(impossible_segments_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/bf16.h"
 
-enum { BLOCK16 = 64, HALVES16 = MAX_D / TILE16_COLUMNS };
+enum { BLOCK16 = KV_PAGE, HALVES16 = MAX_D / TILE16_COLUMNS };
 
 typedef struct Attn16 {
     AttnBwdArgs a;   // the forward fills the fields it has
@@ -24,6 +24,11 @@ typedef struct Attn16 {
     int64_t blocks;  // room for this many
 } Attn16;
 
+typedef struct Decode16 {
+    const DecodeAttnArgs *a;
+    Tile16Form *tile;
+} Decode16;
+
 static inline int64_t unit_rows16(int64_t D) { return bf16_panels(BLOCK16) * bf16_pairs(D) * BF16_PANEL; }
 static inline int64_t unit_columns16(int64_t D) { return bf16_panels(D) * bf16_pairs(BLOCK16) * BF16_PANEL; }
 static inline int64_t halves16(int64_t D) { return (D + TILE16_COLUMNS - 1) / TILE16_COLUMNS; }
@@ -33,5 +38,9 @@ int64_t attn16_fwd_workspace(const AttnArgs *a);
 int64_t attn16_bwd_workspace(const AttnBwdArgs *a);
 Err attn16_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;
 Err attn16_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
+Err attn16_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
+void attn16_store(const KvStoreArgs *a);
+// Value d of key (which = 0) or value (1) of head kv at place j of a bf16 page.
+uint16_t *attn16_cached(const void *pages, int64_t K, int64_t D, int64_t page, int which, int64_t kv, int64_t j, int64_t d);
 
 #endif

@@ -38,6 +38,7 @@ typedef struct Form {
     Piece *attn16_pack, *attn16_bwd_pack;  // Attn16: (segment, kv head) pairs
     Piece *attn16_fwd;                   // (segment, head) pairs; NULL: widened, computed in fp32, rounded
     Piece *attn16_bwd;                   // (segment, kv head) pairs; a segment with a prefix is done with its prefix
+    Piece *attn16_decode;                // Decode16: (group, kv head) pairs; NULL: attn_decode
     Piece *gemm16;                       // Gemm16: (columns, strip of rows) pairs; NULL: gemm16's definition
     Piece *pack16, *pack16_t;            // Pack16: panels
     Piece *round16, *widen16;            // Round16, Widen16: rows

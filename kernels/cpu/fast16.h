@@ -9,7 +9,7 @@ typedef uint32_t vu __attribute__((vector_size(VL * 4)));
 typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 
 Piece NAME(pack16), NAME(pack16_t), NAME(round16), NAME(widen16), NAME(gemm16);
-Piece NAME(attn16_pack), NAME(attn16_bwd_pack), NAME(attn16_fwd), NAME(attn16_bwd);
+Piece NAME(attn16_pack), NAME(attn16_bwd_pack), NAME(attn16_fwd), NAME(attn16_bwd), NAME(attn16_decode);
 
 // n lanes (n >= VL: all) from p; the others are zero.
 static inline vf vload_bf16(const uint16_t *p, int64_t n)

@@ -53,7 +53,7 @@ static void fold_page(const DecodeAttnArgs *a, Gather *w, int64_t first, int64_t
                       int64_t to)
 {
     int64_t D = a->D, width = (to + VL - 1) / VL * VL;
-    const float *keys = a->pages + ((int64_t)page * 2 * a->K + kv) * KV_PAGE * D, *values = keys + a->K * KV_PAGE * D;
+    const float *keys = (const float *)a->pages + ((int64_t)page * 2 * a->K + kv) * KV_PAGE * D, *values = keys + a->K * KV_PAGE * D;
     float *s = w->s + first * KV_PAGE;
     mm(n, width, D, (Mat){w->q + first * D, D, 1}, keys, KV_PAGE, s, KV_PAGE, false);
     for (int64_t row = first; row < first + n; row++) weigh_row(a, w, row, from, to, width);

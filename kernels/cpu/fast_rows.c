@@ -243,6 +243,7 @@ const Form NAME(form) = {
     .attn16_bwd_pack = NAME(attn16_bwd_pack),
     .attn16_fwd = NAME(attn16_fwd),
     .attn16_bwd = NAME(attn16_bwd),
+    .attn16_decode = NAME(attn16_decode),
     .pack16 = NAME(pack16),
     .pack16_t = NAME(pack16_t),
     .round16 = NAME(round16),

@@ -95,6 +95,34 @@ Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     return OK;
 }
 
+int64_t op_kv_page_bytes(DType dtype, int64_t K, int64_t D)
+{
+    if (dtype == DT_F32) return 2 * K * KV_PAGE * D * (int64_t)sizeof(float);
+    return K * (unit_rows16(D) + unit_columns16(D)) * (int64_t)sizeof(uint32_t);
+}
+
+static void store_f32(const KvStoreArgs *a)
+{
+    for (int64_t i = 0; i < a->n; i++) {
+        float *page = (float *)a->pages + a->page[i] * 2 * a->K * KV_PAGE * a->D, *key = page + a->place[i];
+        float *value = page + a->K * KV_PAGE * a->D + a->place[i] * a->D;
+        for (int64_t d = 0; d < a->K * a->D; d++) key[d * KV_PAGE] = row_f32(&a->k, i)[d];
+        for (int64_t h = 0; h < a->K; h++)
+            memcpy(value + h * KV_PAGE * a->D, row_f32(&a->v, i) + h * a->D, (size_t)a->D * sizeof(float));
+    }
+}
+
+Err op_kv_store(Ctx *ctx, const KvStoreArgs *a)
+{
+    (void)ctx;
+    PROFILE(PHASE_ATTENTION);
+    CHECK_FLOAT(a->k);
+    CHECK_SAME(a->v, a->k);
+    if (a->k.dtype == DT_BF16) attn16_store(a);
+    else store_f32(a);
+    return OK;
+}
+
 int64_t op_attn_decode_workspace(const DecodeAttnArgs *a)
 {
     (void)a;
@@ -105,10 +133,11 @@ Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a)
 {
     PROFILE(PHASE_ATTENTION);
     TRY(check_shape(a->N, a->K, a->D));
-    CHECK_F32(a->q);
-    CHECK_F32(a->o);
+    CHECK_FLOAT(a->q);
+    CHECK_SAME(a->o, a->q);
     ASSERT(a->group[0] == 0 && a->group[a->groups] == a->slots);
     for (int64_t g = 0; g < a->groups; g++) ASSERT(a->group[g + 1] - a->group[g] <= DECODE_GROUP);
+    if (a->q.dtype == DT_BF16) return attn16_decode(ctx, a);
     pieces(ctx, form_of(ctx)->attn_decode, a, a->groups * a->K, 1);
     return OK;
 }

@@ -112,6 +112,7 @@ static Attn16 of_forward(const AttnArgs *a)
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int64_t attn16_fwd_workspace(const AttnArgs *a)
 {
@@ -161,5 +162,46 @@ Err attn16_bwd(Ctx *ctx, const AttnBwdArgs *a)
     zero_rows(&a->dv, a->T, a->K * a->D);
     pieces(ctx, form->attn16_bwd_pack, &g, a->S * a->K, 1);
     pieces(ctx, form->attn16_bwd, &g, a->S * a->K, 1);
+    return OK;
+}
+
+// --- decode ----------------------------------------------------------------------------------------------------------------
+
+uint16_t *attn16_cached(const void *pages, int64_t K, int64_t D, int64_t page, int which, int64_t kv, int64_t j, int64_t d)
+{
+    int64_t rows = unit_rows16(D), columns = unit_columns16(D);
+    uint32_t *unit = (uint32_t *)pages + page * K * (rows + columns) + (which ? K * rows + kv * columns : kv * rows);
+    if (which) return (uint16_t *)(unit + (d / BF16_PANEL * bf16_pairs(KV_PAGE) + j / 2) * BF16_PANEL + d % BF16_PANEL) + j % 2;
+    return (uint16_t *)(unit + (j / BF16_PANEL * bf16_pairs(D) + d / 2) * BF16_PANEL + j % BF16_PANEL) + d % 2;
+}
+
+// Pairs of a key lie a panel's width apart in the key's column, values of a value two halves apart in its place's line.
+static void store_head(const KvStoreArgs *a, int64_t i, int64_t h)
+{
+    const uint16_t *k = row_bf16(&a->k, i) + h * a->D, *v = row_bf16(&a->v, i) + h * a->D;
+    uint16_t *key = attn16_cached(a->pages, a->K, a->D, a->page[i], 0, h, a->place[i], 0);
+    for (int64_t d = 0; d < a->D; d += 2) memcpy(key + d * BF16_PANEL, k + d, 2 * sizeof *k);
+    for (int64_t d = 0; d < a->D; d += BF16_PANEL) {
+        uint16_t *value = attn16_cached(a->pages, a->K, a->D, a->page[i], 1, h, a->place[i], d);
+        for (int64_t e = 0; e < least(BF16_PANEL, a->D - d); e++) value[2 * e] = v[d + e];
+    }
+}
+
+// A page is cleared with its first token: what is not filled must be zero, not NaN, for tiles that read more.
+void attn16_store(const KvStoreArgs *a)
+{
+    int64_t bytes = op_kv_page_bytes(DT_BF16, a->K, a->D);
+    for (int64_t i = 0; i < a->n; i++) {
+        if (a->place[i] == 0) memset((char *)a->pages + a->page[i] * bytes, 0, (size_t)bytes);
+        for (int64_t h = 0; h < a->K; h++) store_head(a, i, h);
+    }
+}
+
+Err attn16_decode(Ctx *ctx, const DecodeAttnArgs *a)
+{
+    const Form *form = form_of(ctx);
+    Decode16 g = {a, tile16_of(ctx)};
+    if (form->attn16_decode) pieces(ctx, form->attn16_decode, &g, a->groups * a->K, 1);
+    else pieces(ctx, form->attn_decode, a, a->groups * a->K, 1);
     return OK;
 }

@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "kernels/cpu/attn.h"
+#include "kernels/cpu/attn16.h"
 #include "kernels/cpu/plain.h"
 
 // A query's view of one segment's keys.
@@ -147,15 +148,15 @@ static double cached(const DecodeAttnArgs *a, int64_t slot, int64_t kv, int64_t 
     bool own = j >= a->prefix_len[slot];
     int64_t i = own ? j - a->prefix_len[slot] : j, place = i % KV_PAGE;
     int64_t page = own ? a->own_page[slot * a->max_own_pages + i / KV_PAGE] : a->prefix_page[slot * a->max_prefix_pages + i / KV_PAGE];
-    const float *head = a->pages + ((page * 2 + which) * a->K + kv) * KV_PAGE * a->D;
+    if (a->q.dtype == DT_BF16) return (double)bf16_to_f32(*attn16_cached(a->pages, a->K, a->D, page, which, kv, place, d));
+    const float *head = (const float *)a->pages + ((page * 2 + which) * a->K + kv) * KV_PAGE * a->D;
     return (double)(which ? head[place * a->D + d] : head[d * KV_PAGE + place]);
 }
 
 static double decode_score(const DecodeAttnArgs *a, int64_t slot, int64_t n, int64_t j)
 {
-    const float *q = row_f32(&a->q, slot) + n * a->D;
     double sum = 0;
-    for (int64_t d = 0; d < a->D; d++) sum += (double)q[d] * cached(a, slot, n / (a->N / a->K), j, 0, d);
+    for (int64_t d = 0; d < a->D; d++) sum += (double)tensor_get(&a->q, slot, n * a->D + d) * cached(a, slot, n / (a->N / a->K), j, 0, d);
     return softcapped(sum * (double)a->scale, (double)a->softcap);
 }
 
@@ -163,7 +164,6 @@ static void decode_head(const DecodeAttnArgs *a, int64_t slot, int64_t n)
 {
     int64_t kv = n / (a->N / a->K), keys = a->prefix_len[slot] + a->own_len[slot];
     int64_t first = a->window > 0 && keys > a->window ? keys - a->window : 0;
-    float *o = row_f32(&a->o, slot) + n * a->D;
     double max = -INFINITY, sum = 0;
     for (int64_t j = first; j < keys; j++) {
         double x = decode_score(a, slot, n, j);
@@ -175,7 +175,7 @@ static void decode_head(const DecodeAttnArgs *a, int64_t slot, int64_t n)
         sum += p;
         for (int64_t d = 0; d < a->D; d++) acc[d] += p * cached(a, slot, kv, j, 1, d);
     }
-    for (int64_t d = 0; d < a->D; d++) o[d] = keys > 0 ? (float)(acc[d] / sum) : 0;
+    for (int64_t d = 0; d < a->D; d++) tensor_put(&a->o, slot, n * a->D + d, keys > 0 ? (float)(acc[d] / sum) : 0);
 }
 
 void plain_attn_decode(const void *args, int64_t from, int64_t to)

@@ -1,6 +1,6 @@
 // Method: one layer loop for both uses; only attention differs (a packed segment, or one query a slot against pages). Every
-// other op works row by row, so a token's bits do not depend on the rows beside it. In a bf16 model the products take bf16
-// operands; queries, keys, values and attention stay fp32.
+// other op works row by row, so a token's bits do not depend on the rows beside it. In a bf16 model all but the
+// residual stream and the logits is bf16.
 #include "decode/step.h"
 
 #include <math.h>
@@ -69,13 +69,14 @@ static Err reserve_rows(Step *s, int64_t rows)
     if (rows <= s->rows) return OK;
     s->rows = 0;
     TRY(replace_tensor(&s->x, DT_F32, rows, c->H));
-    TRY(replace_tensor(&s->qkv, DT_F32, rows, qkv_width(c)));
-    TRY(replace_tensor(&s->att, DT_F32, rows, c->N * c->D));
+    TRY(replace_tensor(&s->qkv, dtype, rows, qkv_width(c)));
+    TRY(replace_tensor(&s->att, dtype, rows, c->N * c->D));
     TRY(replace_tensor(&s->h, dtype, rows, c->H));
-    if (dtype != DT_F32) TRY(replace_tensor(&s->o, dtype, rows, c->N * c->D));
     TRY(replace_tensor(&s->gate_up, dtype, rows, 2 * c->F));
     TRY(replace_tensor(&s->act, dtype, rows, c->F));
     TRY(REPLACE(&s->pos, rows));
+    TRY(REPLACE(&s->page, rows));
+    TRY(REPLACE(&s->place, rows));
     s->rows = rows;
     return OK;
 }
@@ -112,7 +113,7 @@ static Err reserve_workspace(Step *s)
 Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
 {
     *s = (Step){.ctx = ctx, .model = m, .tables = {.slots = slots}};
-    TRY(kv_open(&s->kv, m->cfg.layers, m->cfg.K, m->cfg.D, 2 * slots));
+    TRY(kv_open(&s->kv, m->cfg.layers, op_kv_page_bytes(m->dtype, m->cfg.K, m->cfg.D), 2 * slots));
     TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
     TRY(MEM_ARRAY(&s->tables.own_len, slots));
     TRY(MEM_ARRAY(&s->tables.order, slots));
@@ -129,9 +130,11 @@ void step_close(Step *s)
     mem_free(s->tables.own_len);
     mem_free(s->tables.order);
     mem_free(s->tables.group);
-    Tensor *all[] = {&s->x, &s->qkv, &s->att, &s->h, &s->o, &s->gate_up, &s->act};
-    for (int i = 0; i < 7; i++) mem_free(all[i]->p);
+    Tensor *all[] = {&s->x, &s->qkv, &s->att, &s->h, &s->gate_up, &s->act};
+    for (int i = 0; i < 6; i++) mem_free(all[i]->p);
     mem_free(s->pos);
+    mem_free(s->page);
+    mem_free(s->place);
     mem_free(s->workspace);
     *s = (Step){0};
 }
@@ -175,15 +178,6 @@ static Err norm(Step *s, int64_t first, WeightKind kind, int64_t layer, int64_t 
     return op_rmsnorm_fwd(s->ctx, &a);
 }
 
-// x += att . W_O^T
-static Err attention_out(Step *s, int64_t layer, int64_t T)
-{
-    RoundArgs a = {s->att, s->o, T, s->att.stride};
-    if (s->model->dtype == DT_F32) return residual(s, s->att, W_O, layer, T);
-    TRY(op_round(s->ctx, &a));
-    return residual(s, s->o, W_O, layer, T);
-}
-
 static Err mlp(Step *s, int64_t layer, int64_t T)
 {
     const int64_t F = s->model->cfg.F;
@@ -208,11 +202,13 @@ static Err project(Step *s, int64_t layer, int64_t T)
     return op_rope(s->ctx, &a);
 }
 
-static void store(Step *s, int64_t layer, int64_t row, int32_t page, int64_t place)
+// Keys and values of T rows to their pages.
+static Err store(Step *s, int64_t layer, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    const float *k = (const float *)s->qkv.p + row * s->qkv.stride + c->N * c->D;
-    kv_store(&s->kv, layer, page, place, k, k + c->K * c->D);
+    KvStoreArgs a = {.k = tensor_at(s->qkv, c->N * c->D), .v = tensor_at(s->qkv, (c->N + c->K) * c->D), .pages = s->kv.layer[layer],
+                     .page = s->page, .place = s->place, .n = T, .K = c->K, .D = c->D};
+    return op_kv_store(s->ctx, &a);
 }
 
 static Err embed(Step *s, const int32_t *token, int64_t T)
@@ -233,13 +229,13 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
     const ModelConfig *c = &s->model->cfg;
     const Segment seg = {0, (int32_t)n, -1, 0};
     const AttnArgs attn = prefill_args(s, &seg);
-    for (int64_t t = 0; t < n; t++) s->pos[t] = (int32_t)t;
+    for (int64_t t = 0; t < n; t++) s->pos[t] = (int32_t)t, s->page[t] = page[t / KV_PAGE], s->place[t] = (int32_t)(t % KV_PAGE);
     TRY(embed(s, token, n));
     for (int64_t l = 0; l < c->layers; l++) {
         TRY(project(s, l, n));
-        for (int64_t t = 0; t < n; t++) store(s, l, t, page[t / KV_PAGE], t % KV_PAGE);
+        TRY(store(s, l, n));
         TRY(op_attn_fwd(s->ctx, &attn));
-        TRY(attention_out(s, l, n));
+        TRY(residual(s, s->att, W_O, l, n));
         TRY(mlp(s, l, n));
     }
     TRY(norm(s, n - 1, W_NORM_FINAL, -1, 1));
@@ -271,17 +267,19 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
     const ModelConfig *c = &s->model->cfg;
     SlotTables *t = &s->tables;
     group_slots(t, active);
-    for (int64_t i = 0; i < active; i++) s->pos[i] = t->prefix_len[i] + t->own_len[i] - 1;
+    for (int64_t i = 0; i < active; i++) {
+        const int32_t last = t->own_len[i] - 1;
+        s->pos[i] = t->prefix_len[i] + last;
+        s->page[i] = t->own_page[i * t->max_own + last / KV_PAGE];
+        s->place[i] = last % KV_PAGE;
+    }
     TRY(embed(s, token, active));
     for (int64_t l = 0; l < c->layers; l++) {
         TRY(project(s, l, active));
-        for (int64_t i = 0; i < active; i++) {
-            const int64_t last = t->own_len[i] - 1;
-            store(s, l, i, t->own_page[i * t->max_own + last / KV_PAGE], last % KV_PAGE);
-        }
+        TRY(store(s, l, active));
         const DecodeAttnArgs attn = decode_args(s, l, active);
         TRY(op_attn_decode(s->ctx, &attn));
-        TRY(attention_out(s, l, active));
+        TRY(residual(s, s->att, W_O, l, active));
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, 0, W_NORM_FINAL, -1, active));

@@ -19,9 +19,9 @@ typedef struct Step {
     KvPool kv;
     SlotTables tables;
     int64_t rows;        // tokens that the buffers below can hold
-    Tensor x, qkv, att;          // [rows][H], [rows][(N + 2K) D], [rows][N D], fp32
-    Tensor h, o, gate_up, act;   // operands of products, in the model's dtype: [rows][H], att, [rows][2F], [rows][F]
-    int32_t *pos;
+    Tensor x;                            // [rows][H] residual stream, fp32
+    Tensor h, qkv, att, gate_up, act;    // in the model's dtype: [rows][H], [.. (N + 2K) D], [.. N D], [.. 2F], [.. F]
+    int32_t *pos, *page, *place;  // [rows] of the tokens at hand
     void *workspace;
     int64_t workspace_bytes;
 } Step;
