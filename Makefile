@@ -34,7 +34,7 @@ NEED    += python3-venv python3-torch
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
-        clean distclean
+        bench-cpu clean distclean
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
@@ -108,6 +108,11 @@ help:             ## this list
 bench: $(BUILD)/tests/bench/bench_ops  ## times of the ops on this machine, 1 and $(BENCH_THREADS) threads
 	@$< 1
 	@$< $(BENCH_THREADS)
+bench-cpu: $(BUILD)/imf $(BUILD)/tests/bench/bench_ops  ## imf against torch, TRL, transformers and llama.cpp in PEERS=DIR
+	@sh tools/fetch_models.sh $(MODELS)
+	@python3 tools/bench/bench_cpu.py --imf $(BUILD)/imf --bench-ops $(BUILD)/tests/bench/bench_ops --models $(MODELS) \
+	  --work $(BUILD)/bench --out $(BUILD)/bench/report.md $(if $(PEERS),--peers $(PEERS)) $(if $(DATA),--data $(DATA)) \
+	  $(if $(ROWS),--rows $(ROWS)) $(if $(WHICH),--which $(WHICH)) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(QUICK),--quick)
 rules:            ## layers and confined calls
 	@sh tools/check_rules.sh
 hdr-check: config.mk  ## every header compiles alone

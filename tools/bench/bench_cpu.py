@@ -35,7 +35,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROWS = ("sft", "dpo", "sample", "one", "score", "peak", "memory")
 # Sizes of a model's rows. new: output tokens a sample; long: rows of `length` tokens to score.
 SIZES = {
-    "smollm2": {"width": 1024, "sft_rows": 2, "steps": 4, "pairs": 20, "prompts": 16, "n": 8, "new": 128, "prompt": 142, "long": 10,
+    "smollm2": {"width": 1024, "sft_rows": 2, "steps": 4, "pairs": 12, "prompts": 16, "n": 8, "new": 128, "prompt": 142, "long": 10,
                 "length": 2048, "rows": ROWS},
     "qwen-coder": {"width": 512, "sft_rows": 2, "steps": 2, "pairs": 0, "prompts": 16, "n": 8, "new": 32, "prompt": 142, "long": 4,
                    "length": 2048, "rows": ("sft", "sample", "one", "score", "peak")},
@@ -115,7 +115,6 @@ class Bench:
         refs = ours.dpo_references(self.a.imf, self.model, self.work, self.pairs)
         self.pairs["pairs"] = data.in_training_order(pairs, refs, ours.SEED)
         data.write(out + ".order.json", self.pairs)
-        subprocess.run(["rm", "-rf", os.path.join(self.work, "run")], check=True)
 
     def prepare_long(self, alpaca, chat, out):
         few = 2  # one a rank
@@ -158,8 +157,8 @@ class Bench:
             return [("torch", lambda: self.peer("peer_sft.py", self.model, out + ".step.json", dtype, 2, s["steps"]))] \
                 if self.fits("torch") else []
         if row == "dpo":
-            return [(f"TRL, reference {r}", lambda r=r: self.peer("peer_dpo.py", self.model, out + ".order.json", dtype, 2, r))
-                    for r in ("inside", "before")]
+            return [(f"TRL, {' '.join(how)}", lambda how=how: self.peer("peer_dpo.py", self.model, out + ".order.json", dtype, 2, *how))
+                    for how in (("inside", "kept"), ("inside", "recomputed"), ("before", "kept"))]
         if row == "sample":
             return [("transformers", lambda: self.peer("peer_generate.py", self.model, out + ".prompts.json", dtype, 2, s["n"],
                                                        s["new"])),
@@ -233,6 +232,10 @@ class Bench:
         except ours.NotSupported:
             got = None
             self.notes.append(f"{row}, {dtype}, {label}: not supported by this build")
+        except ours.Failed as e:
+            got = None
+            self.notes.append(f"{row}, {dtype}, {label}: failed")
+            say(str(e))
         except ours.TooShort as e:
             say(f"{self.name} {row} {dtype} {label}: {e}")
             return
@@ -269,12 +272,17 @@ class Bench:
         if two and single:
             rows.append(("ranks", ("imf 2 x 1", two), ("imf 1 x 1", single), statistics.median(two) / statistics.median(single)))
         memory = self.values("memory", dtype, "imf 2 x 1")
-        trl = sorted(r["rss_mb"] for (w, d, p), rs in self.results.items() for r in rs
-                     if w == "dpo, reference inside" and d == dtype and p.startswith("TRL"))
+        trl = self.trl_memory(dtype)
         if memory:
             rows.append(("memory", ("imf 2 x 1, MB", memory), ("TRL, MB" if trl else None, trl),
                          statistics.median(memory) / statistics.median(trl) if trl else None))
         return rows
+
+    def trl_memory(self, dtype):
+        """Of the thriftier of TRL's configurations that hold both models."""
+        peaks = [sorted(r["rss_mb"] for r in rs) for (w, d, p), rs in self.results.items()
+                 if w == "dpo, reference inside" and d == dtype and p.startswith("TRL")]
+        return min(peaks, key=statistics.median, default=[])
 
     def table(self, amx):
         out = ["| what | format | imf | min / median / max | against | min / median / max | ratio | bar |", "|" + "---|" * 8]

@@ -20,6 +20,10 @@ class NotSupported(Exception):
     """This build refuses the recipe (exit 78)."""
 
 
+class Failed(Exception):
+    """imf ended with an error, or did not say what it should."""
+
+
 class TooShort(Exception):
     """A run took no longer than its start: the machine is too busy, or the work too little, to be measured."""
 
@@ -31,6 +35,8 @@ class Run:
         ranks, threads = layout
         recipe = dict(recipe, threads=threads, dtype=dtype, seed=SEED)
         self.dir = recipe["run_dir"]
+        if command != "sample":  # which goes on from select's
+            shutil.rmtree(self.dir, ignore_errors=True)
         path = self.dir.rstrip("/") + ".yaml"
         with open(path, "w") as f:
             json.dump(recipe, f)  # JSON is YAML
@@ -52,7 +58,7 @@ class Run:
         if code == 78 and dtype != "float32":
             raise NotSupported(text.strip())
         if code and not stopped:
-            raise SystemExit(f"{' '.join(argv)}: exit {code}\n{text}")
+            raise Failed(f"{' '.join(argv)}: exit {code}\n{text}")
 
     def read(self, until):
         """Until the program ends, or stops it behind the line that matches `until`: what follows (checkpoint, export) is not timed,
@@ -75,7 +81,7 @@ class Run:
         """Arrival of the first (last) line that matches."""
         times = [t for t, text in self.line if re.search(pattern, text)]
         if not times:
-            raise SystemExit(f"imf printed no line like '{pattern}':\n" + "".join(t for _, t in self.line))
+            raise Failed(f"imf printed no line like '{pattern}':\n" + "".join(t for _, t in self.line))
         return times[-1 if last else 0]
 
     def drop(self):
@@ -190,7 +196,6 @@ def reward_model(imf, model, work, preferences):
     """A reward model on the model at hand (heads and gate from a few rows): what `imf score` needs. Made once."""
     out = f"{work}/reward"
     if not os.path.exists(f"{out}/reward/model/config.json"):
-        shutil.rmtree(out, ignore_errors=True)
         recipe = {"run_dir": out, "reward_train": {"base": model, "data": [{"path": preferences, "limit": 12}], "max_length": 512,
                                                    "val_size": 0.25, "gate_steps": 10, "gate_batch": 8}}
         Run(imf, (2, 1), "reward", recipe, "float32")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """TRL's DPOTrainer: pairs a second over the steps of one epoch.
 
-usage: peer_dpo.py MODEL PAIRS.json DTYPE THREADS inside|before [checkpointing]
+usage: peer_dpo.py MODEL PAIRS.json DTYPE THREADS inside|before kept|recomputed
 
 PAIRS.json (written by bench_cpu.py): {"pairs": [{"prompt_ids", "chosen_ids", "rejected_ids"}], "batch", "max_length"}, in the order
 of training. inside: TRL's default, the reference model runs in every step, and its time counts; before: reference log-probabilities
-were computed in advance, and their time does not count. bfloat16 is autocast with fp32 master weights. Activations are kept
-(gradient_checkpointing=False, the faster way) unless the last argument asks to recompute them. Prints one JSON line.
+were computed in advance, and their time does not count. bfloat16 is autocast with fp32 master weights. recomputed: TRL's default,
+gradient_checkpointing=True, which takes less memory; kept: False. Prints one JSON line.
 """
 import json
 import os
@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-model_dir, path, dtype, threads, reference = sys.argv[1:6]
+model_dir, path, dtype, threads, reference, activations = sys.argv[1:]
 torch.set_num_threads(int(threads))
 job = json.load(open(path))
 pairs, batch, longest = job["pairs"], job["batch"], job["max_length"]
@@ -55,12 +55,12 @@ def load():
 
 options = dict(output_dir=work.name, per_device_train_batch_size=batch, gradient_accumulation_steps=1, num_train_epochs=1,
                learning_rate=1e-6, beta=0.1, max_length=longest, save_strategy="no", report_to=[], use_cpu=True,
-               bf16=dtype == "bfloat16", gradient_checkpointing="checkpointing" in sys.argv[6:], logging_steps=1000,
+               bf16=dtype == "bfloat16", gradient_checkpointing=activations == "recomputed", logging_steps=1000,
                remove_unused_columns=False, disable_tqdm=True, precompute_ref_log_probs=reference == "before")
 trainer = Dpo(load(), None if reference == "before" else load(), DPOConfig(**options), train_dataset=Dataset.from_list(pairs),
               processing_class=transformers.AutoTokenizer.from_pretrained(model_dir), callbacks=[Clock()])
 trainer.train()
 seconds = Clock.ended - Clock.began
-print(json.dumps({"what": f"dpo, reference {reference}", "peer": f"TRL {trl.__version__}", "dtype": dtype, "threads": int(threads),
+print(json.dumps({"what": f"dpo, reference {reference}", "peer": f"TRL {trl.__version__}, activations {activations}", "dtype": dtype, "threads": int(threads),
                   "value": len(pairs) / seconds, "unit": "pairs/s", "tokens": job["tokens"], "seconds": seconds,
                   "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
