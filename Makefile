@@ -34,7 +34,7 @@ NEED    += python3-venv python3-torch
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
-        bench-cpu clean distclean
+        bench-cpu clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
