@@ -6,7 +6,7 @@ usage: bench_cpu.py [options]          (Python's standard library alone; from th
   --bench-ops build/tests/bench/bench_ops   its gemm timings (row peak)
   --models build/models                tools/fetch_models.sh makes it
   --data DIR                           alpaca_en_demo.json and dpo_en_demo.json, in the shapes of LLaMA-Factory's demo data
-  --peers DIR                          venv and llama.cpp made by tools/bench/peers.sh DIR; without it our rows alone are printed
+  --peers DIR                          made by tools/bench/peers.sh DIR; without it our rows alone are printed
   --rows sft,dpo,sample,one,score,peak,memory    only these
   --which smollm2,qwen-coder           only these models
   --dtypes float32,bfloat16            only these number formats
@@ -35,10 +35,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROWS = ("sft", "dpo", "sample", "one", "score", "peak", "memory")
 # Sizes of a model's rows. new: output tokens a sample; long: rows of `length` tokens to score.
 SIZES = {
-    "smollm2": {"width": 1024, "sft_rows": 2, "steps": 4, "pairs": 12, "prompts": 16, "n": 8, "new": 128, "prompt": 142, "long": 10,
-                "length": 2048, "rows": ROWS},
-    "qwen-coder": {"width": 512, "sft_rows": 2, "steps": 2, "pairs": 0, "prompts": 16, "n": 8, "new": 32, "prompt": 142, "long": 4,
-                   "length": 2048, "rows": ("sft", "sample", "one", "score", "peak")},
+    "smollm2": {"width": 1024, "sft_rows": 2, "steps": 4, "pairs": 12, "prompts": 16, "n": 8, "new": 128, "prompt": 142,
+                "long": 10, "length": 2048, "rows": ROWS},
+    "qwen-coder": {"width": 512, "sft_rows": 2, "steps": 2, "pairs": 0, "prompts": 16, "n": 8, "new": 32, "prompt": 142,
+                   "long": 4, "length": 2048, "rows": ("sft", "sample", "one", "score", "peak")},
 }
 QUICK = {"width": 256, "steps": 1, "pairs": 4, "prompts": 2, "n": 2, "new": 16, "length": 512, "long": 2}
 # Bars of the table: row -> (factor with AMX bf16, factor in fp32 without); None: no bar.
@@ -58,9 +58,10 @@ def say(text):
 
 def arguments():
     p = argparse.ArgumentParser(usage=__doc__, add_help=False)
-    for name, value in (("imf", "build/imf"), ("bench-ops", "build/tests/bench/bench_ops"), ("models", "build/models"), ("data", ""),
-                        ("peers", ""), ("rows", ",".join(ROWS)), ("which", "smollm2,qwen-coder"), ("dtypes", "float32,bfloat16"),
-                        ("layouts", "2x1,1x2"), ("only", ""), ("work", "build/bench"), ("out", "")):
+    for name, value in (("imf", "build/imf"), ("bench-ops", "build/tests/bench/bench_ops"), ("models", "build/models"),
+                        ("data", ""), ("peers", ""), ("rows", ",".join(ROWS)), ("which", "smollm2,qwen-coder"),
+                        ("dtypes", "float32,bfloat16"), ("layouts", "2x1,1x2"), ("only", ""), ("work", "build/bench"),
+                        ("out", "")):
         p.add_argument("--" + name, default=value)
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--quick", action="store_true")
@@ -70,7 +71,7 @@ def arguments():
     a.rows, a.which, a.dtypes = a.rows.split(","), a.which.split(","), a.dtypes.split(",")
     a.layouts = [tuple(map(int, t.split("x"))) for t in a.layouts.split(",")]
     if not a.data:
-        raise SystemExit("bench_cpu.py wants --data DIR with alpaca_en_demo.json and dpo_en_demo.json (make bench-cpu DATA=DIR)")
+        raise SystemExit("--data DIR is missing: alpaca_en_demo.json and dpo_en_demo.json (make bench-cpu DATA=DIR)")
     return a
 
 
@@ -87,7 +88,7 @@ class Bench:
         self.results, self.notes, self.flops, self.gone = {}, [], {}, set()
         os.makedirs(self.work, exist_ok=True)
 
-    # --- data, made once ---------------------------------------------------------------------------------------------------
+    # --- data, made once -----------------------------------------
 
     def prepare(self):
         a, s, out = self.a, self.size, os.path.join(self.work, "data")
@@ -124,10 +125,11 @@ class Bench:
                      "few": data.write(out + ".longfew.jsonl", "".join(rows[:few])),
                      "reward": ours.reward_model(self.a.imf, self.model, self.work, chat)}
 
-    # --- contenders: (label, function), each function gives one result, a list of them, or None --------------------------------
+    # --- contenders: (label, function), each function gives one result, a list of them, or None ------------
 
     def contenders(self, row, dtype):
-        return ([] if self.a.only == "peers" else self.our_runs(row, dtype)) + (self.peer_runs(row, dtype) if self.peers else [])
+        own = [] if self.a.only == "peers" else self.our_runs(row, dtype)
+        return own + (self.peer_runs(row, dtype) if self.peers else [])
 
     def our_runs(self, row, dtype):
         a, s, model, work = self.a, self.size, self.model, self.work
@@ -157,7 +159,8 @@ class Bench:
             return [("torch", lambda: self.peer("peer_sft.py", self.model, out + ".step.json", dtype, 2, s["steps"]))] \
                 if self.fits("torch") else []
         if row == "dpo":
-            return [(f"TRL, {' '.join(how)}", lambda how=how: self.peer("peer_dpo.py", self.model, out + ".order.json", dtype, 2, *how))
+            pairs = out + ".order.json"
+            return [(f"TRL, {' '.join(how)}", lambda how=how: self.peer("peer_dpo.py", self.model, pairs, dtype, 2, *how))
                     for how in (("inside", "kept"), ("inside", "recomputed"), ("before", "kept"))]
         if row == "sample":
             return [("transformers", lambda: self.peer("peer_generate.py", self.model, out + ".prompts.json", dtype, 2, s["n"],
@@ -198,8 +201,8 @@ class Bench:
                        "--outfile", gguf + ".part"]
             subprocess.run(convert, check=True, capture_output=True)
             os.rename(gguf + ".part", gguf)
-        return self.json_of([sys.executable, os.path.join(HERE, "peer_llama.py"), f"{peers}/llama/build/bin", gguf, dtype, "2", what,
-                             *map(str, options)])
+        return self.json_of([sys.executable, os.path.join(HERE, "peer_llama.py"), f"{peers}/llama/build/bin", gguf, dtype, "2",
+                             what, *map(str, options)])
 
     def json_of(self, argv):
         env = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
@@ -212,7 +215,7 @@ class Bench:
             return None
         return json.loads(lines[-1])
 
-    # --- running -----------------------------------------------------------------------------------------------------------
+    # --- running -----------------------------------------
 
     def turn(self):
         for row in self.rows:
@@ -249,7 +252,7 @@ class Bench:
         self.results.setdefault((r["what"], r["dtype"], r["peer"]), []).append(r)
         say(json.dumps(dict({"model": self.name}, **r)))
 
-    # --- what came of it ---------------------------------------------------------------------------------------------------
+    # --- what came of it -----------------------------------------
 
     def values(self, what, dtype, peer):
         return sorted(r["value"] for r in self.results.get((what, dtype, peer), []))
@@ -267,10 +270,12 @@ class Bench:
         peak = self.values("gemm", dtype, "imf")
         if sft and peak and self.flops:
             used = [v / self.flops["tokens"] * self.flops["step"] / 1e9 for v in sft]
-            rows.append(("peak", ("imf, GFLOP/s", used), ("gemm, GFLOP/s", peak), statistics.median(used) / statistics.median(peak)))
+            share = statistics.median(used) / statistics.median(peak)
+            rows.append(("peak", ("imf, GFLOP/s", used), ("gemm, GFLOP/s", peak), share))
         two, single = (self.values("dpo, reference before", dtype, f"imf {n} x 1") for n in (2, 1))
         if two and single:
-            rows.append(("ranks", ("imf 2 x 1", two), ("imf 1 x 1", single), statistics.median(two) / statistics.median(single)))
+            ratio = statistics.median(two) / statistics.median(single)
+            rows.append(("ranks", ("imf 2 x 1", two), ("imf 1 x 1", single), ratio))
         memory = self.values("memory", dtype, "imf 2 x 1")
         trl = self.trl_memory(dtype)
         if memory:
@@ -299,8 +304,8 @@ class Bench:
         return [f"imf {r} x {t}" for r, t in self.a.layouts]
 
     def line(self, what, dtype, mine, other, ratio, amx):
-        cells = [TITLES[what].format(**self.size), dtype, mine[0] or "not supported", spread(mine[1]), other[0] or "-", spread(other[1]),
-                 f"{ratio:.2f}" if ratio else "-", bar(what, dtype, amx)]
+        cells = [TITLES[what].format(**self.size), dtype, mine[0] or "-", spread(mine[1]), other[0] or "-",
+                 spread(other[1]), f"{ratio:.2f}" if ratio else "-", bar(what, dtype, amx)]
         return "| " + " | ".join(cells) + " |"
 
     def details(self):
@@ -309,8 +314,9 @@ class Bench:
         for (what, dtype, peer), rs in sorted(self.results.items()):
             v, last = self.values(what, dtype, peer), rs[-1]
             rss = max((r.get("rss_mb") or 0) for r in rs)
-            cells = [what, dtype, peer, last["threads"], len(v), number(v[0]), number(statistics.median(v)), number(v[-1]), last["unit"],
-                     last.get("tokens", "-"), number(last["seconds"]) if "seconds" in last else "-", f"{rss:.0f}" if rss else "-"]
+            cells = [what, dtype, peer, last["threads"], len(v), number(v[0]), number(statistics.median(v)), number(v[-1]),
+                     last["unit"], last.get("tokens", "-"), number(last["seconds"]) if "seconds" in last else "-",
+                     f"{rss:.0f}" if rss else "-"]
             out.append("| " + " | ".join(map(str, cells)) + " |")
         return out
 
@@ -333,7 +339,7 @@ def bar(what, dtype, amx):
     return f"{sign} {with_amx:g}" if amx else f"{sign} {with_amx:g} with AMX: not measured"
 
 
-# --- the machine --------------------------------------------------------------------------------------------------------------
+# --- the machine -----------------------------------------
 
 
 def output(*argv):

@@ -1,6 +1,7 @@
 """The same rows, pairs and prompts for imf and for its peers.
 
-Texts are rendered and tokenised once, by `imf tokens`; peers get ids. imf gets the texts and renders them itself, with the same code.
+Texts are rendered and tokenised once, by `imf tokens`; peers get ids. imf gets the texts and renders them itself, with the same
+code.
 """
 import json
 import os
@@ -88,8 +89,8 @@ def conversation(r):
 
 
 def dpo_pairs(imf, model, source, count, longest, out):
-    """The first `count` pairs whose prompt leaves room for an answer, cut to `longest` at the end (keep_start), with answer lengths
-    that no other pair has (imf's order of training is found by them)."""
+    """The first `count` pairs whose prompt leaves room for an answer, cut to `longest` at the end (keep_start), with lengths of
+    answers that no other pair has (imf's order of training is found by them)."""
     data, pairs, texts = json.load(open(source)), [], []
     prompts = tokens(imf, model, [conversation(r) for r in data])
     both = tokens(imf, model, [conversation(r) + [{"role": "assistant", "content": r[k]["value"]}] for r in data

@@ -61,8 +61,8 @@ class Run:
             raise Failed(f"{' '.join(argv)}: exit {code}\n{text}")
 
     def read(self, until):
-        """Until the program ends, or stops it behind the line that matches `until`: what follows (checkpoint, export) is not timed,
-        and its writing would disturb the next measurement."""
+        """Until the program ends, or stops it behind the line that matches `until`: what follows (checkpoint, export) is not
+        timed, and its writing would disturb the next measurement."""
         for text in self.process.stderr:
             self.line.append((time.monotonic(), text))
             if until and re.search(until, text):
@@ -122,8 +122,8 @@ def difference(spent, base):
 
 
 def result(what, layout, dtype, value, unit, tokens, seconds, rss_mb=None):
-    return {"what": what, "peer": f"imf {layout[0]} x {layout[1]}", "dtype": dtype, "threads": layout[0] * layout[1], "value": value,
-            "unit": unit, "tokens": tokens, "seconds": seconds, "rss_mb": rss_mb}
+    return {"what": what, "peer": f"imf {layout[0]} x {layout[1]}", "dtype": dtype, "threads": layout[0] * layout[1],
+            "value": value, "unit": unit, "tokens": tokens, "seconds": seconds, "rss_mb": rss_mb}
 
 
 def sft(imf, model, work, layout, dtype, step, width, rows, steps):
@@ -138,8 +138,8 @@ def sft(imf, model, work, layout, dtype, step, width, rows, steps):
 
 def dpo_recipe(model, work, job):
     return {"run_dir": f"{work}/run", "target": {"path": model},
-            "dpo": {"data": job["path"], "global_batch": job["batch"], "max_length": job["max_length"], "truncation": "keep_start",
-                    "grad_chains": 2, "learning_rate": 1e-6, "beta": 0.1}}
+            "dpo": {"data": job["path"], "global_batch": job["batch"], "max_length": job["max_length"],
+                    "truncation": "keep_start", "grad_chains": 2, "learning_rate": 1e-6, "beta": 0.1}}
 
 
 def dpo_references(imf, model, work, job):
@@ -167,7 +167,8 @@ def dpo_memory(imf, model, work, layout, dtype, job):
 def sampled(imf, model, work, layout, dtype, prompts, n, new, temperature, top_p, slots):
     """(tokens, wall seconds) of select and sample; the wall time is that of sample."""
     recipe = {"run_dir": f"{work}/run", "prompts": [{"path": prompts, "kind": "if"}], "sample": {"slots": slots},
-              "sources": [{"name": "bench", "path": model, "temperature": temperature, "top_p": top_p, "n": n, "max_new_tokens": new}]}
+              "sources": [{"name": "bench", "path": model, "temperature": temperature, "top_p": top_p, "n": n,
+                           "max_new_tokens": new}]}
     Run(imf, (1, 1), "select", recipe, "float32")
     run = Run(imf, layout, "sample", recipe, dtype).drop()
     count = [re.search(r"samples, (\d+) tokens", text) for _, text in run.line]
@@ -196,8 +197,8 @@ def reward_model(imf, model, work, preferences):
     """A reward model on the model at hand (heads and gate from a few rows): what `imf score` needs. Made once."""
     out = f"{work}/reward"
     if not os.path.exists(f"{out}/reward/model/config.json"):
-        recipe = {"run_dir": out, "reward_train": {"base": model, "data": [{"path": preferences, "limit": 12}], "max_length": 512,
-                                                   "val_size": 0.25, "gate_steps": 10, "gate_batch": 8}}
+        recipe = {"run_dir": out, "reward_train": {"base": model, "data": [{"path": preferences, "limit": 12}],
+                                                   "max_length": 512, "val_size": 0.25, "gate_steps": 10, "gate_batch": 8}}
         Run(imf, (2, 1), "reward", recipe, "float32")
     return f"{out}/reward/model"
 

@@ -3,10 +3,10 @@
 
 usage: peer_dpo.py MODEL PAIRS.json DTYPE THREADS inside|before kept|recomputed
 
-PAIRS.json (written by bench_cpu.py): {"pairs": [{"prompt_ids", "chosen_ids", "rejected_ids"}], "batch", "max_length"}, in the order
-of training. inside: TRL's default, the reference model runs in every step, and its time counts; before: reference log-probabilities
-were computed in advance, and their time does not count. bfloat16 is autocast with fp32 master weights. recomputed: TRL's default,
-gradient_checkpointing=True, which takes less memory; kept: False. Prints one JSON line.
+PAIRS.json (written by bench_cpu.py): {"pairs": [{"prompt_ids", "chosen_ids", "rejected_ids"}], "batch", "max_length"}, in the
+order of training. inside: TRL's default, the reference model runs in every step, and its time counts; before: reference
+log-probabilities were computed in advance, and their time does not count. bfloat16 is autocast with fp32 master weights.
+recomputed: TRL's default, gradient_checkpointing=True, which takes less memory; kept: False. Prints one JSON line.
 """
 import json
 import os
@@ -61,6 +61,7 @@ trainer = Dpo(load(), None if reference == "before" else load(), DPOConfig(**opt
               processing_class=transformers.AutoTokenizer.from_pretrained(model_dir), callbacks=[Clock()])
 trainer.train()
 seconds = Clock.ended - Clock.began
-print(json.dumps({"what": f"dpo, reference {reference}", "peer": f"TRL {trl.__version__}, activations {activations}", "dtype": dtype, "threads": int(threads),
-                  "value": len(pairs) / seconds, "unit": "pairs/s", "tokens": job["tokens"], "seconds": seconds,
-                  "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"what": f"dpo, reference {reference}", "peer": f"TRL {trl.__version__}, activations {activations}",
+                  "dtype": dtype, "threads": int(threads), "value": len(pairs) / seconds, "unit": "pairs/s",
+                  "tokens": job["tokens"], "seconds": seconds, "rss_mb": rss}))

@@ -3,8 +3,8 @@
 
 usage: peer_generate.py MODEL PROMPTS.json DTYPE THREADS N NEW
 
-PROMPTS.json (written by bench_cpu.py): {"prompts": [[id ...] ...], "temperature", "top_p"}. Weights and activations are in DTYPE.
-A sample ends at the model's stop token; tokens behind it do not count. A short run warms up. Prints one JSON line.
+PROMPTS.json (written by bench_cpu.py): {"prompts": [[id ...] ...], "temperature", "top_p"}. Weights and activations are in
+DTYPE. A sample ends at the model's stop token; tokens behind it do not count. A short run warms up. Prints one JSON line.
 """
 import json
 import resource
@@ -29,8 +29,9 @@ mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in job["prompts
 
 def generate(samples, length):
     with torch.no_grad():
-        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=job["temperature"], top_p=job["top_p"],
-                             top_k=0, num_return_sequences=samples, max_new_tokens=length, pad_token_id=stops[0])
+        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=job["temperature"],
+                             top_p=job["top_p"], top_k=0, num_return_sequences=samples, max_new_tokens=length,
+                             pad_token_id=stops[0])
     return out[:, width:].tolist()
 
 

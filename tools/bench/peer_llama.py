@@ -5,8 +5,8 @@ usage: peer_llama.py BIN_DIR MODEL.gguf DTYPE THREADS sample PROMPT NEW PROMPTS 
        peer_llama.py BIN_DIR MODEL.gguf DTYPE THREADS one    PROMPT NEW
        peer_llama.py BIN_DIR MODEL.gguf DTYPE THREADS score  LENGTH ROWS
 
-sample: PROMPTS * N sequences behind prompts of PROMPT tokens. batched-bench computes the prompt of every sequence; here it counts
-only once for each of the PROMPTS prompts, as if llama.cpp shared it: seconds = PROMPTS / (PROMPTS * N) * prefill + decode.
+sample: PROMPTS * N sequences behind prompts of PROMPT tokens. batched-bench computes the prompt of every sequence; here it
+counts only once for each of the PROMPTS prompts, as if llama.cpp shared it: seconds = prefill / N + decode.
 one: decode only. score: prefill only, logits of the last token alone. Nothing is drawn: ids are random, no sequence ends early.
 The key/value cache is in fp16, llama.cpp's default. Prints one JSON line.
 """
@@ -21,9 +21,9 @@ a, b, prompts, n = (list(map(int, sys.argv[6:])) + [1, 1])[:4]
 
 def run(prompt, new, sequences):
     cells = sequences * (prompt + new)
-    out = subprocess.run([f"{bench}/llama-batched-bench", "-m", model, "-c", str(-(-cells // 256) * 256 + 256), "-b", "2048", "-ub",
-                          "512", "-npp", str(prompt), "-ntg", str(new), "-npl", str(sequences), "-t", threads, "-tb", threads,
-                          "--output-format", "jsonl"], text=True, capture_output=True)
+    out = subprocess.run([f"{bench}/llama-batched-bench", "-m", model, "-c", str(-(-cells // 256) * 256 + 256), "-b", "2048",
+                          "-ub", "512", "-npp", str(prompt), "-ntg", str(new), "-npl", str(sequences), "-t", threads,
+                          "-tb", threads, "--output-format", "jsonl"], text=True, capture_output=True)
     lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
     if out.returncode or not lines:
         sys.exit(f"llama-batched-bench: exit {out.returncode}: {(out.stdout + out.stderr)[-2000:]}")

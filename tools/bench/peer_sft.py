@@ -4,7 +4,7 @@
 usage: peer_sft.py MODEL STEP.json DTYPE THREADS STEPS
 
 STEP.json (written by bench_cpu.py): {"rows": [{"ids", "pos", "labels"}], ...}, one step. bfloat16 is autocast with fp32 master
-weights. Attention is torch's scaled_dot_product_attention, and the examples of a row do not see each other (their positions begin
+weights. Attention is torch's scaled_dot_product_attention; the examples of a row do not see each other (their positions begin
 anew), as in imf. One row at a time; torch's fused AdamW. One step warms up. Prints one JSON line.
 """
 import contextlib

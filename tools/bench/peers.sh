@@ -1,5 +1,5 @@
 #!/bin/sh
-# peers.sh DIR: the programs that `make bench-cpu PEERS=DIR` compares with, thrown away with DIR (7 GB, half an hour on 2 cores).
+# peers.sh DIR: the programs that `make bench-cpu PEERS=DIR` compares with, thrown away with DIR (7 GB, half an hour).
 #   DIR/venv             torch, transformers, trl and what they need
 #   DIR/llama/source     llama.cpp, whole in the source distribution of llama-cpp-python
 #   DIR/llama/build/bin  llama-batched-bench, built for the CPU at hand
