@@ -301,7 +301,7 @@ class Bench:
         return out
 
     def two_cores(self):
-        return [f"imf {r} x {t}" for r, t in self.a.layouts]
+        return [p for p in {p for _, _, p in self.results if " x " in p} if cores_of(p) == 2]
 
     def line(self, what, dtype, mine, other, ratio, amx):
         cells = [TITLES[what].format(**self.size), dtype, mine[0] or "-", spread(mine[1]), other[0] or "-",
@@ -323,6 +323,11 @@ class Bench:
 
 def number(v):
     return f"{v:.3f}" if v < 10 else f"{v:.1f}" if v < 1000 else f"{v:.0f}"
+
+
+def cores_of(peer):
+    ranks, threads = re.search(r"(\d+) x (\d+)", peer).groups()
+    return int(ranks) * int(threads)
 
 
 def spread(values):
