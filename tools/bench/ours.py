@@ -25,7 +25,7 @@ class Failed(Exception):
 
 
 class TooShort(Exception):
-    """A run took no longer than its start: the machine is too busy, or the work too little, to be measured."""
+    """A run took hardly longer than its start: the machine is too busy, or the work too little, to be measured."""
 
 
 class Run:
@@ -116,8 +116,8 @@ def pss_mb(pid):
 
 
 def difference(spent, base):
-    if spent - base < 0.1 * base:
-        raise TooShort(f"{spent:.2f} s, of which the start takes {base:.2f} s: nothing is measured")
+    if spent - base < 0.5 * base:  # what is left would be the noise of two starts
+        raise TooShort(f"{spent:.2f} s, of which the start takes {base:.2f} s: too short to be measured")
     return spent - base
 
 
