@@ -85,6 +85,10 @@ Err chain_end(ChainSum *s, int32_t chain)
 }
 
 // --- over ranks ----------------------------------------------------------------------------------------------------
+//
+// Shares are reduced a portion at a time, so that only a portion of what others hold is here at once.
+
+enum { PORTION = 1 << 21 };  // elements
 
 typedef struct Reduce {  // one reduction: what travels where
     const ChainSum *sum;
@@ -93,27 +97,36 @@ typedef struct Reduce {  // one reduction: what travels where
     int32_t active;
     ParRequest **request;  // [requests]
     int32_t requests;
-    ChainNode *node;       // [nodes] slices of all subtrees of the step for the own share, in chain order
+    ChainNode *node;       // [nodes] portions of all subtrees of the step for the own share, in chain order
     int32_t nodes;
     float *received;       // storage of those that came from others
 } Reduce;
 
-static Err send_slices(Reduce *r)
+// Elements of a share that lie in the portion at `at`.
+static int64_t in_portion(TileShare s, int64_t at)
+{
+    int64_t left = s.end - s.begin - at;
+    return left < 0 ? 0 : left < PORTION ? left : PORTION;
+}
+
+static Err send_portion(Reduce *r, int64_t at)
 {
     for (int peer = 0; peer < par_size(); peer++) {
         TileShare share = tile_share(r->tiles, r->n_tiles, peer, par_size());
-        if (peer == par_rank() || share.begin == share.end) continue;
+        int64_t n = in_portion(share, at);
+        if (peer == par_rank() || n == 0) continue;
         for (int32_t i = 0; i < r->sum->nodes; i++)
-            TRY(par_isend(r->sum->node[i].g + share.begin, (share.end - share.begin) * (int64_t)sizeof(float), peer,
-                          CHAIN_TAG + i, &r->request[r->requests++]));
+            TRY(par_isend(r->sum->node[i].g + share.begin + at, n * (int64_t)sizeof(float), peer, CHAIN_TAG + i,
+                          &r->request[r->requests++]));
     }
     return OK;
 }
 
-static Err receive_slices(Reduce *r, TileShare mine)
+static Err receive_portion(Reduce *r, TileShare mine, int64_t at)
 {
-    int64_t n = mine.end - mine.begin;
+    int64_t n = in_portion(mine, at);
     float *free_at = r->received;
+    r->nodes = 0;
     for (int peer = 0; peer < par_size(); peer++) {
         ChainNode plan[CHAIN_NODES];
         int32_t first, last;
@@ -123,7 +136,7 @@ static Err receive_slices(Reduce *r, TileShare mine)
             ChainNode *node = &r->node[r->nodes++];
             *node = plan[i];
             if (peer == par_rank()) {
-                node->g = r->sum->node[i].g + mine.begin;
+                node->g = r->sum->node[i].g + mine.begin + at;
             } else if (n > 0) {
                 node->g = free_at;
                 free_at += n;
@@ -152,19 +165,22 @@ static Err add_node(const Reduce *r, int32_t level, int32_t index, int32_t *next
     return OK;
 }
 
-enum { SLICE = 4096 };  // elements that are combined at a time: scratch stays in the cache
+enum { SLICE = 4096, LEVELS = 32 };  // elements that are combined at a time: scratch stays in the cache
 
+// out may be the memory of one of the nodes: a slice of all of them is read before it is written.
 static Err combine(Reduce *r, int64_t n, float *out)
 {
-    float store[32][SLICE], *scratch[32];
+    float store[LEVELS][SLICE], *scratch[LEVELS];
     int32_t top = 0;
-    for (int i = 0; i < 32; i++) scratch[i] = store[i];
+    for (int i = 0; i < LEVELS; i++) scratch[i] = store[i];
     while ((int64_t)1 << top < r->active) top++;
+    ASSERT(top < LEVELS);
     for (int64_t at = 0; at < n; at += SLICE) {
         int64_t width = n - at < SLICE ? n - at : SLICE;
         int32_t next = 0;
-        TRY(add_node(r, top, 0, &next, out + at, width, scratch));
+        TRY(add_node(r, top, 0, &next, scratch[top], width, scratch));
         ASSERT(next == r->nodes);
+        memcpy(out + at, scratch[top], (size_t)width * sizeof *out);
         for (int32_t i = 0; i < r->nodes; i++) r->node[i].g += width;
     }
     return OK;
@@ -187,25 +203,42 @@ static Err count_remote(Reduce *r, int32_t *remote)
     return OK;
 }
 
-static Err prepare(Reduce *r, int64_t n)
+static Err prepare(Reduce *r, TileShare mine)
 {
     int32_t remote = 0;
     TRY(count_remote(r, &remote));
-    TRY(MEM_ARRAY(&r->received, remote * n));
+    TRY(MEM_ARRAY(&r->received, remote * in_portion(mine, 0)));
     return OK;
+}
+
+static Err reduce_portion(Reduce *r, TileShare mine, int64_t at, float *out)
+{
+    r->requests = 0;
+    TRY(receive_portion(r, mine, at));
+    TRY(send_portion(r, at));
+    for (int32_t i = 0; i < r->requests; i++) TRY(par_wait(r->request[i]));
+    return combine(r, in_portion(mine, at), out);
+}
+
+// The largest share of any rank: all make as many portions.
+static int64_t largest_share(const Reduce *r)
+{
+    int64_t most = 0;
+    for (int peer = 0; peer < par_size(); peer++) {
+        TileShare s = tile_share(r->tiles, r->n_tiles, peer, par_size());
+        if (s.end - s.begin > most) most = s.end - s.begin;
+    }
+    return most;
 }
 
 Err chain_reduce(const ChainSum *s, int32_t active, const Tile *tiles, int64_t n_tiles, float *out)
 {
     Reduce r = {.sum = s, .tiles = tiles, .n_tiles = n_tiles, .active = active};
     TileShare mine = tile_share(tiles, n_tiles, par_rank(), par_size());
-    int64_t n = mine.end - mine.begin;
+    int64_t most = largest_share(&r);
     Err err = OK;
-    TRY_DONE(par_agree(prepare(&r, n)));  // before anyone sends
-    TRY_DONE(receive_slices(&r, mine));
-    TRY_DONE(send_slices(&r));
-    for (int32_t i = 0; i < r.requests; i++) TRY_DONE(par_wait(r.request[i]));
-    TRY_DONE(combine(&r, n, out));
+    TRY_DONE(par_agree(prepare(&r, mine)));  // before anyone sends
+    for (int64_t at = 0; at < most; at += PORTION) TRY_DONE(reduce_portion(&r, mine, at, out + at));
 done:
     mem_free(r.request);
     mem_free(r.received);

@@ -39,7 +39,8 @@ void chain_reset(ChainSum *s);                               // forgets the sums
 Err chain_begin(ChainSum *s, float **g) ERR_MUST_CHECK;      // a zeroed buffer for the next chain
 Err chain_end(ChainSum *s, int32_t chain) ERR_MUST_CHECK;    // chain numbers ascend; combines finished siblings
 
-// Collective. The sum over all `active` chains of this rank's share of the block into out[share.end - share.begin].
+// Collective. The sum over all `active` chains of this rank's share of the block into out[share.end - share.begin], which may
+// be that part of one of the own nodes.
 Err chain_reduce(const ChainSum *s, int32_t active, const Tile *tiles, int64_t n_tiles, float *out) ERR_MUST_CHECK;
 
 #endif

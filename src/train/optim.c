@@ -36,7 +36,6 @@ static Err open_state(Optim *o)
     }
     TRY(MEM_ARRAY(&o->m, n));
     TRY(MEM_ARRAY(&o->v, n));
-    TRY(MEM_ARRAY(&o->g, n));
     TRY(MEM_ARRAY(&o->block, blocks));
     return OK;
 }
@@ -54,7 +53,7 @@ void optim_free(Optim *o)
     mem_free(o->tiles);
     mem_free(o->m);
     mem_free(o->v);
-    mem_free(o->g);
+    mem_free(o->own_g);
     mem_free(o->block);
     mem_free(o->node_of);
     mem_free(o->leader);
@@ -136,10 +135,23 @@ done:
     return err;
 }
 
+// The own share of the gradient lies where the own chains' sum lay; a rank without chains needs memory of its own.
+static Err place_gradient(Optim *o, const ChainSum *sum)
+{
+    if (sum->nodes > 0) {
+        o->g = sum->node[0].g + o->share.begin;
+        return OK;
+    }
+    if (!o->own_g) TRY(MEM_ARRAY(&o->own_g, o->share.end - o->share.begin));
+    o->g = o->own_g;
+    return OK;
+}
+
 Err optim_step(Optim *o, Ctx *ctx, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
 {
     PROFILE(PHASE_OPTIM);
     ASSERT(o->model->shared || par_size() == 1);
+    TRY(par_agree(place_gradient(o, sum)));
     TRY(chain_reduce(sum, active, o->tiles, o->n_tiles, o->g));
     TRY(global_norm(o, ctx, norm));
     if (!isfinite(*norm)) return OK;

@@ -16,7 +16,9 @@ typedef struct Optim {
     Tile *tiles;       // owned
     int64_t n_tiles;
     TileShare share;   // this rank's
-    float *m, *v, *g;  // [share.end - share.begin], owned
+    float *m, *v;      // [share.end - share.begin], owned
+    float *g;          // likewise: in a buffer of the chains, or own_g (NULL until it is needed)
+    float *own_g;
     double *block;     // sums of squares of one tile's blocks, owned
     int32_t *node_of;  // [ranks] node of each rank, owned
     int32_t *leader;   // [nodes] lowest rank of each node, owned
