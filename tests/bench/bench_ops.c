@@ -59,6 +59,40 @@ static Err run_norm(Ctx *ctx, const void *a) { return op_rmsnorm_fwd(ctx, a); }
 static Err run_swiglu(Ctx *ctx, const void *a) { return op_swiglu_fwd(ctx, a); }
 static Err run_adamw(Ctx *ctx, const void *a) { return op_adamw(ctx, a); }
 
+static void *space(int64_t bytes)
+{
+    void *p = NULL;
+    if (mem_alloc(&p, bytes, 1) != OK) abort();
+    return p;
+}
+
+static Tensor halves(int64_t rows, int64_t width)
+{
+    Tensor x = tensor_f32(randoms(rows * width), width), y = tensor_bf16(space(rows * width * 2), width);
+    RoundArgs a = {x, y, rows, width};
+    Ctx one = {.threads = 1};
+    if (op_round(&one, &a) != OK) abort();
+    mem_free(x.p);
+    return y;
+}
+
+static void bench_gemm_bf16(Ctx *ctx, int64_t t, int64_t in, int64_t out)
+{
+    Tensor x = halves(t, in), y = halves(t, out), dx = halves(t, in);
+    float *w = randoms(out * in), *dw = randoms(out * in);
+    int32_t row[2] = {0, (int32_t)t};
+    double flop = 2e-9 * (double)t * (double)in * (double)out;
+    PackBf16Args p = {.w = tensor_f32(w, in), .packed = space(op_pack_bf16_elements(out, in) * 2), .out = out, .in = in, .to = out};
+    if (op_pack_bf16(ctx, &p) != OK) abort();
+    GemmArgs f = {.x = x, .w = tensor_bf16(p.packed, in), .y = y, .T = t, .in = in, .out = out};
+    GemmDxArgs b = {.dy = y, .w = f.w, .dx = dx, .T = t, .in = in, .out = out};
+    GemmDwArgs c = {.dy = y, .x = x, .dw = tensor_f32(dw, in), .row = row, .rows = 1, .in = in, .out = out};
+    c.workspace = space(op_gemm_bwd_w_workspace(&c));
+    printf("gemm bf16 %5ld x %5ld x %5ld: forward %6.1f, dx %6.1f, dw %6.1f GFLOP/s\n", (long)t, (long)out, (long)in,
+           flop / seconds(ctx, run_fwd, &f), flop / seconds(ctx, run_dx, &b), flop / seconds(ctx, run_dw, &c));
+    mem_free(x.p), mem_free(y.p), mem_free(dx.p), mem_free(w), mem_free(dw), mem_free(p.packed), mem_free(c.workspace);
+}
+
 static void bench_gemm(Ctx *ctx, int64_t t, int64_t in, int64_t out)
 {
     float *x = randoms(t * in), *w = randoms(out * in), *y = randoms(t * out);
@@ -74,13 +108,6 @@ static void bench_gemm(Ctx *ctx, int64_t t, int64_t in, int64_t out)
     printf("gemm %5ld x %5ld x %5ld: forward %6.1f, dx %6.1f, dw %6.1f GFLOP/s (our kernel, forward: %6.1f)\n", (long)t, (long)out,
            (long)in, fwd, flop / seconds(ctx, run_dx, &b), flop / seconds(ctx, run_dw, &c), own_fwd);
     mem_free(x), mem_free(w), mem_free(y);
-}
-
-static void *space(int64_t bytes)
-{
-    void *p = NULL;
-    if (mem_alloc(&p, bytes, 1) != OK) abort();
-    return p;
 }
 
 static void bench_attention(Ctx *ctx)
@@ -145,6 +172,7 @@ int main(int argc, char **argv)
            ctx.gemm_dnnl ? "oneDNN" : "our kernel");
     static const int64_t shapes[][3] = {{T, H, 960}, {T, H, H}, {T, H, 2 * F}, {T, F, H}, {16, H, 2 * F}, {1, H, 2 * F}, {256, 128, 512}};
     for (int i = 0; i < 7; i++) bench_gemm(&ctx, shapes[i][0], shapes[i][1], shapes[i][2]);
+    for (int i = 0; i < 6; i++) bench_gemm_bf16(&ctx, shapes[i][0], shapes[i][1], shapes[i][2]);
     bench_attention(&ctx);
     bench_logprob(&ctx);
     bench_rows(&ctx);
