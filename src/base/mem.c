@@ -3,11 +3,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-// Every block carries its size in the 64 bytes before the pointer that the caller sees. Large ones ask for huge pages: a page
-// fault each 4 KiB took 3 % of a training run.
-enum { HEADER = 64, HUGE_PAGE = 1 << 21, LARGE = 4 * HUGE_PAGE };
+// Every block carries its size in the 64 bytes before the pointer that the caller sees.
+enum { HEADER = 64 };
 static _Atomic int64_t bytes_now, bytes_peak;
 
 static void count(int64_t delta)
@@ -26,10 +24,9 @@ Err mem_alloc(void *pp, int64_t n, int64_t size)
     CHECK(!__builtin_mul_overflow(n, size, &bytes) && bytes < INT64_MAX - 4 * HEADER, ERR_DATA,
           "a size of %lld x %lld bytes is not sensible; a file is probably corrupt", (long long)n, (long long)size);
     int64_t total = HEADER + (bytes + HEADER - 1) / HEADER * HEADER;
-    char *block = aligned_alloc(total < LARGE ? HEADER : HUGE_PAGE, (size_t)total);
+    char *block = aligned_alloc(HEADER, (size_t)total);
     CHECK(block, ERR_UNAVAILABLE, "out of memory: %lld bytes wanted, %lld in use; use fewer ranks per node or a "
           "smaller row_tokens", (long long)bytes, (long long)mem_now());
-    if (total >= LARGE) madvise(block, (size_t)total, MADV_HUGEPAGE);  // advice: a kernel that has none changes nothing
     memset(block, 0, (size_t)total);
     memcpy(block, &bytes, sizeof bytes);
     count(bytes);
