@@ -1,11 +1,13 @@
 #include "base/mem.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 // Every block carries its size in the 64 bytes before the pointer that the caller sees.
-enum { HEADER = 64 };
+enum { HEADER = 64, HUGE_PAGE = 1 << 21 };
 static _Atomic int64_t bytes_now, bytes_peak;
 
 static void count(int64_t delta)
@@ -15,7 +17,7 @@ static void count(int64_t delta)
     while (now > peak && !atomic_compare_exchange_weak(&bytes_peak, &peak, now)) {}
 }
 
-Err mem_alloc(void *pp, int64_t n, int64_t size)
+static Err allocate(void *pp, int64_t n, int64_t size, bool huge)
 {
     void *none = NULL;
     memcpy(pp, &none, sizeof none);
@@ -24,9 +26,13 @@ Err mem_alloc(void *pp, int64_t n, int64_t size)
     CHECK(!__builtin_mul_overflow(n, size, &bytes) && bytes < INT64_MAX - 4 * HEADER, ERR_DATA,
           "a size of %lld x %lld bytes is not sensible; a file is probably corrupt", (long long)n, (long long)size);
     int64_t total = HEADER + (bytes + HEADER - 1) / HEADER * HEADER;
-    char *block = aligned_alloc(HEADER, (size_t)total);
+    huge = huge && total >= 4 * HUGE_PAGE;
+    char *block = aligned_alloc(huge ? HUGE_PAGE : HEADER, (size_t)total);
     CHECK(block, ERR_UNAVAILABLE, "out of memory: %lld bytes wanted, %lld in use; use fewer ranks per node or a "
           "smaller row_tokens", (long long)bytes, (long long)mem_now());
+#ifdef MADV_HUGEPAGE
+    if (huge) (void)madvise(block, (size_t)total, MADV_HUGEPAGE);  // advice: where there are none nothing changes
+#endif
     memset(block, 0, (size_t)total);
     memcpy(block, &bytes, sizeof bytes);
     count(bytes);
@@ -34,6 +40,9 @@ Err mem_alloc(void *pp, int64_t n, int64_t size)
     memcpy(pp, &p, sizeof p);
     return OK;
 }
+
+Err mem_alloc(void *pp, int64_t n, int64_t size) { return allocate(pp, n, size, false); }
+Err mem_alloc_huge(void *pp, int64_t n, int64_t size) { return allocate(pp, n, size, true); }
 
 Err mem_grow(void *pp, int64_t used, int64_t *cap, int64_t need, int64_t size)
 {

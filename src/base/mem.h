@@ -10,6 +10,10 @@
 // releases it with mem_free. ERR_UNAVAILABLE, naming the size, when there is no memory.
 Err mem_alloc(void *pp, int64_t n, int64_t size) ERR_MUST_CHECK;
 
+// The same on huge pages where the system gives them: for what is read from end to end again and again, like weights. (Other memory
+// gains nothing from them, and clearing them costs more where a host has to find them first.)
+Err mem_alloc_huge(void *pp, int64_t n, int64_t size) ERR_MUST_CHECK;
+
 // Grows *(T **)pp from holding `used` elements to at least `need`; *cap is updated (doubling). New bytes are zero.
 Err mem_grow(void *pp, int64_t used, int64_t *cap, int64_t need, int64_t size) ERR_MUST_CHECK;
 

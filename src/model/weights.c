@@ -260,7 +260,7 @@ Err weight_mark_bf16(Model *m)
 Err weight_memory(const Model *m, int64_t bytes, void *pp)
 {
     if (m->shared) TRY(par_shared_alloc(bytes, pp));
-    else TRY(mem_alloc(pp, bytes, 1));
+    else TRY(mem_alloc_huge(pp, bytes, 1));
     return OK;
 }
 
