@@ -1,6 +1,6 @@
 // Law 1 for training: micro-batches, packing neighbours and order of input change no bit of weights or curve. Also a
 // program for t45_train.sh, which does the same over ranks and over interruptions:
-//   t45_train run FIXTURE MODEL RUN_DIR MICRO_ROWS SAVE_STEPS   trains 8 steps and prints a digest of the weights and the curve
+//   t45_train run FIXTURE MODEL RUN_DIR MICRO_ROWS SAVE_STEPS DTYPE   trains 8 steps and prints a digest of the weights and the curve
 #include <math.h>
 #include <unistd.h>
 
@@ -12,6 +12,7 @@
 typedef struct Setup {
     const char *fixture, *model, *run_dir;
     int64_t micro_rows, save_steps;
+    DType dtype;
 } Setup;
 
 enum { STEPS = 8 };
@@ -40,6 +41,8 @@ static Err train_once(const Setup *s, char text[2 * ID_TEXT])
     snprintf(name, sizeof name, "model/%s", s->model);
     data_path(dir, name);
     TRY(model_load(&m, dir, par_size() > 1));
+    ctx.dtype = s->dtype;
+    if (s->dtype == DT_BF16) TRY(model_pack_bf16(&ctx, &m));
     TrainSpec spec = fixture_spec(&x, s->run_dir);
     spec.max_steps = STEPS, spec.micro_rows = s->micro_rows, spec.save_steps = s->save_steps, spec.global_batch = 12;
     spec.row_tokens = 64, spec.val_size = 4, spec.eval_steps = 3, spec.save_total_limit = 9;
@@ -56,13 +59,13 @@ static Err train_once(const Setup *s, char text[2 * ID_TEXT])
     return OK;
 }
 
-static void same_for_micro_rows(const char *fixture, const char *model)
+static void same_for_micro_rows(const char *fixture, const char *model, DType dtype)
 {
     char first[2 * ID_TEXT], text[2 * ID_TEXT];
     for (int64_t micro = 1; micro <= 4; micro *= 2) {
         char dir[] = "/tmp/imf-t45-XXXXXX";
         assert_non_null(mkdtemp(dir));
-        Setup s = {fixture, model, dir, micro, 0};
+        Setup s = {fixture, model, dir, micro, 0, dtype};
         ok(train_once(&s, micro == 1 ? first : text));
         if (micro > 1) assert_string_equal(text, first);
         ok(io_remove_tree(dir));
@@ -72,16 +75,17 @@ static void same_for_micro_rows(const char *fixture, const char *model)
 static void R_GEO1_micro_rows_change_no_bit(void **state)
 {
     (void)state;
-    same_for_micro_rows("train/tiny-sft.txt", "qwen2");
-    same_for_micro_rows("train/tiny-sft.txt", "llama-tied");
-    same_for_micro_rows("train/tiny-dpo.txt", "llama-tied");
-    same_for_micro_rows("train/tiny-ln.txt", "qwen2");
+    for (DType dtype = DT_F32; dtype <= DT_BF16; dtype++) {
+        same_for_micro_rows("train/tiny-sft.txt", "qwen2", dtype);
+        same_for_micro_rows("train/tiny-sft.txt", "llama-tied", dtype);
+        same_for_micro_rows("train/tiny-dpo.txt", "llama-tied", dtype);
+        same_for_micro_rows("train/tiny-ln.txt", "qwen2", dtype);
+    }
 }
 
 // The log-probabilities of an example do not depend on what shares its row.
-static void R_PACK1_neighbours_change_no_bit(void **state)
+static void neighbours_change_no_bit(DType dtype)
 {
-    (void)state;
     Fixture x;
     Model m;
     Ctx ctx;
@@ -95,6 +99,7 @@ static void R_PACK1_neighbours_change_no_bit(void **state)
     fixture_open(&x, "train/tiny-dpo.txt");
     data_path(dir, "model/qwen2");
     ok(model_load(&m, dir, false));
+    if (dtype == DT_BF16) ok(model_pack_bf16(&ctx, &m));
     for (int i = 0; i < 40; i++) ex[i] = &x.data.ex[i];
     ok(pack_step(&arena, ex, 40, 90, &step));
     StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .chains = 4, .micro_rows = 3};
@@ -107,6 +112,13 @@ static void R_PACK1_neighbours_change_no_bit(void **state)
     arena_free(&arena);
     model_free(&m);
     dataset_free(&x.data);
+}
+
+static void R_PACK1_neighbours_change_no_bit(void **state)
+{
+    (void)state;
+    neighbours_change_no_bit(DT_F32);
+    neighbours_change_no_bit(DT_BF16);
 }
 
 // A weight that is not a number: the step's number and its examples are named, nothing goes on.
@@ -135,8 +147,9 @@ static void a_loss_that_is_not_finite_stops(void **state)
 static int run(char **argv)
 {
     char text[2 * ID_TEXT];
-    Setup s = {argv[2], argv[3], argv[4], atoll(argv[5]), atoll(argv[6])};
-    Err err = train_once(&s, text);
+    Setup s = {argv[2], argv[3], argv[4], atoll(argv[5]), atoll(argv[6]), DT_F32};
+    Err err = model_dtype(argv[7], &s.dtype);
+    if (err == OK) err = train_once(&s, text);
     if (err != OK) fprintf(stderr, "%s\n", err_message());
     if (err != OK) par_abort(err);
     if (par_rank() == 0) puts(text);
@@ -154,7 +167,7 @@ int main(int argc, char **argv)
     if (par_init(&argc, &argv) != OK) return 1;
     log_open(par_rank(), par_host());
     log_quiet(true);
-    if (argc == 7) return run(argv);
+    if (argc == 8) return run(argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     par_finish();
     return failed;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout and demands one digest of
-# samples, scores, verdicts, SFT rows, pairs, SFT weights and DPO weights. LAYOUT = ranks:micro_rows:order, order 0 = input files as they
+# samples, scores, verdicts, SFT rows, pairs, SFT weights and DPO weights, of which there are two: trained in float32 and, on the same
+# rows and pairs, in bfloat16. LAYOUT = ranks:micro_rows:order, order 0 = input files as they
 # are, else the seed of a shuffle of their lines. A layout with nodes = ranks:micro_rows:order:nodes pretends nodes.
 set -u
 build=$1; shift
@@ -17,9 +18,17 @@ digests() {  # one line a result of run directory $1
     for set in prompts samples scores verdicts sft_rows pairs; do
         echo "$set $(sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p' "$1/$set/done")"
     done
-    for stage in sft dpo; do
-        echo "$stage $(cat "$1/$stage/model/"*.safetensors | sha256sum | cut -c1-32)"
+    for stage in "$1/sft" "$1/dpo" "$1-bf16/sft" "$1-bf16/dpo"; do
+        echo "${stage#"$run/"} $(cat "$stage/model/"*.safetensors | sha256sum | cut -c1-32)"
     done
+}
+
+stage() {  # COMMAND RUN_DIR OPTIONS...: in the layout of the loop below
+    command=$1 out=$2
+    shift 2
+    IMF_NODES=${nodes:-0} mpirun -n "$ranks" "$build/imf" "$command" tests/data/law1.yaml --quiet --set run_dir="$out" \
+        --set "prompts[0].path=$run/prompts.jsonl" --set sft.micro_rows="$micro" --set dpo.micro_rows="$micro" "$@" \
+        >"$run/log" 2>&1 || { echo "layout $layout: $command $* failed"; tail -n 20 "$run/log"; exit 1; }
 }
 
 first=
@@ -29,10 +38,11 @@ for layout in "$@"; do
     run=$work/$layout
     mkdir -p "$run"
     shuffle input/demo/prompts.jsonl "$order" >"$run/prompts.jsonl"
-    for command in select sample score verify pair sft dpo; do
-        IMF_NODES=${nodes:-0} mpirun -n "$ranks" "$build/imf" "$command" tests/data/law1.yaml --quiet --set run_dir="$run/out" \
-            --set "prompts[0].path=$run/prompts.jsonl" --set sft.micro_rows="$micro" --set dpo.micro_rows="$micro" \
-            >"$run/log" 2>&1 || { echo "layout $layout: $command failed"; tail -n 20 "$run/log"; exit 1; }
+    for command in select sample score verify pair; do stage $command "$run/out"; done
+    cp -r "$run/out" "$run/out-bf16"
+    for command in sft dpo; do
+        stage $command "$run/out"
+        stage $command "$run/out-bf16" --set dtype=bfloat16
     done
     digests "$run/out" >"$run/digests"
     grep -q ' $' "$run/digests" && { echo "layout $layout: a digest is missing"; cat "$run/digests"; exit 1; }
@@ -42,5 +52,5 @@ for layout in "$@"; do
         diff "$work/$first/digests" "$run/digests"
         exit 1
     }
-    rm -rf "$run/out"
+    rm -rf "$run/out" "$run/out-bf16"
 done
