@@ -1,5 +1,6 @@
 // The model against transformers in float64 (tests/data/model, made by tools/reference/model.py): logits, log-probabilities
-// and gradients of three tiny random models; packing, prefixes and micro-batches change no bit.
+// and gradients of three tiny random models; packing, prefixes and micro-batches change no bit. In bf16 the errors are at most twice
+// those of torch's own bf16 (bf16.txt).
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -300,6 +301,116 @@ static void test_micro_batch_changes_nothing(void **state)
     }
 }
 
+// --- bf16 ------------------------------------------------------------------------------------------------------------
+
+typedef struct Errors {
+    double rms, largest;         // of all logits
+    double gradient, of_tensor;  // ||g - g64|| / ||g64||: all tensors, the worst one
+} Errors;
+
+static Errors torch_errors(const char *name)
+{
+    char dir[IO_PATH], path[IO_PATH];
+    Errors e;
+    model_path(dir, name);
+    ok(io_join(path, dir, "bf16.txt"));
+    FILE *f = fopen(path, "r");
+    if (!f) fail_msg("%s is missing", path);
+    assert_int_equal(fscanf(f, "%lf %lf %lf %lf", &e.rms, &e.largest, &e.gradient, &e.of_tensor), 4);
+    fclose(f);
+    return e;
+}
+
+static void bf16_logit_errors(Run *r, const Pack *p, Errors *e)
+{
+    const ModelConfig *c = &r->m.cfg;
+    float *hidden, *logits;
+    uint16_t *rounded;
+    double square = 0;
+    ok(ARENA_ARRAY(&r->arena, &hidden, p->b.T * c->H));
+    ok(ARENA_ARRAY(&r->arena, &rounded, p->b.T * c->H));
+    ok(ARENA_ARRAY(&r->arena, &logits, p->b.T * c->V));
+    ok(model_forward(&r->ctx, &r->m, &p->b, &r->arena, hidden, NULL));
+    RoundArgs round = {tensor_f32(hidden, c->H), tensor_bf16(rounded, c->H), p->b.T, c->H};
+    ok(op_round(&r->ctx, &round));
+    ok(model_logits(&r->ctx, &r->m, round.y, p->b.T, logits));
+    for (int64_t t = 0; t < p->b.T; t++) {
+        int64_t n;
+        char seq[2] = {p->seq[t], 0};
+        float *want = expect_get(&r->e, "logits.", seq, &n);
+        for (int64_t v = 0; v < c->V; v++) {
+            double off = fabs((double)want[p->from[t] * c->V + v] - (double)logits[t * c->V + v]);
+            e->largest = fmax(e->largest, off);
+            square += off * off;
+        }
+        mem_free(want);
+    }
+    e->rms = sqrt(square / (double)(p->b.T * c->V));
+}
+
+static void bf16_gradient_errors(Run *r, const Pack *p, Errors *e)
+{
+    WeightPart *part;
+    int64_t parts, n;
+    double diff = 0, all = 0;
+    float *grad;
+    ok(MEM_ARRAY(&grad, model_grad_elements(&r->m)));
+    gradients(r, p, grad);
+    ok(model_grad_fold(&r->ctx, &r->m, grad));
+    e->of_tensor = worst_gradient(r, grad);
+    ok(weight_parts(&r->m, &part, &parts));
+    for (int64_t i = 0; i < parts; i++) {
+        float *want = expect_get(&r->e, "grad.", part[i].name, &n);
+        double square = 0;
+        for (int64_t k = 0; k < n; k++) square += (double)want[k] * (double)want[k];
+        diff += square * pow(distance(grad + part[i].offset, want, n), 2);
+        all += square;
+        mem_free(want);
+    }
+    e->gradient = sqrt(diff / all);
+    mem_free(part);
+    mem_free(grad);
+}
+
+static bool within(const char *name, const char *what, double own, double torch)
+{
+    if (getenv("IMF_TEST_VERBOSE")) printf("%s: %s %.5f, torch %.5f: %.2f times\n", name, what, own, torch, own / torch);
+    return own <= 2 * torch;
+}
+
+// Whether bf16 is near enough; `spoil` changes a matrix first.
+static bool bf16_agrees(const char *name, bool spoil)
+{
+    Run r;
+    Pack p;
+    Errors own = {0}, torch = torch_errors(name);
+    run_open(&r, name);
+    ok(model_pack_bf16(&r.ctx, &r.m));
+    if (spoil) {  // the second layer's o projection, a tenth too large
+        Tensor w = tensor_f32(model_weight(&r.m, W_O, 1), r.m.cfg.N * r.m.cfg.D);
+        for (int64_t i = 0; i < r.m.cfg.H * w.stride; i++) ((float *)w.p)[i] *= 1.1f;
+        ok(model_pack_bf16(&r.ctx, &r.m));
+    }
+    pack_all(&p, &r.e);
+    bf16_logit_errors(&r, &p, &own);
+    bf16_gradient_errors(&r, &p, &own);
+    bool good = within(name, "logits, rms", own.rms, torch.rms);
+    good &= within(name, "logits, largest", own.largest, torch.largest);
+    good &= within(name, "gradient", own.gradient, torch.gradient);
+    good &= within(name, "gradient of a tensor", own.of_tensor, torch.of_tensor);
+    run_close(&r);
+    return good;
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    for (int i = 0; i < MODELS; i++) {
+        if (!bf16_agrees(names[i], false)) fail_msg("%s: more than twice the error of torch's bf16", names[i]);
+        assert_false(bf16_agrees(names[i], true));
+    }
+}
+
 static void hidden_of(Run *r, const Pack *p, int64_t first, int64_t n, bool keep, float *out)
 {
     float *hidden;
@@ -376,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_micro_batch_changes_nothing),
         cmocka_unit_test(test_place_in_row_changes_nothing),
         cmocka_unit_test(test_too_long),

@@ -68,8 +68,12 @@ LC_ALL=C grep -q "$(printf '[\001-\010\013-\037]')" "$dir/1.log" && fail "contro
 train 1 reward 1 --set reward_train.data[0].limit=30
 grep -q 'held-out pairs: the better answer wins' "$dir/1.log" || fail "no held-out accuracy: $(cat "$dir/1.log")"
 grep -q 'over reward_train.data' "$dir/1/reward/dropped.jsonl" || fail "rows over a limit are not listed"
-sed -n 's/.*"step":0,.*"eval_loss":\([0-9.]*\),"eval_rewards\/chosen":0,"eval_rewards\/rejected":0,.*/\1/p' "$dir/1/metrics.jsonl" |
-    grep -q '^0.693147182$' || fail "held-out DPO loss does not begin at ln 2"
+train 1 dpo half --set dtype=bfloat16 --set dpo.base="$dir/1/sft/model"
+for run in 1 half; do
+    sed -n 's/.*"step":0,.*"eval_loss":\([0-9.]*\),"eval_rewards\/chosen":0,"eval_rewards\/rejected":0,.*/\1/p' "$dir/$run/metrics.jsonl" |
+        grep -q '^0.693147182$' || fail "held-out DPO loss of $run does not begin at ln 2"
+done
+[ "$(weights "$dir/1/dpo/model")" != "$(weights "$dir/half/dpo/model")" ] || fail "bfloat16 computes in float32"
 
 # imf show says something about everything that the three stages left, one of each name.
 find "$dir/1" | awk -F/ '!seen[$NF]++' >"$dir/left"

@@ -2,6 +2,7 @@
 """Tiny random models and what transformers (float64) computes with them -> tests/data/model/<name>/.
 
     model.py OUT_DIR          needs torch, transformers, safetensors, numpy
+    model.py OUT_DIR --bf16   what is there stays; bf16.txt is written
 
 Each directory is a Hugging Face model directory plus expect.safetensors (f32):
   ids.S [n]        three sequences: a alone; b and c share their first `shared` tokens (a preference pair's prompt)
@@ -12,6 +13,10 @@ Each directory is a Hugging Face model directory plus expect.safetensors (f32):
 
 The softmax and the norms of transformers run in fp32 whatever the model's type; here they are replaced by float64 ones. RoPE
 angles stay fp32: that is how the models are defined.
+
+bf16.txt: the errors of torch's own bf16 against expect.safetensors, one line:
+  root mean square and largest error of all logits (the model in bf16); ||g - g64|| / ||g64|| over all tensors, and the largest of
+  one tensor (fp32 weights, bf16 autocast)
 """
 import json
 import os
@@ -19,7 +24,7 @@ import sys
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
@@ -105,7 +110,34 @@ def make(name, out):
     save_file({k: v.float().contiguous() for k, v in expect.items()}, os.path.join(out, "expect.safetensors"))
 
 
+def loss_of(model, expect, s):
+    ids = expect[f"ids.{s}"].long()
+    logp = model(ids[None]).logits[0].float().log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
+    return (expect[f"coef.{s}"] * logp).sum()
+
+
+def budget(path):
+    expect = load_file(os.path.join(path, "expect.safetensors"))
+    load = lambda dtype: AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+    half, master = load(torch.bfloat16), load(torch.float32)
+    with torch.no_grad():
+        off = torch.cat([(half(expect[f"ids.{s}"].long()[None]).logits[0].float() - expect[f"logits.{s}"]).flatten() for s in "abc"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = sum(loss_of(master, expect, s) for s in "abc")
+    loss.backward()
+    want = {n: expect[f"grad.{n}"].double() for n, _ in master.named_parameters()}
+    diff = {n: (p.grad.double() - want[n]).norm() for n, p in master.named_parameters()}
+    norm = lambda x: torch.stack([v.norm() for v in x.values()]).norm()
+    with open(os.path.join(path, "bf16.txt"), "w") as f:
+        f.write(f"{off.square().mean().sqrt():.6f} {off.abs().max():.6f} {norm(diff) / norm(want):.6f} "
+                f"{max(diff[n] / want[n].norm() for n in diff):.6f}\n")
+
+
 def main():
+    if sys.argv[2:] == ["--bf16"]:
+        for name in MODELS:
+            budget(os.path.join(sys.argv[1], name))
+        return
     modeling_llama.LlamaRMSNorm.forward = norm_f64
     modeling_qwen2.Qwen2RMSNorm.forward = norm_f64
     ALL_ATTENTION_FUNCTIONS.register("f64", attention_f64)

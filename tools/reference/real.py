@@ -2,11 +2,13 @@
 """What transformers (fp32, eager) computes with real weights -> tests/data/real/<name>.json.
 
     real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers (4.46 or later)
+    real.py MODEL_DIR OUT.json --bf16 FP32.json               what the model computes in bf16, for the rows of FP32.json
 
 --rows of 50 prompts (evenly taken): 20 questions of GSM8K test (without --prompts: 20 short ones), 15 messages, 15 pieces of
 text. A row: ids of the prompt; top: the 5 largest logits behind it; greedy: --tokens (64) of greedy continuation (fewer when
 it stops); logp: their log-probabilities; gap: distance from the largest to the second largest logit at each of them, so that
 a different choice can be explained as a near-tie.
+With --bf16 a row holds top and logp only: the logits of the same five tokens, the log-probabilities of the same continuation.
 """
 import argparse
 import json
@@ -62,6 +64,19 @@ def row(model, ids, stops, tokens):
     return out
 
 
+@torch.no_grad()
+def row_bf16(model, row):
+    n = len(row["ids"])
+    logits = model(torch.tensor([row["ids"] + row["greedy"]])).logits[0].float()
+    logp = logits[n - 1:-1].log_softmax(-1).gather(1, torch.tensor(row["greedy"])[:, None])[:, 0]
+    return {"top": [round(float(logits[n - 1, t]), 6) for t, _ in row["top"]], "logp": [round(float(x), 6) for x in logp]}
+
+
+def write(path, rows):
+    with open(path, "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -69,15 +84,18 @@ def main():
     parser.add_argument("--prompts")
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--bf16", metavar="FP32.json")
     args = parser.parse_args()
+    if args.bf16:
+        model = AutoModelForCausalLM.from_pretrained(args.model, torch_dtype=torch.bfloat16, attn_implementation="eager")
+        return write(args.out, [row_bf16(model, r) for r in json.load(open(args.bf16))])
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, torch_dtype=torch.float32, attn_implementation="eager")
     eos = model.generation_config.eos_token_id
     stops = set(eos if isinstance(eos, list) else [eos])
     every = list(prompts(tokenizer, args.prompts))
     rows = [row(model, list(every[i * len(every) // args.rows]), stops, args.tokens) for i in range(args.rows)]
-    with open(args.out, "w") as f:
-        f.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]\n")
+    write(args.out, rows)
 
 
 if __name__ == "__main__":
