@@ -1,8 +1,8 @@
 #!/bin/sh
-# law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout and demands one digest of
-# samples, scores, verdicts, SFT rows, pairs, SFT weights and DPO weights, of which there are two: trained in float32 and, on the same
-# rows and pairs, in bfloat16. LAYOUT = ranks:micro_rows:order, order 0 = input files as they
-# are, else the seed of a shuffle of their lines. A layout with nodes = ranks:micro_rows:order:nodes pretends nodes.
+# law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout, in float32 and in bfloat16, and demands
+# one digest each of samples, scores, verdicts, SFT rows, pairs, SFT weights and DPO weights. LAYOUT = ranks:micro_rows:order,
+# order 0 = input files as they are, else the seed of a shuffle of their lines. A layout with nodes = ranks:micro_rows:order:nodes
+# pretends nodes.
 set -u
 build=$1; shift
 work=$(mktemp -d)
@@ -18,8 +18,8 @@ digests() {  # one line a result of run directory $1
     for set in prompts samples scores verdicts sft_rows pairs; do
         echo "$set $(sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p' "$1/$set/done")"
     done
-    for stage in "$1/sft" "$1/dpo" "$1-bf16/sft" "$1-bf16/dpo"; do
-        echo "${stage#"$run/"} $(cat "$stage/model/"*.safetensors | sha256sum | cut -c1-32)"
+    for stage in sft dpo; do
+        echo "$stage $(cat "$1/$stage/model/"*.safetensors | sha256sum | cut -c1-32)"
     done
 }
 
@@ -38,13 +38,11 @@ for layout in "$@"; do
     run=$work/$layout
     mkdir -p "$run"
     shuffle input/demo/prompts.jsonl "$order" >"$run/prompts.jsonl"
-    for command in select sample score verify pair; do stage $command "$run/out"; done
-    cp -r "$run/out" "$run/out-bf16"
-    for command in sft dpo; do
+    for command in select sample score verify pair sft dpo; do
         stage $command "$run/out"
         stage $command "$run/out-bf16" --set dtype=bfloat16
     done
-    digests "$run/out" >"$run/digests"
+    { digests "$run/out"; digests "$run/out-bf16"; } >"$run/digests"
     grep -q ' $' "$run/digests" && { echo "layout $layout: a digest is missing"; cat "$run/digests"; exit 1; }
     [ -n "$first" ] || first=$layout
     cmp -s "$work/$first/digests" "$run/digests" || {
