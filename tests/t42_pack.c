@@ -90,7 +90,7 @@ static void R_PACK1_sft_targets_are_all_there_once(void **state)
     PackedStep step;
     int64_t targets = 0;
     make(false);
-    ok(pack_step(&w.arena, w.list, EXAMPLES, 130, &step));
+    ok(pack_step(&w.arena, w.list, EXAMPLES, 130, 3, &step));
     for (int32_t r = 0; r < step.rows; r++) {
         assert_true(step.row[r].T <= 130);
         check_sft_row(&step.row[r], seen);
@@ -101,6 +101,39 @@ static void R_PACK1_sft_targets_are_all_there_once(void **state)
     }
     assert_int_equal(step.targets, targets);
     assert_true(step.rows < EXAMPLES);
+}
+
+// Whole chains go to ranks: they hold all rows, and nearly the same number of tokens.
+static void chains_are_of_one_size(void **state)
+{
+    (void)state;
+    PackedStep step;
+    make(true);
+    for (int64_t chains = 1; chains <= 9; chains++) {
+        int64_t least = INT64_MAX, most = 0, largest = 0;
+        ok(pack_step(&w.arena, w.list, EXAMPLES, 200, chains, &step));
+        for (int32_t i = 0; i < EXAMPLES; i++) largest = pack_tokens(w.list[i]) > largest ? pack_tokens(w.list[i]) : largest;
+        assert_int_equal(step.chains, chains);
+        assert_int_equal(step.first[0], 0);
+        assert_int_equal(step.first[step.chains], step.rows);
+        for (int32_t c = 0; c < step.chains; c++) {
+            int64_t tokens = 0;
+            assert_true(step.first[c] < step.first[c + 1]);
+            for (int32_t r = step.first[c]; r < step.first[c + 1]; r++) tokens += step.row[r].T;
+            if (tokens < least) least = tokens;
+            if (tokens > most) most = tokens;
+        }
+        assert_true(most - least <= largest);  // the chain with the most was the least one before its last, which is no larger
+    }
+    ok(pack_step(&w.arena, w.list, 2, 200, 9, &step));
+    assert_true(step.chains == step.rows && step.rows <= 2);  // no chain without a row
+    static const int32_t tokens[] = {20, 100, 50, 60, 10};    // 100 + 20 against 60 + 50 + 10
+    make(false);
+    for (int i = 0; i < 5; i++) w.ex[i].n = tokens[i] + 1, w.mask[i][tokens[i]] = 1;
+    ok(pack_step(&w.arena, w.list, 5, 120, 2, &step));
+    assert_int_equal(step.rows, 2);
+    assert_int_equal(step.row[0].T, 120);
+    assert_int_equal(step.row[1].T, 120);
 }
 
 static void check_answer(const PackedRow *r, const Segment *g, const Example *e, int32_t i, int32_t side)
@@ -124,7 +157,7 @@ static void a_pair_shares_its_prompt(void **state)
     PackedStep step;
     int32_t pairs = 0, prompts = 0;
     make(true);
-    ok(pack_step(&w.arena, w.list, EXAMPLES, 200, &step));
+    ok(pack_step(&w.arena, w.list, EXAMPLES, 200, 3, &step));
     for (int32_t r = 0; r < step.rows; r++) {
         const PackedRow *row = &step.row[r];
         assert_true(row->T <= 200);
@@ -154,7 +187,7 @@ static void a_batch_shifts_segments(void **state)
     Batch b;
     int32_t *target, index[2] = {3, 1};
     make(true);
-    ok(pack_step(&w.arena, w.list, EXAMPLES, 200, &step));
+    ok(pack_step(&w.arena, w.list, EXAMPLES, 200, 3, &step));
     assert_true(step.rows > 3);
     ok(pack_batch(&w.arena, &step, index, 2, &b, &target));
     const PackedRow *r = &step.row[1];
@@ -175,10 +208,10 @@ static void what_does_not_fit_is_named(void **state)
     (void)state;
     PackedStep step;
     make(false);
-    assert_int_equal(pack_step(&w.arena, w.list, EXAMPLES, 20, &step), ERR_RECIPE);
+    assert_int_equal(pack_step(&w.arena, w.list, EXAMPLES, 20, 3, &step), ERR_RECIPE);
     assert_non_null(strstr(err_message(), "row_tokens"));
     memset(w.mask[7], 0, sizeof w.mask[7]);
-    assert_int_equal(pack_step(&w.arena, w.list, EXAMPLES, 130, &step), ERR_DATA);
+    assert_int_equal(pack_step(&w.arena, w.list, EXAMPLES, 130, 3, &step), ERR_DATA);
     assert_non_null(strstr(err_message(), "no target"));
 }
 
@@ -186,6 +219,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(R_PACK1_sft_targets_are_all_there_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(chains_are_of_one_size, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pair_shares_its_prompt, setup, teardown),
         cmocka_unit_test_setup_teardown(a_batch_shifts_segments, setup, teardown),
         cmocka_unit_test_setup_teardown(what_does_not_fit_is_named, setup, teardown),

@@ -101,11 +101,11 @@ static void neighbours_change_no_bit(DType dtype)
     ok(model_load(&m, dir, false));
     if (dtype == DT_BF16) ok(model_pack_bf16(&ctx, &m));
     for (int i = 0; i < 40; i++) ex[i] = &x.data.ex[i];
-    ok(pack_step(&arena, ex, 40, 90, &step));
-    StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .chains = 4, .micro_rows = 3};
+    ok(pack_step(&arena, ex, 40, 90, 4, &step));
+    StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .micro_rows = 3};
     ok(step_run(&job, packed, &active));
     for (int i = 0; i < 40; i++) {
-        ok(pack_step(&arena, ex + i, 1, 90, &step));
+        ok(pack_step(&arena, ex + i, 1, 90, 4, &step));
         ok(step_run(&job, &alone, &active));
         assert_memory_equal(&alone, &packed[i], sizeof alone);
     }

@@ -232,13 +232,13 @@ static void loop_pack(Loop *l, int64_t step, int64_t row_tokens, StepData *d)
         d->ex[i] = &l->x.data.ex[order[first + i]];
         if (l->ref) d->ref[i] = l->ref[order[first + i]];
     }
-    ok(pack_step(&l->arena, d->ex, (int32_t)n, row_tokens, &d->packed));
+    ok(pack_step(&l->arena, d->ex, (int32_t)n, row_tokens, l->spec.grad_chains, &d->packed));
 }
 
 static int32_t loop_gradient(Loop *l, StepData *d)
 {
     int32_t active;
-    StepJob job = {&l->ctx, &l->m, &d->packed, (int32_t)l->spec.grad_chains, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum};
+    StepJob job = {&l->ctx, &l->m, &d->packed, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum};
     ok(step_run(&job, d->policy, &active));
     return active;
 }

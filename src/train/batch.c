@@ -1,4 +1,8 @@
-// Packing: first-fit decreasing over the examples of one step. The layout of a row depends on its examples alone.
+// Packing: as many chains as the step fills rows, at most those of the recipe, take the examples, largest first, each the one
+// with the fewest tokens so far; a chain packs its own by first-fit decreasing. The layout of a row depends on its examples
+// alone. Ranks own whole chains, so their work differs by little. (Counted on 400 steps of 4 pairs of a preference set, two
+// chains, row_tokens from the mean: work over the largest chain's 1.54 with whole rows dealt in turn, 1.86 so; 1.89 is the
+// most that any deal of 4 pairs gives. 16 pairs: 1.73, 1.97.)
 //
 // A position that predicts nothing behind the last target is not computed: an SFT example of n tokens takes its tokens
 // up to the one that predicts the last target, a pair takes (prompt - 1) + chosen + rejected.
@@ -24,7 +28,7 @@ int64_t pack_tokens(const Example *e)
 typedef struct Item {
     int64_t tokens;
     int32_t index;
-    int32_t row;
+    int32_t chain, row;
 } Item;
 
 static int by_size(const void *a, const void *b)
@@ -41,18 +45,32 @@ static int by_row(const void *a, const void *b)
     return x->index - y->index;
 }
 
-// Puts every item into the first row that still has room; returns the number of rows.
-static int32_t first_fit(Item *item, int32_t n, int64_t row_tokens, int64_t *room)
+// Puts every item of a chain into the first of rows [first, ..) that still has room; returns the end of the rows.
+static int32_t first_fit(Item *item, int32_t n, int32_t chain, int64_t row_tokens, int64_t *room, int32_t first)
 {
-    int32_t rows = 0;
+    int32_t rows = first;
     for (int32_t i = 0; i < n; i++) {
-        int32_t r = 0;
+        int32_t r = first;
+        if (item[i].chain != chain) continue;
         while (r < rows && room[r] < item[i].tokens) r++;
         if (r == rows) room[rows++] = row_tokens;
         room[r] -= item[i].tokens;
         item[i].row = r;
     }
     return rows;
+}
+
+// Each item to the chain with the fewest tokens so far, of equal ones the first.
+static void deal(Item *item, int32_t n, int32_t chains, int64_t *load)
+{
+    memset(load, 0, (size_t)chains * sizeof *load);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t least = 0;
+        for (int32_t c = 1; c < chains; c++)
+            if (load[c] < load[least]) least = c;
+        load[least] += item[i].tokens;
+        item[i].chain = least;
+    }
 }
 
 static Err row_alloc(Arena *a, PackedRow *row, int64_t tokens, int64_t segments)
@@ -134,7 +152,7 @@ static Err fill_row(Arena *a, PackedRow *row, const Item *item, int32_t items, c
     return OK;
 }
 
-Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tokens, PackedStep *out)
+Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tokens, int64_t chains, PackedStep *out)
 {
     Item *item;
     int64_t *room;
@@ -142,10 +160,16 @@ Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tok
     TRY(ARENA_ARRAY(arena, &room, n));
     for (int32_t i = 0; i < n; i++) {
         TRY(check_example(ex[i], row_tokens));
-        item[i] = (Item){pack_tokens(ex[i]), i, 0};
+        item[i] = (Item){pack_tokens(ex[i]), i, 0, 0};
     }
     qsort(item, (size_t)n, sizeof *item, by_size);
-    *out = (PackedStep){.rows = first_fit(item, n, row_tokens, room), .examples = n};
+    int32_t rows = first_fit(item, n, 0, row_tokens, room, 0);
+    *out = (PackedStep){.chains = rows < chains ? rows : (int32_t)chains, .examples = n};
+    TRY(ARENA_ARRAY(arena, &out->first, out->chains + 1));
+    deal(item, n, out->chains, room);
+    out->first[0] = 0;
+    for (int32_t c = 0; c < out->chains; c++) out->first[c + 1] = first_fit(item, n, c, row_tokens, room, out->first[c]);
+    out->rows = out->first[out->chains];
     qsort(item, (size_t)n, sizeof *item, by_row);
     TRY(ARENA_ARRAY(arena, &out->row, out->rows));
     for (int32_t r = 0, i = 0; r < out->rows; r++) {

@@ -37,13 +37,16 @@ typedef struct PackedRow {
 typedef struct PackedStep {
     PackedRow *row;
     int32_t rows;
+    int32_t chains;   // in use
+    int32_t *first;   // [chains + 1] rows of each chain, one behind the other
     int32_t examples;
     int64_t targets;  // target tokens of the whole step
 } PackedStep;
 
-// First-fit decreasing over the step's examples (ties: order of the step), arena-owned. ERR_RECIPE naming the needed
-// row_tokens when an example does not fit.
-Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tokens, PackedStep *out) ERR_MUST_CHECK;
+// Deals the step's examples to at most `chains` chains of nearly equal size and packs each chain's into rows (largest first;
+// ties: order of the step), arena-owned. ERR_RECIPE naming the needed row_tokens when an example does not fit.
+Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tokens, int64_t chains, PackedStep *out)
+    ERR_MUST_CHECK;
 
 // Tokens that an example takes in a row.
 int64_t pack_tokens(const Example *e);

@@ -1,6 +1,6 @@
 // Sums of gradients whose bits do not depend on the ranks (law 1, "Gradient sums").
 //
-// The rows of a step are dealt to chains (row index mod grad_chains). A chain adds its rows in order into one buffer. Chain
+// The rows of a step are dealt to chains (batch.h). A chain adds its rows in order into one buffer. Chain
 // sums are combined by a fixed binary tree over chain number: node (level, index) covers chains index * 2^level .. ;
 // a node whose right half has no rows is its left half. A rank owns contiguous whole chains, so it holds few maximal
 // subtrees; the owner of a share of the block receives them and adds them in the tree's order.

@@ -64,10 +64,9 @@ static Err run_examples(Trainer *t, const Pick *p, ChainSum *sum, PackedStep *st
 {
     for (int64_t i = 0; i < p->n; i++)
         if (t->reference) t->ref[i] = t->reference[p->index[i]];
-    TRY(pack_step(&t->arena, p->ex, (int32_t)p->n, t->row_tokens, step));
-    StepJob job = {.ctx = t->ctx, .model = t->model, .step = step, .chains = (int32_t)t->spec->grad_chains,
-                   .micro_rows = (int32_t)t->spec->micro_rows, .dpo = t->spec->pairs ? &t->spec->dpo : NULL,
-                   .reference = t->ref, .sum = sum};
+    TRY(pack_step(&t->arena, p->ex, (int32_t)p->n, t->row_tokens, t->spec->grad_chains, step));
+    StepJob job = {.ctx = t->ctx, .model = t->model, .step = step, .micro_rows = (int32_t)t->spec->micro_rows,
+                   .dpo = t->spec->pairs ? &t->spec->dpo : NULL, .reference = t->ref, .sum = sum};
     return step_run(&job, t->policy, active);
 }
 

@@ -51,9 +51,8 @@ static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Da
         arena_reset(&arena);
         TRY_DONE(ARENA_ARRAY(&arena, &ex, n));
         for (int64_t i = 0; i < n; i++) ex[i] = &d->ex[at + i];
-        TRY_DONE(pack_step(&arena, ex, (int32_t)n, row_tokens, &step));
-        StepJob job = {.ctx = ctx, .model = model, .step = &step, .chains = (int32_t)spec->grad_chains,
-                       .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo};
+        TRY_DONE(pack_step(&arena, ex, (int32_t)n, row_tokens, spec->grad_chains, &step));
+        StepJob job = {.ctx = ctx, .model = model, .step = &step, .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo};
         TRY_DONE(step_run(&job, ref + at, &active));
         progress_show(&p, at + n, 0);
     }

@@ -221,7 +221,7 @@ static Err run_chain(Backbone *b, const StepPlan *s, int32_t chain, bool *mine)
     int32_t n = 0, *index;
     TRY(chain_begin(&b->sum, &grad));
     TRY(ARENA_ARRAY(&b->arena, &index, s->packed.rows));
-    for (int32_t r = chain; r < s->packed.rows; r += (int32_t)b->chains) index[n++] = r;
+    for (int32_t r = s->packed.first[chain]; r < s->packed.first[chain + 1]; r++) index[n++] = r;
     for (int32_t i = 0; i < n; i += (int32_t)b->micro_rows) {
         ArenaMark mark = arena_mark(&b->arena);
         int32_t rows = n - i < b->micro_rows ? n - i : (int32_t)b->micro_rows;
@@ -319,7 +319,7 @@ static Err plan_step(Backbone *b, int64_t step, StepPlan *s)
     }
     s->pair = pair;
     if (!s->labels) s->labels = 1;
-    return pack_step(&b->arena, ex, (int32_t)s->n, b->row_tokens, &s->packed);
+    return pack_step(&b->arena, ex, (int32_t)s->n, b->row_tokens, b->chains, &s->packed);
 }
 
 static Err one_step(Backbone *b, int64_t step)
@@ -330,7 +330,7 @@ static Err one_step(Backbone *b, int64_t step)
     TRY(par_agree(plan_step(b, step, &s)));
     TRY(par_agree(ARENA_ARRAY(&b->arena, &mine, s.n)));
     memset(mine, 0, (size_t)s.n * sizeof *mine);
-    int32_t active = s.packed.rows < b->chains ? s.packed.rows : (int32_t)b->chains;
+    int32_t active = s.packed.chains;
     TRY(par_agree(run_own(b, &s, active, mine)));
     TRY(gather_hidden(b, &s, mine));
     TRY(par_agree(head_gradient(b, &s)));

@@ -109,7 +109,7 @@ static Err run_chain(const StepJob *j, Arena *arena, int32_t chain, PairLogp *lo
     if (j->sum) TRY(chain_begin(j->sum, &grad));
     arena_reset(arena);
     TRY(ARENA_ARRAY(arena, &index, j->step->rows));
-    for (int32_t r = chain; r < j->step->rows; r += j->chains) index[n++] = r;
+    for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) index[n++] = r;
     ArenaMark mark = arena_mark(arena);
     for (int32_t i = 0; i < n; i += j->micro_rows) {
         arena_rewind(arena, mark);
@@ -154,7 +154,7 @@ done:
 Err step_run(const StepJob *j, PairLogp *logp, int32_t *active)
 {
     static Arena arena;  // kept over the steps: the blocks of the first step serve all
-    *active = j->step->rows < j->chains ? j->step->rows : j->chains;
+    *active = j->step->chains;
     memset(logp, 0, (size_t)j->step->examples * sizeof *logp);
     TRY(par_agree(run_own(j, &arena, *active, logp)));
     return gather(logp, j->step->examples);

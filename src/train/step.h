@@ -10,7 +10,6 @@ typedef struct StepJob {
     Ctx *ctx;
     const Model *model;
     const PackedStep *step;
-    int32_t chains;             // grad_chains
     int32_t micro_rows;         // rows per model call: speed and memory only
     const DpoSpec *dpo;         // NULL: SFT
     const PairLogp *reference;  // [examples of the step]; DPO with gradients only
