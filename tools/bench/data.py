@@ -159,8 +159,13 @@ def sample_prompts(imf, model, source, count, length, out):
     return [rendered[i][0] for i in best]
 
 
+SPARE = 16
+
+
 def long_rows(imf, model, source, count, length, out):
-    """Conversations of `length` tokens or a few less, as samples of one source. Returns the number of tokens of each."""
+    """Conversations of `length` tokens or a few less, as samples of one source. Returns the number of tokens of each. A reward
+    model ends them with tokens of its own: there is room for SPARE."""
+    length -= SPARE
     words = " ".join(r["output"] for r in json.load(open(source))).split()
     rows, sizes = [], []
     for i in range(count):

@@ -205,14 +205,19 @@ def reward_model(imf, model, work, preferences):
 
 def scored(imf, work, layout, dtype, reward, rows, length):
     recipe = {"run_dir": f"{work}/run", "samples": {"path": rows}, "reward": {"path": reward, "max_length": length}}
-    return Run(imf, layout, "score", recipe, dtype).drop().seconds
+    run = Run(imf, layout, "score", recipe, dtype).drop()
+    text = "".join(t for _, t in run.line)
+    told = re.search(r"score: \d+ samples scored, (?:(\d+) unscored.*?, )?(\d+) tokens", text)
+    if not told or told.group(1) not in (None, "0"):
+        raise Failed(f"imf score left rows out, or told no number of tokens:\n{text}")
+    return run.seconds, int(told.group(2))
 
 
 def score(imf, work, layout, dtype, job):
     """Start and loading are taken off by a run of one row a rank."""
-    base = scored(imf, work, layout, dtype, job["reward"], job["few"], job["length"])
-    spent = scored(imf, work, layout, dtype, job["reward"], job["path"], job["length"])
-    tokens = sum(job["sizes"][job["few_rows"]:])
+    base, few = scored(imf, work, layout, dtype, job["reward"], job["few"], job["length"])
+    spent, all_rows = scored(imf, work, layout, dtype, job["reward"], job["path"], job["length"])
+    tokens = all_rows - few
     seconds = difference(spent, base)
     return result("score", layout, dtype, tokens / seconds, "tokens/s", tokens, seconds)
 
