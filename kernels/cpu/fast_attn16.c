@@ -359,7 +359,8 @@ static void clear_or_write_dq(const Attn16 *g, int64_t s, int64_t kv, bool write
     const AttnBwdArgs *a = &g->a;
     const Segment *seg = &a->seg[s];
     int64_t group = a->N / a->K, halves = halves16(a->D), half = g->blocks * BLOCK16 * TILE16_COLUMNS;
-    int64_t at = attn_blocks_before(a->seg, s, BLOCK16) * BLOCK16 * TILE16_COLUMNS, size = (seg->len + BLOCK16 - 1) / BLOCK16 * BLOCK16 * TILE16_COLUMNS;
+    int64_t at = attn_blocks_before(a->seg, s, BLOCK16) * BLOCK16 * TILE16_COLUMNS;
+    int64_t size = (seg->len + BLOCK16 - 1) / BLOCK16 * BLOCK16 * TILE16_COLUMNS;
     for (int64_t n = kv * group; n < (kv + 1) * group; n++) {
         float *dq = g->dq + n * halves * half + at;
         if (write) write_rows(&a->dq, seg->start, seg->len, n, a->D, dq, half);

@@ -156,7 +156,8 @@ static double cached(const DecodeAttnArgs *a, int64_t slot, int64_t kv, int64_t 
 static double decode_score(const DecodeAttnArgs *a, int64_t slot, int64_t n, int64_t j)
 {
     double sum = 0;
-    for (int64_t d = 0; d < a->D; d++) sum += (double)tensor_get(&a->q, slot, n * a->D + d) * cached(a, slot, n / (a->N / a->K), j, 0, d);
+    for (int64_t d = 0; d < a->D; d++)
+        sum += (double)tensor_get(&a->q, slot, n * a->D + d) * cached(a, slot, n / (a->N / a->K), j, 0, d);
     return softcapped(sum * (double)a->scale, (double)a->softcap);
 }
 

@@ -31,6 +31,7 @@ static Err advance(Arena *a, int64_t bytes)
     if (next == &a->first && bytes < a->want) bytes = a->want;
     if ((*next)->size < bytes || !(*next)->data) TRY(block_fill(*next, bytes));
     a->current = *next;
+    a->before += a->used;
     a->used = 0;
     return OK;
 }
@@ -45,6 +46,7 @@ Err arena_alloc(Arena *a, void *pp, int64_t n, int64_t size)
     if (!a->current || a->used + bytes > a->current->size) TRY(advance(a, bytes));
     void *p = a->current->data + a->used;
     a->used += bytes;
+    if (a->before + a->used > a->most) a->most = a->before + a->used;
     memcpy(pp, &p, sizeof p);
     return OK;
 }
@@ -57,23 +59,24 @@ Err arena_strndup(Arena *a, char **out, const char *s, int64_t n)
     return OK;
 }
 
-ArenaMark arena_mark(const Arena *a) { return (ArenaMark){a->current, a->used}; }
+ArenaMark arena_mark(const Arena *a) { return (ArenaMark){a->current, a->used, a->before}; }
 
 void arena_rewind(Arena *a, ArenaMark mark)
 {
     a->current = mark.block;
     a->used = mark.used;
+    a->before = mark.before;
 }
 
 void arena_reset(Arena *a)
 {
-    int64_t total = 0;
-    for (const ArenaBlock *b = a->first; b; b = b->next) total += b->size;
+    int64_t most = a->most;
     if (a->first && a->first->next) {
         arena_free(a);
-        a->want = total;
+        mem_trim();  // the blocks lie on malloc's heap, where the new one does not fit
+        a->want = a->most = most;
     }
-    arena_rewind(a, (ArenaMark){NULL, 0});
+    arena_rewind(a, (ArenaMark){NULL, 0, 0});
 }
 
 void arena_free(Arena *a)

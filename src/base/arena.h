@@ -1,5 +1,5 @@
 // Arena: many allocations, one release. Used for a row's activations, a step's scratch, a file's parsed contents.
-// A reset keeps one block as large as all of them were, so that a loop that resets each turn allocates in its first turns
+// A reset keeps one block as large as the most that was in use, so that a loop that resets each turn allocates in its first turns
 // only, though its requests differ in size from turn to turn.
 #ifndef IMF_BASE_ARENA_H
 #define IMF_BASE_ARENA_H
@@ -12,12 +12,13 @@ typedef struct ArenaBlock ArenaBlock;
 typedef struct Arena {  // zero-initialise: Arena a = {0};
     ArenaBlock *first, *current;
     int64_t used;  // bytes used in `current`
+    int64_t before, most;  // bytes used in the blocks before it; the most that were ever in use at once
     int64_t want;  // bytes of the first block
 } Arena;
 
 typedef struct ArenaMark {
     ArenaBlock *block;
-    int64_t used;
+    int64_t used, before;
 } ArenaMark;
 
 // Sets *(T **)pp to n * size bytes, 64-byte aligned, not zeroed, valid until the arena is reset or freed.

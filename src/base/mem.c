@@ -1,5 +1,8 @@
 #include "base/mem.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -80,3 +83,10 @@ void mem_free(void *p)
 
 int64_t mem_now(void) { return atomic_load(&bytes_now); }
 int64_t mem_peak(void) { return atomic_load(&bytes_peak); }
+
+void mem_trim(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}

@@ -22,6 +22,7 @@ Err mem_strdup(char **out, const char *s) ERR_MUST_CHECK;
 Err mem_strndup(char **out, const char *s, int64_t n) ERR_MUST_CHECK;
 
 void mem_free(void *p);
+void mem_trim(void);  // gives free memory that malloc holds back to the system; after much was freed for good
 
 // Bytes now allocated and the most there ever were, this process.
 int64_t mem_now(void);

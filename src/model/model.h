@@ -83,8 +83,8 @@ Err model_pack_bf16(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 Err model_dtype(const char *name, DType *out) ERR_MUST_CHECK;
 // A model with weights drawn from N(0, 0.02) (norms 1, biases 0) by the tensor's name and seed.
 Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shared) ERR_MUST_CHECK;
-// Rearranges an fp32 model's matrices for generation (op_pack), in place (bf16 ones are packed already); an embedding that is no head stays as it is. From then
-// on only src/decode and model_logits may use the model. Collective when m->shared.
+// Rearranges an fp32 model's matrices for generation (op_pack), in place (bf16 ones are packed already); an embedding that is no
+// head stays as it is. From then on only src/decode and model_logits may use the model. Collective when m->shared.
 Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 void model_free(Model *m);
 
