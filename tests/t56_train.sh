@@ -91,6 +91,14 @@ for stage in sft dpo reward; do
 done
 cmp -s "$dir/1/metrics.jsonl" "$dir/3/metrics.jsonl" || fail "curves depend on the layout: $(diff "$dir/1/metrics.jsonl" "$dir/3/metrics.jsonl")"
 
+# exact: false takes a gradient chain a rank, so more ranks than grad_chains are welcome; it says so, gives other bits, and an exact
+# recipe does not go on from it.
+train 3 sft fast --set exact=false --set sft.grad_chains=2
+grep -q '3 ranks, gradient in 3 chains' "$dir/fast.log" && grep -q 'exact: false, so the weights depend' "$dir/fast.log" ||
+    fail "exact: false is not told: $(cat "$dir/fast.log")"
+[ "$(weights "$dir/1/sft/model")" != "$(weights "$dir/fast/sft/model")" ] || fail "exact: false changes nothing"
+expect 78 'another recipe' "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/fast" --set sft.grad_chains=2
+
 sft() { "$imf" sft "$dir/r.yaml" --quiet --set run_dir="$dir/x" "$@"; }
 sft --set sft.truncation=keep_start --set sft.max_steps=1 --set sft.max_length=96 || fail "keep_start"
 [ "$(grep -c 'cut to max_length' "$dir/x/sft/dropped.jsonl")" = 5 ] || fail "cut rows are not listed: $(cat "$dir/x/sft/dropped.jsonl")"

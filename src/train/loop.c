@@ -246,6 +246,8 @@ static Err announce(Trainer *t)
     log_info(t->spec->stage, "%lld examples (%lld held out), %lld steps of %.0f, rows of %lld tokens, %d ranks, gradient in %lld chains",
              (long long)t->split.n_train, (long long)t->split.n_val, (long long)t->total, batch, (long long)t->row_tokens,
              par_size(), (long long)t->spec->grad_chains);
+    if (t->spec->inexact)
+        log_info(t->spec->stage, "exact: false, so the weights depend on the number of ranks (a gradient chain each)");
     if (t->spec->pairs && t->saved < 0) warn_lengths(t);  // once a run
     if (!t->split.n_val != !t->spec->eval_steps)
         log_warn(t->spec->stage, "%s: nothing held out is measured; it takes both %s.val_size and %s.eval_steps",

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "par/par.h"
+
 typedef struct Section {
     const Deck *deck;
     const char *name;
@@ -28,6 +30,8 @@ Err train_spec(TrainSpec *o, const Deck *deck, const char *stage, const char *ru
     o->max_steps = whole(&s, "max_steps"), o->global_batch = whole(&s, "global_batch");
     o->max_length = whole(&s, "max_length"), o->row_tokens = whole(&s, "row_tokens");
     o->micro_rows = whole(&s, "micro_rows"), o->grad_chains = whole(&s, "grad_chains");
+    o->inexact = !deck_bool(deck, "exact");
+    if (o->inexact) o->grad_chains = par_size();
     o->logging_steps = whole(&s, "logging_steps"), o->save_steps = whole(&s, "save_steps");
     o->ranks_per_file = whole(&s, "ranks_per_file");
     o->save_total_limit = whole(&s, "save_total_limit"), o->eval_steps = whole(&s, "eval_steps");
@@ -43,7 +47,8 @@ Err train_spec_hash(const TrainSpec *s, Id *out)
     Hash *h;
     const double real_keys[] = {s->learning_rate, s->epochs, s->warmup_ratio, s->val_size, s->optim.beta1, s->optim.beta2,
                                 s->optim.eps, s->optim.decay, s->optim.max_norm, s->dpo.beta, s->dpo.smoothing};
-    const int64_t whole_keys[] = {s->max_steps, s->global_batch, s->max_length, s->row_tokens, s->grad_chains,
+    const int64_t whole_keys[] = {s->max_steps, s->global_batch, s->max_length, s->row_tokens,
+                                  s->inexact ? 0 : s->grad_chains,  // which is the number of ranks then
                                   s->keep_start, (int64_t)s->seed, s->pairs, s->dpo.length_norm};
     TRY(hash_new(&h));
     hash_add_text(h, s->stage);

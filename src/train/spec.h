@@ -18,6 +18,7 @@ typedef struct TrainSpec {
     int64_t max_steps, global_batch, max_length, row_tokens, micro_rows, grad_chains;
     int64_t logging_steps, save_steps, save_total_limit, ranks_per_file, eval_steps;
     bool keep_start;
+    bool inexact;           // exact: false; a chain a rank (grad_chains), so the weights depend on the number of ranks
     uint64_t seed;
 } TrainSpec;
 
