@@ -7,7 +7,7 @@ usage: bench_cpu.py [options]          (Python's standard library alone; from th
   --models build/models                tools/fetch_models.sh makes it
   --data DIR                           alpaca_en_demo.json and dpo_en_demo.json, in the shapes of LLaMA-Factory's demo data
   --peers DIR                          made by tools/bench/peers.sh DIR; without it our rows alone are printed
-  --rows sft,dpo,sample,one,score,peak,memory    only these
+  --rows sft,dpo,sample,one,score,peak,memory,exact    only these
   --which smollm2,qwen-coder           only these models
   --dtypes float32,bfloat16            only these number formats
   --layouts 2x1,1x2                    ranks x threads of imf; the better median stands in the table
@@ -32,7 +32,7 @@ import data
 import ours
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROWS = ("sft", "dpo", "sample", "one", "score", "peak", "memory")
+ROWS = ("sft", "dpo", "sample", "one", "score", "peak", "memory", "exact")
 # Sizes of a model's rows. new: output tokens a sample; long: rows of `length` tokens to score.
 SIZES = {
     "smollm2": {"width": 1024, "sft_rows": 2, "steps": 4, "pairs": 12, "prompts": 16, "n": 8, "new": 128, "prompt": 142,
@@ -43,12 +43,13 @@ SIZES = {
 QUICK = {"width": 256, "steps": 1, "pairs": 4, "prompts": 2, "n": 2, "new": 16, "length": 512, "long": 2}
 # Bars of the table: row -> (factor with AMX bf16, factor in fp32 without); None: no bar.
 BARS = {"sft": (3.0, 1.3), "dpo, reference inside": (8.0, 2.5), "sample": (8.0, 2.0), "one": (1.0, 1.0), "score": (5.0, 1.0),
-        "peak": (0.5, 0.75), "ranks": (1.9, 1.9), "memory": (0.5, 0.5)}
+        "peak": (0.5, 0.75), "ranks": (1.9, 1.9), "memory": (0.5, 0.5), "exact, sft": (0.95, 0.95), "exact, dpo": (0.95, 0.95)}
 TITLES = {"sft": "SFT, rows of {width} tokens", "dpo, reference inside": "DPO, 4 pairs a step, reference pass counted",
           "dpo, reference before": "DPO, 4 pairs a step, reference pass not counted",
           "sample": "sampling, {prompts} prompts x {n} x {new} new tokens", "one": "one sequence alone, decode",
           "score": "prefill and scoring, rows of {length} tokens", "peak": "share of the measured gemm peak in the SFT step",
-          "ranks": "2 ranks against 1 rank, DPO step", "memory": "resident memory, DPO on 2 ranks"}
+          "ranks": "2 ranks against 1 rank, DPO step", "memory": "resident memory, DPO on 2 ranks",
+          "exact, sft": "SFT against exact: false, 8 gradient chains", "exact, dpo": "DPO against exact: false, 8 gradient chains"}
 BYTES_A_WEIGHT = 16  # training: fp32 weight, gradient and two moments
 
 
@@ -106,6 +107,8 @@ class Bench:
                             "few": data.write(out + ".few.jsonl", "".join(few)),
                             "short": data.write(out + ".short.jsonl", data.lines([{"prompt": "Hi."}]))}
             data.write(out + ".prompts.json", self.prompts)
+        if "exact" in self.rows:
+            self.prepare_exact(alpaca, chat, out + ".exact")
         if "score" in self.rows:
             self.prepare_long(alpaca, chat, out)
 
@@ -116,6 +119,15 @@ class Bench:
         refs = ours.dpo_references(self.a.imf, self.model, self.work, self.pairs)
         self.pairs["pairs"] = data.in_training_order(pairs, refs, ours.SEED)
         data.write(out + ".order.json", self.pairs)
+
+    def prepare_exact(self, alpaca, chat, out):
+        """Steps of four times as much as the rows sft and dpo have: a few examples a chain."""
+        s = self.size
+        rows = data.sft_step(self.a.imf, self.model, alpaca, 4 * s["sft_rows"], s["width"], out)
+        pairs = data.dpo_pairs(self.a.imf, self.model, chat, s["pairs"], 512, out)
+        self.exact = [("sft", dict(rows, path=out + ".rows.json", longest=s["width"])),
+                      ("dpo", {"path": out + ".pairs.json", "examples": len(pairs), "longest": 512,
+                               "tokens": sum(map(data.pair_tokens, pairs))})]
 
     def prepare_long(self, alpaca, chat, out):
         few = 2  # one a rank
@@ -149,6 +161,10 @@ class Bench:
             return each(lambda l: ours.one(a.imf, model, work, l, dtype, self.prompts, s["new"]), [(1, 2)])
         if row == "score":
             return each(lambda l: ours.score(a.imf, work, l, dtype, self.long))
+        if row == "exact":
+            return [(f"imf 2 x 1, {stage}, exact: {exact}", lambda stage=stage, job=job, exact=exact: ours.exactness(
+                a.imf, model, work, (2, 1), dtype, stage, job, exact, max(1, s["steps"] // 2))) for stage, job in self.exact
+                for exact in (True, False)]
         if row == "memory":
             return each(lambda l: ours.dpo_memory(a.imf, model, work, l, dtype, self.pairs), [(2, 1)])
         return []
@@ -276,6 +292,11 @@ class Bench:
         if two and single:
             ratio = statistics.median(two) / statistics.median(single)
             rows.append(("ranks", ("imf 2 x 1", two), ("imf 1 x 1", single), ratio))
+        for what in ("exact, sft", "exact, dpo"):
+            exact, fast = (self.values(what, dtype, f"imf 2 x 1, exact: {v}") for v in ("true", "false"))
+            if exact and fast:
+                ratio = statistics.median(exact) / statistics.median(fast)
+                rows.append((what, ("imf 2 x 1, tokens/s", exact), ("exact: false", fast), ratio))
         memory = self.values("memory", dtype, "imf 2 x 1")
         trl = self.trl_memory(dtype)
         if memory:

@@ -158,6 +158,17 @@ def dpo(imf, model, work, layout, dtype, job):
                                 ("dpo, reference before", run.at(r"gradient in \d+ chains")))]
 
 
+def exactness(imf, model, work, layout, dtype, stage, job, exact, steps):
+    """SFT or DPO with the default number of gradient chains; exact: false makes it one a rank. One step warms up."""
+    section = {"data": job["path"], "global_batch": job["examples"], "max_steps": steps + 1, "max_length": job["longest"],
+               "truncation": "keep_start", "num_train_epochs": steps + 1, "learning_rate": 1e-6}
+    recipe = {"run_dir": f"{work}/run", "target": {"path": model}, "exact": exact, stage: section}
+    run = Run(imf, layout, stage, recipe, dtype, until=rf"step {steps + 1}/{steps + 1} ").drop()
+    seconds = run.at(rf"{stage}: step \d+/", last=True) - run.at(rf"{stage}: step 1/")
+    told = result(f"exact, {stage}", layout, dtype, steps * job["tokens"] / seconds, "tokens/s", steps * job["tokens"], seconds)
+    return dict(told, peer=f"imf {layout[0]} x {layout[1]}, exact: {str(exact).lower()}")
+
+
 def dpo_memory(imf, model, work, layout, dtype, job):
     """To the program's end, with checkpoint and export."""
     run = Run(imf, layout, "dpo", dpo_recipe(model, work, job), dtype, watch=True).drop()
