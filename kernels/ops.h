@@ -102,8 +102,8 @@ typedef struct GemmArgs {
 } GemmArgs;
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
 
-// Rearranges w (fp32) in place from [out][in] to panels of PACK_PANEL output features, each [in][features], the last one as narrow
-// as what is left: the same elements in the same memory. From then on only `packed` ops may read it.
+// Rearranges w (fp32) in place from [out][in] to panels of PACK_PANEL output features, each [in][features], the last one as
+// narrow as what is left: the same elements in the same memory. From then on only `packed` ops may read it.
 enum { PACK_PANEL = 64 };
 typedef struct PackArgs {
     Tensor w;  // dense: stride = in
@@ -234,9 +234,9 @@ typedef struct AttnBwdArgs {
 int64_t op_attn_bwd_workspace(const AttnBwdArgs *a);
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
 
-// Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens and takes op_kv_page_bytes. fp32:
-// keys [K][D][KV_PAGE], then values [K][KV_PAGE][D], so that scores and outputs are plain products; bf16: each head's keys, then
-// each head's values, as packed matrices. A slot sees its prefix pages, then its own pages.
+// Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens and takes op_kv_page_bytes.
+// fp32: keys [K][D][KV_PAGE], then values [K][KV_PAGE][D], so that scores and outputs are plain products; bf16: each head's
+// keys, then each head's values, as packed matrices. A slot sees its prefix pages, then its own pages.
 // Slots with the same prefix (the samples of one prompt) form groups of at most DECODE_GROUP, whose prefix is read once.
 enum { KV_PAGE = 64, DECODE_GROUP = 8 };
 

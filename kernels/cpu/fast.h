@@ -226,8 +226,8 @@ static inline __attribute__((always_inline)) void tile(int rows, int width, Mat 
         }                                                                                          \
     } while (0)
 
-// c[M][N] = a[M][K] . b[K][N] (+ c). Columns beyond a multiple of VL are computed one by one. (Inlined with constant strides, gcc
-// 12 keeps the sums of a tile on the stack.)
+// c[M][N] = a[M][K] . b[K][N] (+ c). Columns beyond a multiple of VL are computed one by one. (Inlined with constant strides,
+// gcc 12 keeps the sums of a tile on the stack.)
 static __attribute__((noinline, noclone, unused)) void mm(int64_t M, int64_t N, int64_t K, Mat a, const float *b, int64_t ldb,
                                                           float *c, int64_t ldc, bool accumulate)
 {

@@ -1,11 +1,12 @@
 // Fast attention: online softmax over blocks of ATTN_BLOCK keys; the products by the small mm, MR queries (or keys) at a time.
 //
 // Method: keys (backward: values too) are packed transposed in blocks, so scores are a plain product q . kt; what the backward
-// reads again and again (keys, queries, dout) is packed densely. Forward: a piece is a head and a block of queries; the key blocks of
-// the prefix, then of the segment itself, are folded into a running sum and output, both relative to a reference score that is
-// replaced only when a score exceeds it by SLACK. Backward: a piece is a head and a segment without prefix together with the
-// segments that share it; the key blocks are the outer loop, so dq takes them in the same order as the forward did, and the
-// head's dk, dv take own queries first, then the sharers in table order. Then the heads of a group are added in order.
+// reads again and again (keys, queries, dout) is packed densely. Forward: a piece is a head and a block of queries; the key
+// blocks of the prefix, then of the segment itself, are folded into a running sum and output, both relative to a reference
+// score that is replaced only when a score exceeds it by SLACK. Backward: a piece is a head and a segment without prefix
+// together with the segments that share it; the key blocks are the outer loop, so dq takes them in the same order as the
+// forward did, and the head's dk, dv take own queries first, then the sharers in table order. Then the heads of a group are
+// added in order.
 // What the mask hides is left out tile by tile: of MR rows of scores only the vectors that hold a visible key are computed, and
 // only visible keys are summed over.
 // Drawback: the backward holds dk and dv once a query head.
@@ -177,8 +178,8 @@ void NAME(attn_fwd)(const void *args, int64_t from, int64_t to)
 
 // --- backward ----------------------------------------------------------------------------------------------------------
 
-// Parts of the workspace: keys and values transposed; keys by kv head; queries, dout, and the head's dk and dv, [N][T][D]; dout . o,
-// [N][T].
+// Parts of the workspace: keys and values transposed; keys by kv head; queries, dout, and the head's dk and dv, [N][T][D];
+// dout . o, [N][T].
 typedef struct Space {
     float *kt, *vt, *k, *q, *dout, *dk, *dv, *delta;
 } Space;

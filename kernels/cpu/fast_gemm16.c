@@ -1,8 +1,8 @@
 // The bf16 gemm around its tiles: packing, turning packed weights, the tile of levels without bf16 instructions, and the
 // epilogue that adds, rounds and stores.
 //
-// Method: a piece is a strip of up to GEMM16_STRIP rows times TILE16_COLUMNS columns. Its sums lie in fp32 on the stack; block of k
-// after block of k, tile after tile adds to them in ascending k; then the epilogue writes them. For dx = dy . w the
+// Method: a piece is a strip of up to GEMM16_STRIP rows times TILE16_COLUMNS columns. Its sums lie in fp32 on the stack; block
+// of k after block of k, tile after tile adds to them in ascending k; then the epilogue writes them. For dx = dy . w the
 // forward's packing of w is turned a block at a time, once a strip.
 // Drawback: levels without bf16 instructions widen both operands of every block to fp32.
 #include "kernels/cpu/fast16.h"
