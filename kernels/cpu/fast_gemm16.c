@@ -7,8 +7,6 @@
 // Drawback: levels without bf16 instructions widen both operands of every block to fp32.
 #include "kernels/cpu/fast16.h"
 
-
-
 // --- packing ---------------------------------------------------------------------------------------------------------
 
 // Eight pairs of one row, rounded.
