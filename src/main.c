@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "par/par.h"
 #include "stage/import.h"
+#include "stage/jobs.h"
 #include "stage/phases.h"
 #include "stage/stage.h"
 
@@ -229,7 +230,10 @@ static Err run_job(const char *name, const Options *o)
         TRY_DONE(import_samples(deck, job.run_dir));
     }
     TRY_DONE(open_ctx(&ctx, deck, o));
-    if (needs & RUN_DIR) tell_ctx(&ctx);
+    if (needs & RUN_DIR) {
+        tell_ctx(&ctx);
+        TRY_DONE(jobs_begin(job.run_dir, name, &ctx));
+    }
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
 done:
