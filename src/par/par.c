@@ -21,6 +21,7 @@ static struct {
     char host[MPI_MAX_PROCESSOR_NAME];
     char library[256];
     bool agreed;  // all ranks know that there was an error
+    ParCounts count;
 } g = {.size = 1, .node_size = 1};
 
 static Err mpi_failed(int rc, const char *call, const char *file, int line)
@@ -36,6 +37,24 @@ static Err mpi_failed(int rc, const char *call, const char *file, int line)
         int rc_ = (call);                                                         \
         if (rc_ != MPI_SUCCESS) return mpi_failed(rc_, #call, __FILE__, __LINE__); \
     } while (0)
+
+#define TRY_ALL(call)          \
+    do {                       \
+        g.count.collectives++; \
+        TRY_MPI(call);         \
+    } while (0)
+
+static void count_message(int64_t bytes)
+{
+    g.count.messages++;
+    g.count.bytes += bytes;
+}
+
+void par_counts_take(ParCounts *out)
+{
+    *out = g.count;
+    g.count = (ParCounts){0};
+}
 
 // Ranks of one host form a node; IMF_NODES=k cuts the world into k equal pretended nodes instead.
 static Err split_nodes(void)
@@ -113,14 +132,14 @@ Err par_agree(Err mine)
         return mine;
     }
     int failing = mine == OK ? g.size : g.rank, first = 0;
-    TRY_MPI(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, g.world));
+    TRY_ALL(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, g.world));
     if (first == g.size) return OK;
     struct {
         int code;
         char text[2048];
     } note = {.code = (int)mine};
     snprintf(note.text, sizeof note.text, "%.2000s", err_message());
-    TRY_MPI(MPI_Bcast(&note, (int)sizeof note, MPI_BYTE, first, g.world));
+    TRY_ALL(MPI_Bcast(&note, (int)sizeof note, MPI_BYTE, first, g.world));
     if (g.rank != first) err_set_message(note.text);
     g.agreed = true;
     return (Err)note.code;
@@ -131,14 +150,14 @@ bool par_agreed(void) { return g.agreed; }
 Err par_barrier(void)
 {
     PROFILE(PHASE_WAIT);
-    if (!alone()) TRY_MPI(MPI_Barrier(g.world));
+    if (!alone()) TRY_ALL(MPI_Barrier(g.world));
     return OK;
 }
 
 Err par_node_barrier(void)
 {
     PROFILE(PHASE_WAIT);
-    if (g.node_size > 1) TRY_MPI(MPI_Barrier(g.node));
+    if (g.node_size > 1) TRY_ALL(MPI_Barrier(g.node));
     return OK;
 }
 
@@ -148,7 +167,7 @@ Err par_bcast(void *p, int64_t bytes, int root)
     if (alone()) return OK;
     for (int64_t at = 0; at < bytes; at += CHUNK) {
         int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
-        TRY_MPI(MPI_Bcast((char *)p + at, n, MPI_BYTE, root, g.world));
+        TRY_ALL(MPI_Bcast((char *)p + at, n, MPI_BYTE, root, g.world));
     }
     return OK;
 }
@@ -156,43 +175,57 @@ Err par_bcast(void *p, int64_t bytes, int root)
 Err par_sum_i64(int64_t *v, int n)
 {
     PROFILE(PHASE_COMM);
-    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_SUM, g.world));
+    if (!alone()) TRY_ALL(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_SUM, g.world));
     return OK;
 }
 
 Err par_max_i64(int64_t *v, int n)
 {
     PROFILE(PHASE_COMM);
-    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_MAX, g.world));
+    if (!alone()) TRY_ALL(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_INT64_T, MPI_MAX, g.world));
     return OK;
 }
 
 Err par_max_f64(double *v, int n)
 {
     PROFILE(PHASE_COMM);
-    if (!alone()) TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, g.world));
+    if (!alone()) TRY_ALL(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, g.world));
     return OK;
 }
 
-// One broadcast a rank: any total size, any imbalance.
+// Totals that MPI's int counts can hold: one call. Larger ones: a broadcast a rank.
+static Err gather_bytes(const void *mine, char *all, const int64_t *count, const int64_t *at, int64_t sum)
+{
+    int *part;
+    if (alone() || sum > CHUNK) {
+        if (count[g.rank] > 0) memcpy(all + at[g.rank], mine, (size_t)count[g.rank]);
+        for (int r = 0; r < g.size; r++) TRY(par_bcast(all + at[r], count[r], r));
+        return OK;
+    }
+    TRY(MEM_ARRAY(&part, 2 * (int64_t)g.size));
+    for (int r = 0; r < g.size; r++) part[r] = (int)count[r], part[g.size + r] = (int)at[r];
+    g.count.collectives++;
+    int rc = MPI_Allgatherv(mine, (int)count[g.rank], MPI_BYTE, all, part, part + g.size, MPI_BYTE, g.world);
+    mem_free(part);
+    TRY_MPI(rc);
+    return OK;
+}
+
 Err par_allgather(const void *mine, int64_t bytes, void *all, int64_t *total, int64_t *offsets)
 {
     PROFILE(PHASE_COMM);
-    int64_t *count, sum = 0;
+    int64_t *count, *at;
     char *buffer = NULL;
-    TRY(MEM_ARRAY(&count, g.size + 1));
+    TRY(MEM_ARRAY(&count, 2 * (int64_t)g.size + 1));
     Err err = OK;
+    at = count + g.size;
     count[g.rank] = bytes;
     TRY_DONE(par_sum_i64(count, g.size));
-    for (int r = 0; r < g.size; r++) sum += count[r];
-    TRY_DONE(mem_alloc(&buffer, sum, 1));
-    for (int64_t r = 0, at = 0; r < g.size; at += count[r++]) {
-        if (offsets) offsets[r] = at;
-        if (r == g.rank && bytes > 0) memcpy(buffer + at, mine, (size_t)bytes);
-        TRY_DONE(par_bcast(buffer + at, count[r], (int)r));
-    }
-    if (offsets) offsets[g.size] = sum;
-    if (total) *total = sum;
+    for (int r = 0; r < g.size; r++) at[r + 1] = at[r] + count[r];
+    TRY_DONE(mem_alloc(&buffer, at[g.size], 1));
+    TRY_DONE(gather_bytes(mine, buffer, count, at, at[g.size]));
+    if (offsets) memcpy(offsets, at, (size_t)(g.size + 1) * sizeof *at);
+    if (total) *total = at[g.size];
     memcpy(all, &buffer, sizeof buffer);
     buffer = NULL;
 done:
@@ -235,6 +268,7 @@ Err par_isend(const void *p, int64_t bytes, int peer, int tag, ParRequest **out)
     for (int i = 0; i < (*out)->n; i++) {
         int64_t at = (int64_t)i * CHUNK;
         int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
+        count_message(n);
         TRY_MPI(MPI_Isend((const char *)p + at, n, MPI_BYTE, peer, tag, g.world, &(*out)->part[i]));
     }
     return OK;
@@ -310,7 +344,7 @@ Err par_shared_alloc(int64_t bytes, void *pp)
     if (bytes < 1) bytes = 1;
     Err err = g.node_rank == 0 && g.node_size > 1 ? shared_create(bytes, path) : OK;
     TRY(par_agree(err));
-    if (g.node_size > 1) TRY_MPI(MPI_Bcast(path, IO_PATH, MPI_BYTE, 0, g.node));
+    if (g.node_size > 1) TRY_ALL(MPI_Bcast(path, IO_PATH, MPI_BYTE, 0, g.node));
     err = shared_map(path, bytes, &p);
     Err all = par_agree(err);
     if (g.node_rank == 0 && g.node_size > 1) unlink(path);
@@ -347,6 +381,7 @@ static Err answer(ParQueue *q, const MPI_Status *from)
     TRY_MPI(MPI_Recv(&nothing, 0, MPI_BYTE, from->MPI_SOURCE, TAG_QUEUE_ASK, g.world, MPI_STATUS_IGNORE));
     int64_t item = deal(q);
     if (item < 0) q->finished++;
+    count_message(sizeof item);
     TRY_MPI(MPI_Send(&item, 1, MPI_INT64_T, from->MPI_SOURCE, TAG_QUEUE_ITEM, g.world));
     return OK;
 }
@@ -371,6 +406,7 @@ Err par_queue_next(ParQueue *q, int64_t *item)
         TRY(par_queue_serve(q));
         *item = deal(q);
     } else {
+        count_message(0);
         TRY_MPI(MPI_Send("", 0, MPI_BYTE, 0, TAG_QUEUE_ASK, g.world));
         TRY_MPI(MPI_Recv(item, 1, MPI_INT64_T, 0, TAG_QUEUE_ITEM, g.world, MPI_STATUS_IGNORE));
     }

@@ -40,6 +40,13 @@ Err par_max_f64(double *v, int n) ERR_MUST_CHECK;
 // that does not depend on the ranks (law 1); there is no floating-point all-reduce on purpose.
 Err par_allgather(const void *mine, int64_t bytes, void *all, int64_t *total, int64_t *offsets) ERR_MUST_CHECK;
 
+// What this process did since the last call: messages that it sent, their bytes, collective calls that it entered (those of
+// NetCDF are not seen).
+typedef struct ParCounts {
+    int64_t messages, bytes, collectives;
+} ParCounts;
+void par_counts_take(ParCounts *out);
+
 // Point to point. Messages above 2 GiB are split. Non-blocking forms complete in par_wait.
 typedef struct ParRequest ParRequest;
 Err par_send(const void *p, int64_t bytes, int peer, int tag) ERR_MUST_CHECK;

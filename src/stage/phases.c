@@ -12,10 +12,10 @@
 
 static double started;  // time_now() at the start of the running stage
 
-enum { WALL = PHASES, MISNESTED, NUMBERS };
+enum { WALL = PHASES, MISNESTED, MESSAGES, BYTES, COLLECTIVES, NUMBERS };
 
 typedef struct Phases {
-    int64_t sum[NUMBERS], max[NUMBERS];  // over ranks; nanoseconds but for MISNESTED
+    int64_t sum[NUMBERS], max[NUMBERS];  // over ranks; nanoseconds but for MISNESTED and the counts behind it
 } Phases;
 
 void phases_start(void)
@@ -27,11 +27,14 @@ void phases_start(void)
 static Err gather(Phases *p)
 {
     ProfileTimes t;
+    ParCounts c;
     double now = time_now();
     profile_take(&t);
     memcpy(p->sum, t.ns, sizeof t.ns);
     p->sum[WALL] = (int64_t)(1e9 * (now - started));
     p->sum[MISNESTED] = t.misnested;
+    par_counts_take(&c);
+    p->sum[MESSAGES] = c.messages, p->sum[BYTES] = c.bytes, p->sum[COLLECTIVES] = c.collectives;
     started = now;
     memcpy(p->max, p->sum, sizeof p->max);
     TRY(par_sum_i64(p->sum, NUMBERS));
@@ -69,7 +72,11 @@ static Err make_line(const char *stage, const Phases *p, Str *out)
     TRY(str_puts(out, "},\"max_ms\":"));
     for (int i = 0; i < PHASES; i++)
         TRY(str_printf(out, "%s\"%s\":%.3f", i ? "," : "{", profile_name((ProfilePhase)i), 1e-6 * (double)p->max[i]));
-    return str_puts(out, "}}\n");
+    TRY(str_puts(out, "}"));
+    static const char *const count[] = {"messages", "bytes", "collectives"};  // from MESSAGES on
+    for (int i = 0; i < 3; i++)
+        TRY(str_printf(out, ",\"%s\":{\"sum\":%" PRId64 ",\"max\":%" PRId64 "}", count[i], p->sum[MESSAGES + i], p->max[MESSAGES + i]));
+    return str_puts(out, "}\n");
 }
 
 // Whole or not at all: a full disk leaves no torn line.

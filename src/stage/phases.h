@@ -13,8 +13,10 @@ void phases_start(void);
 
 // Collective, and so is the error. Ends the profile of `stage` and begins the next one: adds a line to
 // run_dir/profile.jsonl (NULL: none) and, when asked, prints the table on stderr. A line:
-//   {"stage","ranks","time","program","wall_ms","mean_ms":{phase: ..},"max_ms":{phase: ..}}
-// mean and max over ranks; wall_ms is a mean too, measured apart from the phases.
+//   {"stage","ranks","time","program","wall_ms","mean_ms":{phase: ..},"max_ms":{phase: ..},
+//    "messages","bytes","collectives": each {"sum","max"}}
+// mean and max over ranks; wall_ms is a mean too, measured apart from the phases. Counts: messages sent between ranks, their
+// bytes, collective calls; sum and max over ranks (NetCDF's own are not seen).
 Err phases_end(const char *stage, const char *run_dir, bool print) ERR_MUST_CHECK;
 
 #endif
