@@ -239,31 +239,51 @@ static Err share_text(char **text, int64_t n)
     return par_bcast(*text, n, 0);
 }
 
-static Err share_names(RecordSet *s)
+// All names in one piece, each with its NUL: a broadcast a name would grow with the ranks that wrote.
+static Err join_names(const RecordSet *s, Str *all)
 {
-    if (par_rank() != 0) TRY(MEM_ARRAY(&s->file, s->files));
-    for (int64_t i = 0; i < s->files; i++) {
-        int64_t n = par_rank() == 0 ? (int64_t)strlen(s->file[i]) : 0;
-        TRY(par_bcast(&n, sizeof n, 0));
-        TRY(share_text(&s->file[i], n));
-    }
+    for (int64_t i = 0; i < s->files; i++) TRY(str_add(all, s->file[i], (int64_t)strlen(s->file[i]) + 1));
     return OK;
+}
+
+static Err split_names(RecordSet *s, const char *p)
+{
+    TRY(MEM_ARRAY(&s->file, s->files));
+    for (int64_t i = 0; i < s->files; i++, p += strlen(p) + 1) TRY(mem_strdup(&s->file[i], p));
+    return OK;
+}
+
+static Err share_names(RecordSet *s, Str *all)
+{
+    char *text = all->p;
+    if (s->files == 0) return par_rank() == 0 ? OK : MEM_ARRAY(&s->file, 0);
+    TRY(share_text(&text, all->len));
+    if (par_rank() == 0) return OK;
+    Err err = split_names(s, text);
+    mem_free(text);
+    return err;
 }
 
 static Err share(RecordSet *s)
 {
-    int64_t size[3] = {s->files, s->n, s->header.len};
-    TRY(par_bcast(size, sizeof size, 0));
+    Str names = {0};
+    Err err = par_agree(par_rank() == 0 ? join_names(s, &names) : OK);
+    int64_t size[4] = {s->files, s->n, s->header.len, names.len};
+    TRY_DONE(err);
+    TRY_DONE(par_bcast(size, sizeof size, 0));
     s->files = size[0];
     s->n = size[1];
     s->header.len = size[2];
-    TRY(share_names(s));
-    if (size[2] > 0) TRY(share_text(&s->header.p, size[2]));
-    if (par_rank() != 0) TRY(MEM_ARRAY(&s->entry, s->n));
-    TRY(par_bcast(s->entry, s->n * (int64_t)sizeof *s->entry, 0));
-    TRY(MEM_ARRAY(&s->fd, s->files));
+    names.len = size[3];
+    TRY_DONE(share_names(s, &names));
+    if (size[2] > 0) TRY_DONE(share_text(&s->header.p, size[2]));
+    if (par_rank() != 0) TRY_DONE(MEM_ARRAY(&s->entry, s->n));
+    TRY_DONE(par_bcast(s->entry, s->n * (int64_t)sizeof *s->entry, 0));
+    TRY_DONE(MEM_ARRAY(&s->fd, s->files));
     for (int64_t i = 0; i < s->files; i++) s->fd[i] = -1;
-    return OK;
+done:
+    str_free(&names);
+    return err;
 }
 
 Err record_open(RecordSet **out, const char *run_dir, const char *stage)
