@@ -33,7 +33,7 @@ ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv python3-torch
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench \
         bench-cpu clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
@@ -97,6 +97,9 @@ check-real: setup ## comparisons that need the real models (downloads 1.4 GB onc
 check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
+check-scale: setup ## 64 ranks of a tiny model: what they send, open and hold, against docs/scaling.md
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@sh tests/scale/check.sh $(BUILD)
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

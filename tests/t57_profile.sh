@@ -33,6 +33,7 @@ for r in rows:
     assert sorted(mean) == sorted(most) == sorted(names)
     assert abs(sum(mean.values()) - r["wall_ms"]) <= 0.02 * r["wall_ms"]
     assert all(most[n] >= mean[n] >= 0 for n in names)
+    assert 0 < r["memory"]["max"] <= r["memory"]["sum"] <= r["memory"]["max"] * r["ranks"]
     for n in ["messages", "bytes", "collectives"]:
         assert r[n]["max"] <= r[n]["sum"] <= r[n]["max"] * r["ranks"] and (r[n]["sum"] > 0) == (r["ranks"] > 1), n
 for r, n in [(r, n) for r in rows[:2] for n in ["gemm", "attention", "elementwise", "optimiser", "io", "other"]]:

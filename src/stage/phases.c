@@ -6,13 +6,14 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/profile.h"
 #include "base/version.h"
 #include "par/par.h"
 
 static double started;  // time_now() at the start of the running stage
 
-enum { WALL = PHASES, MISNESTED, MESSAGES, BYTES, COLLECTIVES, NUMBERS };
+enum { WALL = PHASES, MISNESTED, MESSAGES, BYTES, COLLECTIVES, MEMORY, NUMBERS };
 
 typedef struct Phases {
     int64_t sum[NUMBERS], max[NUMBERS];  // over ranks; nanoseconds but for MISNESTED and the counts behind it
@@ -35,6 +36,7 @@ static Err gather(Phases *p)
     p->sum[MISNESTED] = t.misnested;
     par_counts_take(&c);
     p->sum[MESSAGES] = c.messages, p->sum[BYTES] = c.bytes, p->sum[COLLECTIVES] = c.collectives;
+    p->sum[MEMORY] = mem_peak();
     started = now;
     memcpy(p->max, p->sum, sizeof p->max);
     TRY(par_sum_i64(p->sum, NUMBERS));
@@ -73,8 +75,8 @@ static Err make_line(const char *stage, const Phases *p, Str *out)
     for (int i = 0; i < PHASES; i++)
         TRY(str_printf(out, "%s\"%s\":%.3f", i ? "," : "{", profile_name((ProfilePhase)i), 1e-6 * (double)p->max[i]));
     TRY(str_puts(out, "}"));
-    static const char *const count[] = {"messages", "bytes", "collectives"};  // from MESSAGES on
-    for (int i = 0; i < 3; i++)
+    static const char *const count[] = {"messages", "bytes", "collectives", "memory"};  // from MESSAGES on
+    for (int i = 0; i < 4; i++)
         TRY(str_printf(out, ",\"%s\":{\"sum\":%" PRId64 ",\"max\":%" PRId64 "}", count[i], p->sum[MESSAGES + i], p->max[MESSAGES + i]));
     return str_puts(out, "}\n");
 }
