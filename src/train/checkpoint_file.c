@@ -5,6 +5,7 @@
 // Drawback: readers open the file serially on every rank; fine for a few hundred ranks.
 #include "train/checkpoint_file.h"
 
+#include <errno.h>
 #include <netcdf.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/stop.h"
 #include "base/version.h"
 #include "par/par.h"
 #include "par/par_nc.h"
@@ -20,22 +22,26 @@
 typedef struct Nc {
     const char *path;
     int id, status;      // first failure
+    int why;             // errno then: what the library says is too little; 0: none
     const char *doing;   // what failed
     char where[TENSOR_NAME + 8];
 } Nc;
 
 static void nc_did(Nc *nc, int status, const char *doing, const char *where)
 {
+    int why = errno;
+    errno = 0;
     if (nc->status != NC_NOERR || status == NC_NOERR) return;
     nc->status = status;
+    nc->why = why;
     nc->doing = doing;
     snprintf(nc->where, sizeof nc->where, "%s", where);
 }
 
 static Err nc_result(const Nc *nc, Err code)
 {
-    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s; is the disk full or failing?", nc->path, nc->doing,
-          nc->where, par_rank(), nc_strerror(nc->status));
+    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s (%s); is the disk full or failing?", nc->path, nc->doing,
+          nc->where, par_rank(), nc_strerror(nc->status), nc->why ? strerror(nc->why) : "no errno");
     return OK;
 }
 
@@ -71,6 +77,7 @@ static void stuck(int signal_number)
     static const char text[] = "imf: error 74: writing the checkpoint made no progress for IMF_IO_TIMEOUT seconds; is the disk full or failing?\n";
     (void)signal_number;
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    stop_farewell(ERR_IO);
     _exit(ERR_IO);
 }
 
