@@ -7,6 +7,7 @@ SANITIZE =
 RANKS    = 2
 V        =
 BENCH_THREADS = 2
+FAULTS   = 1000
 MODELS   = $(BUILD)/models
 -include config.mk
 
@@ -33,7 +34,7 @@ ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv python3-torch
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 rules format hdr-check bench \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-faults rules format hdr-check bench \
         bench-cpu clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
@@ -47,6 +48,10 @@ $(BUILD)/libimf.a: $(OBJ)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+$(BUILD)/tests/lib/fault_io.so: tests/lib/fault_io.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(filter-out -Wpedantic,$(WARN)) -O1 -fPIC -shared -o $@ $< -ldl
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c config.mk
@@ -86,8 +91,8 @@ setup:            ## install the Debian packages that are missing (root or sudo)
 check: setup      ## build, then every test
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@$(MAKE) --no-print-directory check-built
-programs: $(BUILD)/imf $(TESTS)
-check-built: $(BUILD)/imf $(TESTS)
+programs: $(BUILD)/imf $(TESTS) $(BUILD)/tests/lib/fault_io.so
+check-built: programs
 	@sh tests/run.sh $(BUILD)
 check-real: setup ## comparisons that need the real models (downloads 1.4 GB once); 0 skips or it fails
 	@$(MAKE) --no-print-directory -j$$(nproc) all
@@ -97,6 +102,9 @@ check-real: setup ## comparisons that need the real models (downloads 1.4 GB onc
 check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
+check-faults: setup ## long: bit flips, cuts, failing system calls, signals at random instants; FAULTS=n of each
+	@$(MAKE) --no-print-directory -j$$(nproc) programs
+	@for t in t45_damage t45_faults t57_stop; do IMF_FAULTS=$(FAULTS) sh tests/$$t.sh $(BUILD) || exit 1; done
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

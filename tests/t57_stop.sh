@@ -27,7 +27,7 @@ all="select sample score verify pair sft dpo"
 for stage in $all; do launch "$stage" $recipe --quiet --set run_dir="$dir/whole" || fail "$stage"; done
 results "$dir/whole" >"$dir/want"
 
-# Each start does the stages that are left; a signal comes 0 to 1.2 s after the ranks have begun.
+# Each start does the stages that are left; a signal comes 0 to 0.7 s after the ranks have begun.
 seed=$(date +%N) hits=0 round=0 left=$all
 while [ -n "$left" ]; do
     stage=${left%% *}
@@ -35,7 +35,7 @@ while [ -n "$left" ]; do
     mpirun -n 2 "$imf" "$stage" $recipe --quiet --set run_dir="$dir/cut" >"$dir/out" 2>&1 &
     job=$!
     if [ $hits -lt "$rounds" ]; then
-        delay=$(awk -v s="$seed$round" 'BEGIN { srand(s % 2000000011); r = rand(); print 1.2 * rand() }')
+        delay=$(awk -v s="$seed$round" 'BEGIN { srand(s % 2000000011); r = rand(); print 0.7 * rand() }')
         until pgrep -P $job -f imf >/dev/null || ! kill -0 $job 2>/dev/null; do sleep 0.01; done
         sleep "$delay"
         if [ $((round % 2)) = 0 ]; then kill -USR1 $job 2>/dev/null

@@ -18,6 +18,7 @@
 #include "base/profile.h"
 #include "base/version.h"
 #include "par/par.h"
+#include "train/checkpoint_damage.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_manifest.h"
 
@@ -162,7 +163,8 @@ static Err write_and_verify(Save *s)
     snprintf(history, sizeof history, "%s imf %s: created", now, imf_version);
     TRY(checkpoint_file_write(s->file, s->model, &s->src, history));
     TRY(par_agree(sync_file(s->file)));
-    return par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own));
+    TRY(par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own)));
+    return par_agree(checkpoint_locate(s->file, s->model, &s->src, s->own));
 }
 
 // The tiles that a group of consecutive ranks owns, and so those of its file.

@@ -56,7 +56,7 @@ static const char *const slot_suffix[SLOTS_OF_A_TENSOR] = {"w", "m", "v"};
 static const char *const slot_title[SLOTS_OF_A_TENSOR] = {"weight", "first moment of the gradient (AdamW m)",
                                                           "second moment of the gradient (AdamW v)"};
 
-static void variable_name(const WeightSpec *s, int slot, char name[TENSOR_NAME + 8])
+void variable_name(const WeightSpec *s, int slot, char name[TENSOR_NAME + 8])
 {
     char tensor[TENSOR_NAME];
     tensor_name(s, tensor);
@@ -91,6 +91,39 @@ static void watch(void)
 }
 
 static void watch_end(void) { alarm(0); }
+
+// Where the disk refuses to close a file, netCDF 4.9's nc_close was seen to crash on what HDF5 has freed already. That too ends
+// with the code of an I/O error.
+static char closing[4096];
+
+static void say(const char *text) { (void)!write(STDERR_FILENO, text, strlen(text)); }
+
+static void crashed(int signal_number)
+{
+    const char *why = strerrordesc_np(errno);
+    (void)signal_number;
+    say("imf: error 74: ");
+    say(closing);
+    say(": the NetCDF library crashed while it closed the file (");
+    say(why ? why : "no errno");
+    say("); is the disk full or failing?\n");
+    stop_farewell(ERR_IO);
+    _exit(ERR_IO);
+}
+
+static int close_file(const Nc *nc)
+{
+    struct sigaction guard = {.sa_handler = crashed, .sa_flags = (int)SA_RESETHAND}, segv, bus, abrt;
+    snprintf(closing, sizeof closing, "%s", nc->path);
+    sigaction(SIGSEGV, &guard, &segv);
+    sigaction(SIGBUS, &guard, &bus);
+    sigaction(SIGABRT, &guard, &abrt);
+    int status = nc_close(nc->id);
+    sigaction(SIGSEGV, &segv, NULL);
+    sigaction(SIGBUS, &bus, NULL);
+    sigaction(SIGABRT, &abrt, NULL);
+    return status;
+}
 
 // --- definition ----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +234,7 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) write_tile(&nc, model, src, i, slot);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
     watch();
-    nc_did(&nc, nc_close(nc.id), "close", "the file");
+    nc_did(&nc, close_file(&nc), "close", "the file");
     Err err = par_agree(nc_result(&nc, ERR_IO));
     watch_end();
     return err;
@@ -254,7 +287,7 @@ Err checkpoint_file_verify(const char *path, const Model *model, const TileSourc
             TRY_DONE(check_tile(&nc, model, &src->tiles[i], slot, buf, sums[i - src->share.first].slot[slot]));
         }
 done:
-    if (opened) nc_close(nc.id);
+    if (opened) close_file(&nc);
     mem_free(buf);
     return err;
 }
@@ -273,6 +306,6 @@ Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles
         TRY_DONE(check_tile(&nc, model, &tiles[i], slot, to, sums[i].slot[slot]));
     }
 done:
-    nc_close(nc.id);
+    close_file(&nc);
     return err;
 }
