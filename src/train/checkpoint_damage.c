@@ -1,5 +1,6 @@
 #include "train/checkpoint_damage.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,8 +36,9 @@ static int64_t tile_begin(hid_t file, const Model *model, const TileSource *src,
 Err checkpoint_locate(const char *path, const Model *model, const TileSource *src, TileSum *sums)
 {
     if (src->share.first == src->share.last) return OK;
+    errno = 0;
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    CHECK(file >= 0, ERR_IO, "%s: cannot be opened again behind its writing; is the disk full or failing?", path);
+    CHECK(file >= 0, ERR_IO, "%s: cannot be opened again after it was written: %s; is the disk full or failing?", path, strerror(errno));
     int64_t least = 1;
     for (int64_t i = src->share.first; i < src->share.last; i++)
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) {
@@ -45,7 +47,7 @@ Err checkpoint_locate(const char *path, const Model *model, const TileSource *sr
             sums[i - src->share.first].at[slot] = at;
         }
     H5Fclose(file);
-    CHECK(least > 0, ERR_IO, "%s: a variable cannot be found behind its writing; is the disk full or failing?", path);
+    CHECK(least > 0, ERR_IO, "%s: a variable cannot be found after it was written: %s; is the disk full or failing?", path, strerror(errno));
     return OK;
 }
 #else
