@@ -451,6 +451,11 @@ static void leftovers_go_and_old_steps_are_pruned(void **state)
     assert_int_equal(found(), 5);
     assert_false(io_exists(stale));
     assert_int_equal(save(dir, 5), OK);  // again over itself
+    assert_int_equal(checkpoint_prune(dir, 4, 1, 0), OK);  // 5 was skipped and is none of the run's checkpoints: 4 stays
+    assert_int_equal(load(dir, 4), OK);
+    assert_int_equal(load(dir, 5), OK);
+    assert_int_equal(checkpoint_prune(dir, 5, 1, 2), OK);  // 4 is a multiple of 2
+    assert_int_equal(load(dir, 4), OK);
     assert_int_equal(checkpoint_prune(dir, 5, 1, 0), OK);
     assert_int_equal(found(), 5);
     assert_int_not_equal(load(dir, 4), OK);
