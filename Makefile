@@ -102,9 +102,10 @@ check-real: setup ## comparisons that need the real models (downloads 1.4 GB onc
 check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
-check-faults: setup ## long: bit flips, cuts, failing system calls, signals at random instants; FAULTS=n of each
+check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing system call of a save, 50 signals
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
-	@for t in t45_damage t45_faults t57_stop; do IMF_FAULTS=$(FAULTS) sh tests/$$t.sh $(BUILD) || exit 1; done
+	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
+	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

@@ -176,8 +176,8 @@ static Err test_records(const char *dir)
     return OK;
 }
 
-// FT-4: the last rank alone gets a signal while the others work on their own; rank 0 has no work and waits in par_agree, where it
-// passes the word. Everybody stops, and a graver error than the request is the one that is reported.
+// FT-4: the last rank alone gets a signal while the others work on their own; rank 0 has no work and waits in par_agree, where
+// it passes the word. Everybody stops, and a graver error than the request is the one that is reported.
 static Err work_until_word_comes(double limit)
 {
     Err err = OK;

@@ -2,7 +2,7 @@
 // (CKP-6, CKP-7). With arguments it is the driver of tests/t45_checkpoint.sh, which runs it on several ranks:
 //   t45_checkpoint save DIR STEP [RANKS_PER_FILE] | load DIR STEP | find DIR
 //   t45_checkpoint check DIR                  finds the newest one, loads it, prints its step
-//   t45_checkpoint damage DIR STEP OLDER N    of tests/t45_damage.sh: N bit flips and many cuts of STEP; prints what it has done
+//   t45_checkpoint damage DIR STEP OLDER N    for tests/t45_damage.sh: N bit flips and many cuts of STEP; prints what it did
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -155,7 +155,8 @@ static void close_damage(Damage *d)
 static Err put_bytes(const char *path, int64_t at, const char *p, int64_t n)
 {
     FILE *f = fopen(path, "r+b");
-    CHECK(f && fseek(f, (long)at, SEEK_SET) == 0 && fwrite(p, 1, (size_t)n, f) == (size_t)n && fclose(f) == 0, ERR_INTERNAL, "%s", path);
+    CHECK(f && fseek(f, (long)at, SEEK_SET) == 0 && fwrite(p, 1, (size_t)n, f) == (size_t)n && fclose(f) == 0, ERR_INTERNAL,
+          "%s", path);
     return OK;
 }
 
@@ -173,7 +174,8 @@ static void whose_byte(const Damage *d, const Str *file, int64_t at, char out[16
             const char *found = memmem(file->p, (size_t)file->len, first, sizeof first);
             if (!found || at < found - file->p || at >= found - file->p + t->n * 4) continue;
             tensor_name(&d->w.model.spec[t->spec], name);
-            snprintf(out, 160, "rows %lld to %lld of %s.%c", (long long)t->row, (long long)(t->row + t->rows - 1), name, slots[slot]);
+            snprintf(out, 160, "rows %lld to %lld of %s.%c", (long long)t->row, (long long)(t->row + t->rows - 1), name,
+                     slots[slot]);
         }
 }
 
@@ -187,16 +189,17 @@ static Err judge_flip(Damage *d, const Copy *c, int64_t at, bool shard)
     if (err == OK) {
         d->harmless++;
         TRY(world_check(&d->w, d->step));
-        CHECK(!memcmp(&d->w.state, &d->whole, sizeof d->whole), ERR_DATA, "%s: a flip at %lld changed the state", c->path, (long long)at);
+        CHECK(!memcmp(&d->w.state, &d->whole, sizeof d->whole), ERR_DATA, "%s: a flip at %lld changed the state", c->path,
+              (long long)at);
         return OK;
     }
-    CHECK(err == ERR_DATA && strstr(err_message(), c->path), ERR_INTERNAL, "flip at %lld of %s: error %d, '%s'", (long long)at, c->path,
-          (int)err, err_message());
+    CHECK(err == ERR_DATA && strstr(err_message(), c->path), ERR_INTERNAL, "flip at %lld of %s: error %d, '%s'", (long long)at,
+          c->path, (int)err, err_message());
     if (!shard) return OK;
     whose_byte(d, &c->text, at, whose);
     d->named += *whose != '\0', d->structure += !*whose;
-    CHECK(strstr(err_message(), *whose ? whose : "the file's own structure"), ERR_INTERNAL, "flip at %lld is in '%s', but: %s", (long long)at,
-          whose, err_message());
+    CHECK(strstr(err_message(), *whose ? whose : "the file's own structure"), ERR_INTERNAL, "flip at %lld is in '%s', but: %s",
+          (long long)at, whose, err_message());
     return OK;
 }
 
@@ -281,8 +284,8 @@ static Err damage(const char *dir, int64_t step, int64_t older, int64_t flips)
     TRY_DONE(mix_files(&d));
     TRY_DONE(checkpoint_load(dir, step, &d.w.model, d.w.m, d.w.v, &d.w.state));  // all is as it was
     TRY_DONE(world_check(&d.w, step));
-    printf("%lld bit flips: %lld change nothing, the others are found (%lld in tensors, all named; %lld in a file's structure); %lld cut, "
-           "missing, swapped or mixed files are refused\n", (long long)d.flips, (long long)d.harmless, (long long)d.named,
+    printf("%lld bit flips: %lld change nothing, the others are found (%lld in tensors, all named; %lld in a file's structure); "
+           "%lld cut, missing, swapped or mixed files are refused\n", (long long)d.flips, (long long)d.harmless, (long long)d.named,
            (long long)d.structure, (long long)d.cuts);
 done:
     close_damage(&d);

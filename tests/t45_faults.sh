@@ -11,6 +11,7 @@ trap 'rm -rf "$work"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export IMF_IO_TIMEOUT=20 OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_ess_singleton_isolated=1
 stride=12 failed=0 survived=0
+launch="LD_PRELOAD=\$FAULT_SHIM exec $program \"\$0\" \"\$@\""
 [ -z "${IMF_FAULTS:-}" ] || stride=1
 fail() { echo "$call $n, errno $errno$persist: $*"; cat "$work/err"; exit 1; }
 "$program" save "$work/good" 1 2>"$work/err" || { cat "$work/err"; exit 1; }
@@ -19,7 +20,7 @@ try() {  # one save with a fault; false when no call failed
     rm -rf "$work/ckpt" "$work/mark"
     cp -r "$work/good" "$work/ckpt"
     env ${persist:+FAULT_PERSIST=1} FAULT_CALL="$call" FAULT_NTH=$n FAULT_ERRNO=$errno FAULT_PATH="$work/ckpt" FAULT_MARK="$work/mark" \
-        LD_PRELOAD="$shim" "$program" save "$work/ckpt" 2 2>"$work/err"
+        FAULT_SHIM="$shim" sh -c "$launch" save "$work/ckpt" 2 2>"$work/err"
     code=$?
     [ -e "$work/mark" ] || { [ $code = 0 ] || fail "no fault, but exit $code"; return 1; }
     found=$("$program" check "$work/ckpt" 2>>"$work/err") || fail "exit $code, then nothing loads"
@@ -45,6 +46,13 @@ for call in open write pwrite fsync rename close ftruncate; do
     sweep $call 5 "Input/output error" x
     sweep $call 28 "No space left on device" x
 done
+# Two ranks, through MPI-IO. A rank whose partner fails may wait for ever: then IMF_IO_TIMEOUT ends it, and names no error.
+if [ -n "${IMF_FAULTS:-}" ]; then
+    unset OMPI_MCA_ess_singleton_isolated
+    export IMF_IO_TIMEOUT=8 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+    launch="exec mpirun -n 2 -x LD_PRELOAD=\$FAULT_SHIM $program \"\$0\" \"\$@\"" stride=3
+    for call in open pwrite fsync rename close; do sweep $call 5 "Input/output error\|made no progress" ""; done
+fi
 [ $failed -ge 7 ] || { echo "only $failed faults hit"; exit 1; }
 [ -z "${IMF_FAULTS:-}" ] || echo "$failed failing calls end in 74, $survived change nothing"
 exit 0

@@ -35,7 +35,8 @@ Err roll_write(const char *run_dir, const char *stage, const RollRank *rank, int
     Err err = OK;
     TRY(io_join(path, run_dir, world_name));
     TRY_DONE(str_printf(&text, "stage %s\n", stage));
-    for (int64_t i = 0; i < n; i++) TRY_DONE(str_printf(&text, "%lld %s %lld\n", (long long)i, rank[i].host, (long long)rank[i].pid));
+    for (int64_t i = 0; i < n; i++)
+        TRY_DONE(str_printf(&text, "%lld %s %lld\n", (long long)i, rank[i].host, (long long)rank[i].pid));
     TRY_DONE(io_write(path, str_text(&text), text.len));
     snprintf(g.world, sizeof g.world, "%s", path);
 done:
@@ -133,8 +134,8 @@ static Err tell(const Job *job, Str *out)
     g.was_ended = !dead && !failed;
     if (g.was_ended) return str_printf(out, "the job before was ended from outside in stage %s", job->stage);
     if (dead == job->n && job->n > 1)
-        return str_printf(out, "all %lld ranks of the job before ended in stage %s without a word: it was killed as a whole, or the machine "
-                          "went down", (long long)job->n, job->stage);
+        return str_printf(out, "all %lld ranks of the job before ended in stage %s without a word: it was killed as a whole, or the "
+                          "machine went down", (long long)job->n, job->stage);
     TRY(str_printf(out, "the job before ended in stage %s: ", job->stage));
     TRY(name_ranks(job, !failed, out));
     return str_puts(out, failed ? " could not go on" : " died first: killed, out of memory, crashed, or its node failed");

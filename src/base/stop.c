@@ -56,8 +56,8 @@ static void on_interrupt(int number)
 
 static void on_limit(int number)
 {
-    static const char text[] = "imf: error 75: SIGTERM's 20 seconds are over before the step was finished and saved; the newest "
-                               "checkpoint and the records so far stand; run the same command to go on\n";
+    static const char text[] = "imf: error 75: SIGTERM's 20 seconds are over before the step was finished and saved; the "
+                               "newest checkpoint and the records so far stand; run the same command to go on\n";
     (void)number;
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
     _exit(ERR_REQUEUE);

@@ -2,7 +2,8 @@
 //
 // Sources are done one after the other; a source's model lives once a node. Work is handed out dynamically, longest prompt
 // first, in chunks that shrink towards the end (decode/deal.h). A sample is written as soon as it ends; a restarted stage
-// computes what is not recorded yet, so that a stage that was asked to end only finishes its decode step. Invariant: a sample depends on its id, its prompt and its model alone.
+// computes what is not recorded yet, so that a stage that was asked to end only finishes its decode step. Invariant: a sample
+// depends on its id, its prompt and its model alone.
 #include <stdlib.h>
 #include <string.h>
 

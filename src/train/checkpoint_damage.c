@@ -38,7 +38,8 @@ Err checkpoint_locate(const char *path, const Model *model, const TileSource *sr
     if (src->share.first == src->share.last) return OK;
     errno = 0;
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    CHECK(file >= 0, ERR_IO, "%s: cannot be opened again after it was written: %s; is the disk full or failing?", path, strerror(errno));
+    CHECK(file >= 0, ERR_IO, "%s: cannot be opened again after it was written: %s; is the disk full or failing?", path,
+          strerror(errno));
     int64_t least = 1;
     for (int64_t i = src->share.first; i < src->share.last; i++)
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) {
@@ -47,7 +48,8 @@ Err checkpoint_locate(const char *path, const Model *model, const TileSource *sr
             sums[i - src->share.first].at[slot] = at;
         }
     H5Fclose(file);
-    CHECK(least > 0, ERR_IO, "%s: a variable cannot be found after it was written: %s; is the disk full or failing?", path, strerror(errno));
+    CHECK(least > 0, ERR_IO, "%s: a variable cannot be found after it was written: %s; is the disk full or failing?", path,
+          strerror(errno));
     return OK;
 }
 #else
@@ -102,10 +104,11 @@ static Err look_at_tile(Search *s, int64_t tile, Str *out)
     for (int slot = 0; slot < SLOTS_OF_A_TENSOR && p.tensor < s->m->tensors; slot++) {
         int64_t at = s->m->tile[tile].at[slot];
         s->known += at > 0;
-        if (at <= 0 || at >= s->to || at + p.bytes <= s->from || is_whole(s->fd, at, p.bytes, s->m->tile[tile].slot[slot])) continue;
+        if (at <= 0 || at >= s->to || at + p.bytes <= s->from) continue;
+        if (is_whole(s->fd, at, p.bytes, s->m->tile[tile].slot[slot])) continue;
         if (s->found++ >= 4) continue;
-        TRY(str_printf(out, "%srows %lld to %lld of %s.%c", s->found > 1 ? ", " : "", (long long)p.row, (long long)(p.row + p.rows - 1),
-                       s->m->tensor[p.tensor].name, "wmv"[slot]));
+        TRY(str_printf(out, "%srows %lld to %lld of %s.%c", s->found > 1 ? ", " : "", (long long)p.row,
+                       (long long)(p.row + p.rows - 1), s->m->tensor[p.tensor].name, "wmv"[slot]));
     }
     return OK;
 }

@@ -40,8 +40,8 @@ static void nc_did(Nc *nc, int status, const char *doing, const char *where)
 
 static Err nc_result(const Nc *nc, Err code)
 {
-    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s (%s); is the disk full or failing?", nc->path, nc->doing,
-          nc->where, par_rank(), nc_strerror(nc->status), nc->why ? strerror(nc->why) : "no errno");
+    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s (%s); is the disk full or failing?", nc->path,
+          nc->doing, nc->where, par_rank(), nc_strerror(nc->status), nc->why ? strerror(nc->why) : "no errno");
     return OK;
 }
 
@@ -72,17 +72,23 @@ static void no_file_locks(void) { setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0); }
 // 4.1, 3 ranks, full tmpfs). So each phase has a limit, IMF_IO_TIMEOUT seconds (default 1800), after which the rank ends
 // with the code of an I/O error and the launcher ends the job.
 
+static char at_work[4096];  // the file that handlers name
+
+static void say(const char *text) { (void)!write(STDERR_FILENO, text, strlen(text)); }
+
 static void stuck(int signal_number)
 {
-    static const char text[] = "imf: error 74: writing the checkpoint made no progress for IMF_IO_TIMEOUT seconds; is the disk full or failing?\n";
     (void)signal_number;
-    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    say("imf: error 74: ");
+    say(at_work);
+    say(": writing the checkpoint made no progress for IMF_IO_TIMEOUT seconds; is the disk full or failing?\n");
     stop_farewell(ERR_IO);
     _exit(ERR_IO);
 }
 
-static void watch(void)
+static void watch(const char *path)
 {
+    snprintf(at_work, sizeof at_work, "%s", path);
     const char *text = getenv("IMF_IO_TIMEOUT");
     int limit = text ? atoi(text) : 0;
     struct sigaction action = {.sa_handler = stuck};
@@ -94,16 +100,12 @@ static void watch_end(void) { alarm(0); }
 
 // Where the disk refuses to close a file, netCDF 4.9's nc_close was seen to crash on what HDF5 has freed already. That too ends
 // with the code of an I/O error.
-static char closing[4096];
-
-static void say(const char *text) { (void)!write(STDERR_FILENO, text, strlen(text)); }
-
 static void crashed(int signal_number)
 {
     const char *why = strerrordesc_np(errno);
     (void)signal_number;
     say("imf: error 74: ");
-    say(closing);
+    say(at_work);
     say(": the NetCDF library crashed while it closed the file (");
     say(why ? why : "no errno");
     say("); is the disk full or failing?\n");
@@ -114,7 +116,7 @@ static void crashed(int signal_number)
 static int close_file(const Nc *nc)
 {
     struct sigaction guard = {.sa_handler = crashed, .sa_flags = (int)SA_RESETHAND}, segv, bus, abrt;
-    snprintf(closing, sizeof closing, "%s", nc->path);
+    snprintf(at_work, sizeof at_work, "%s", nc->path);
     sigaction(SIGSEGV, &guard, &segv);
     sigaction(SIGBUS, &guard, &bus);
     sigaction(SIGABRT, &guard, &abrt);
@@ -224,16 +226,16 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
 {
     Nc nc = {.path = path};
     no_file_locks();
-    watch();
+    watch(path);
     nc_did(&nc, par_nc_create(path, src->group, &nc.id), "create", "the file");
     TRY(par_agree(nc_result(&nc, ERR_CREATE)));
     define(&nc, model, src, history);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
-    watch();
+    watch(path);
     for (int64_t i = src->share.first; i < src->share.last; i++)
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) write_tile(&nc, model, src, i, slot);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
-    watch();
+    watch(path);
     nc_did(&nc, close_file(&nc), "close", "the file");
     Err err = par_agree(nc_result(&nc, ERR_IO));
     watch_end();

@@ -324,8 +324,8 @@ static Err verify_size(const Manifest *m, const char *step_dir, int64_t f)
     Str whose = {0};
     Err err = size < m->file[f].bytes ? checkpoint_name_damage(m, path, f, size, m->file[f].bytes, &whose) : OK;
     if (err == OK)
-        err = err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "%s has %lld bytes, its manifest says %lld%s", path, (long long)size,
-                        (long long)m->file[f].bytes, str_text(&whose));
+        err = err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "%s has %lld bytes, its manifest says %lld%s", path,
+                        (long long)size, (long long)m->file[f].bytes, str_text(&whose));
     str_free(&whose);
     return err;
 }

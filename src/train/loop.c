@@ -120,7 +120,8 @@ static Err not_finite(const Trainer *t, const Pick *p, const char *what, double 
     TRY_DONE(list_examples(t, p, bad > 0, &ids));
     err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
                     "%s: %s is %g at step %lld; examples: %s. Look at these examples, or start "
-                    "again with a lower learning_rate", t->spec->stage, what, value, (long long)t->state.step + 1, str_text(&ids));
+                    "again with a lower learning_rate", t->spec->stage, what, value, (long long)t->state.step + 1,
+                    str_text(&ids));
 done:
     str_free(&ids);
     return err;
@@ -320,8 +321,8 @@ static Err check_stuck(Trainer *t, int64_t stuck)
     if (err == OK) err = list_examples(t, &p, false, &ids);
     if (err == OK)
         err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
-                        "%s: the last %d starts all ended while they computed step %lld (learning rate %g); its examples: %s. Look at "
-                        "these examples, at the memory, and at log.jsonl; remove %s to try again", t->spec->stage, TRIES,
+                        "%s: the last %d starts all ended while they computed step %lld (learning rate %g); its examples: %s. Look "
+                        "at these examples, at the memory, and at log.jsonl; remove %s to try again", t->spec->stage, TRIES,
                         (long long)stuck, schedule_lr(&t->schedule, stuck - 1), str_text(&ids), t->tries.path);
     str_free(&ids);
     return err;

@@ -1,4 +1,5 @@
-// A shared object for LD_PRELOAD that makes the Nth call of one kind fail (CKP-3). Only files whose path holds FAULT_PATH count.
+// A shared object for LD_PRELOAD that makes the Nth call of one kind fail (CKP-3). Only files whose path holds FAULT_PATH
+// count.
 //   FAULT_CALL  open | write | pwrite | fsync | rename | close | ftruncate (their other forms are counted with them)
 //   FAULT_NTH   which call fails, from 1      FAULT_ERRNO  its errno, a number      FAULT_PERSIST  1: all later ones fail too
 //   FAULT_MARK  a file that is made when a call has failed
@@ -34,7 +35,8 @@ static int counts_fd(int fd)
 
 static int fails(const char *call, int counted)
 {
-    const char *kind = getenv("FAULT_CALL"), *nth = getenv("FAULT_NTH"), *number = getenv("FAULT_ERRNO"), *mark = getenv("FAULT_MARK");
+    const char *kind = getenv("FAULT_CALL"), *nth = getenv("FAULT_NTH"), *number = getenv("FAULT_ERRNO");
+    const char *mark = getenv("FAULT_MARK");
     if (!counted || !kind || !nth || !number || strcmp(kind, call)) return 0;
     int n = __sync_add_and_fetch(&calls, 1), first = atoi(nth);
     if (n < first || (n > first && !getenv("FAULT_PERSIST"))) return 0;
@@ -60,7 +62,10 @@ OPEN(open64)
 
 ssize_t write(int fd, const void *p, size_t n) { return fails("write", counts_fd(fd)) ? -1 : REAL(write)(fd, p, n); }
 ssize_t writev(int fd, const struct iovec *v, int n) { return fails("write", counts_fd(fd)) ? -1 : REAL(writev)(fd, v, n); }
-ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return fails("pwrite", counts_fd(fd)) ? -1 : REAL(pwrite)(fd, p, n, at); }
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+{
+    return fails("pwrite", counts_fd(fd)) ? -1 : REAL(pwrite)(fd, p, n, at);
+}
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
 {
     return fails("pwrite", counts_fd(fd)) ? -1 : REAL(pwrite64)(fd, p, n, at);
