@@ -7,6 +7,7 @@ SANITIZE =
 RANKS    = 2
 V        =
 BENCH_THREADS = 2
+FAULTS   = 1000
 MODELS   = $(BUILD)/models
 -include config.mk
 
@@ -33,7 +34,7 @@ ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv python3-torch
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults \
         bench-cpu clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
@@ -47,6 +48,10 @@ $(BUILD)/libimf.a: $(OBJ)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+$(BUILD)/tests/lib/fault_io.so: tests/lib/fault_io.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(filter-out -Wpedantic,$(WARN)) -O1 -fPIC -shared -o $@ $< -ldl
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c config.mk
@@ -86,8 +91,8 @@ setup:            ## install the Debian packages that are missing (root or sudo)
 check: setup      ## build, then every test
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@$(MAKE) --no-print-directory check-built
-programs: $(BUILD)/imf $(TESTS)
-check-built: $(BUILD)/imf $(TESTS)
+programs: $(BUILD)/imf $(TESTS) $(BUILD)/tests/lib/fault_io.so
+check-built: programs
 	@sh tests/run.sh $(BUILD)
 check-real: setup ## comparisons that need the real models (downloads 1.4 GB once); 0 skips or it fails
 	@$(MAKE) --no-print-directory -j$$(nproc) all
@@ -100,6 +105,10 @@ check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one dig
 check-scale: setup ## 64 ranks of a tiny model: what they send, open and hold, against docs/scaling.md
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/scale/check.sh $(BUILD)
+check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing system call of a save, 50 signals
+	@$(MAKE) --no-print-directory -j$$(nproc) programs
+	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
+	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

@@ -8,6 +8,8 @@
 #include "base/lease.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/roll.h"
+#include "base/stop.h"
 #include "base/version.h"
 #include "judge/judge.h"
 #include "model/model.h"
@@ -141,6 +143,33 @@ static Err parse_options(int argc, char **argv, Options *o)
     return OK;
 }
 
+static RollRank *ranks;  // of this job; rank 0
+
+// Who was in the job that died in this run directory, if one did.
+static Err tell_deaths(const char *dir)
+{
+    Str text = {0};
+    Err err = roll_call(dir, &text);
+    if (text.len && roll_was_ended()) log_info("run", "%s", str_text(&text));
+    else if (text.len) log_warn("run", "%s", str_text(&text));
+    str_free(&text);
+    return err;
+}
+
+// Collective: rank 0 learns who is in this job; each rank leaves a farewell from now on when it is told to end.
+static Err join_roll(const char *dir)
+{
+    RollRank own = {.pid = getpid()}, *all;
+    int64_t bytes;
+    snprintf(own.host, sizeof own.host, "%.100s", par_host());
+    TRY(par_agree(par_rank() == 0 ? tell_deaths(dir) : OK));
+    TRY(par_agree(roll_join(dir, par_rank())));
+    TRY(par_allgather(&own, sizeof own, &all, &bytes, NULL));
+    if (par_rank() == 0) ranks = all;
+    else mem_free(all);
+    return OK;
+}
+
 // Rank 0 makes the run directory, takes its lease and keeps the resolved recipe there.
 static Err open_run_dir(const Deck *deck, const char *dir)
 {
@@ -166,9 +195,18 @@ static Err run_stage(const Command *c, const Job *job)
     return OK;
 }
 
+// Collective. A signal that came before the stage ends it before it begins.
+static Err begin_stage(const Command *c, const Job *job)
+{
+    if (!(c->needs & RUN_DIR) || !job->deck) return OK;
+    TRY(par_agree(par_rank() == 0 ? roll_write(job->run_dir, c->name, ranks, par_size()) : OK));
+    return par_stop_agree(c->name);
+}
+
 // Collective. A stage that was stopped half-way has spent its time too.
 static Err run_profiled(const Command *c, const Job *job, bool print)
 {
+    TRY(begin_stage(c, job));
     Err err = par_agree(run_stage(c, job));
     if (err != OK && err != ERR_REQUEUE) return err;
     Err told = phases_end(c->name, c->needs & RUN_DIR ? job->run_dir : NULL, print);
@@ -227,6 +265,7 @@ static Err run_job(const char *name, const Options *o)
     if (needs & RUN_DIR) {
         TRY_DONE(par_agree(open_run_dir(deck, job.run_dir)));
         TRY_DONE(par_agree(log_to(job.run_dir)));
+        TRY_DONE(join_roll(job.run_dir));
         TRY_DONE(import_samples(deck, job.run_dir));
     }
     TRY_DONE(open_ctx(&ctx, deck, o));
@@ -238,6 +277,7 @@ static Err run_job(const char *name, const Options *o)
     TRY_DONE(run_command(c, &job, o->profile));
 done:
     deck_free(deck);
+    mem_free(ranks);
     return err;
 }
 
@@ -277,7 +317,10 @@ static Err work(int argc, char **argv)
 {
     const char *name = argv[1];
     Options o = {0};
+    const Command *c = find_command(name);
     phases_start();
+    const bool direct = c && c->needs & DIRECT && argc > 2 && !strncmp(argv[2], "--", 2);
+    if (c ? c->needs & RUN_DIR && !direct : !strcmp(name, "run")) stop_listen();
     TRY(start(name, &argc, &argv));
     TRY(par_agree(parse_options(argc - 2, argv + 2, &o)));
     log_quiet(o.quiet);
@@ -292,6 +335,8 @@ static int leave(Err err)
 {
     if (err != OK && (par_rank() == 0 || !par_agreed())) print_error(err);
     log_close();
+    if (err == OK || par_agreed() || par_size() == 1) roll_leave();
+    else stop_farewell((int)err);
     lease_drop();  // before the barrier: behind it another rank's abort may end this one
     if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     Err stopped = sandbox_stop();

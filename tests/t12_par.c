@@ -1,9 +1,12 @@
 // Ranks. Run alone here and under mpirun with 1..4 ranks and pretended nodes by t12_par.sh. No cmocka: ranks must fail
 // together. Says nothing and exits 0, or prints what is wrong.
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/stop.h"
 #include "par/par.h"
 #include "text/record.h"
 
@@ -173,6 +176,33 @@ static Err test_records(const char *dir)
     return OK;
 }
 
+// FT-4: the last rank alone gets a signal while the others work on their own; rank 0 has no work and waits in par_agree, where
+// it passes the word. Everybody stops, and a graver error than the request is the one that is reported.
+static Err work_until_word_comes(double limit)
+{
+    Err err = OK;
+    for (double start = time_now(); err == OK && time_now() - start < limit;) err = par_stop_check("work");
+    WANT(err == ERR_REQUEUE);
+    return err;
+}
+
+static Err test_stop(void)
+{
+    stop_listen();
+    TRY(par_stop_agree("nobody was asked"));
+    par_stop_watch();
+    Err err = par_stop_check("nobody was asked");
+    WANT(par_agree(err) == OK);
+    if (par_rank() == par_size() - 1) raise(SIGUSR1);
+    par_stop_watch();
+    if (par_rank() > 0 || par_size() == 1) err = work_until_word_comes(60);
+    WANT(par_agree(err) == ERR_REQUEUE);
+    if (par_rank() == par_size() - 1) err = err_raise(ERR_DATA, "f", "f.c", 1, "graver");
+    WANT(par_agree(err) == ERR_DATA);
+    WANT(par_stop_agree("asked") == ERR_REQUEUE);
+    return OK;
+}
+
 static Err test_all(const char *dir)
 {
     TRY(test_agree());
@@ -185,7 +215,8 @@ static Err test_all(const char *dir)
     TRY(test_queue_left_early());
     TRY(test_nodes());
     TRY(test_shared_memory());
-    return dir ? test_records(dir) : OK;
+    if (dir) TRY(test_records(dir));
+    return test_stop();
 }
 
 int main(int argc, char **argv)

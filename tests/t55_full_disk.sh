@@ -1,6 +1,6 @@
 #!/bin/sh
 # A full disk in the middle of a stage on two ranks: exit 74 with one message that names the file, nothing committed, and the
-# same command succeeds once there is room. Needs to mount a small file system.
+# same command succeeds once there is room (CKP-5). Needs to mount a small file system.
 set -u
 imf=$1/imf
 dir=$(mktemp -d)
@@ -19,3 +19,15 @@ grep -q "$dir/disk/run/.*No space left" "$dir/out" || fail "the message does not
 mount -o remount,size=8m "$dir/disk" || fail "remount"
 pair || fail "the second attempt"
 [ -e "$dir/disk/run/pairs/done" ] || fail "not committed"
+
+# CKP-5: room for a checkpoint is asked for before the first step, in bytes.
+for i in $(seq 8); do echo "{\"instruction\": \"say $i\", \"output\": \"$i\"}"; done >"$dir/rows.jsonl"
+printf 'run_dir: %s/disk/train\ntarget: {path: tests/data/decode/tiny}\nsft: {data: %s/rows.jsonl, global_batch: 2, max_length: 96}\n' "$dir" \
+    "$dir" >"$dir/t.yaml"
+sft() { mpirun --allow-run-as-root --oversubscribe -n 2 "$imf" sft "$dir/t.yaml" --quiet >"$dir/out" 2>&1; }
+dd if=/dev/zero of="$dir/disk/hog" bs=1k count=7400 2>/dev/null
+sft
+[ $? = 74 ] && grep -q "a checkpoint needs [0-9]* bytes and [0-9]* are free" "$dir/out" || fail "no room: wanted exit 74 before the first step"
+! grep -q loss "$dir/disk/train/metrics.jsonl" 2>/dev/null || fail "a step was computed without room for a checkpoint"
+rm "$dir/disk/hog"
+mount -o remount,size=64m "$dir/disk" && sft || fail "the third attempt"

@@ -23,6 +23,11 @@ else
     inc=/usr/lib/$multi/netcdf/mpi/include lib="-L/usr/lib/$multi -lnetcdf_mpi"
 fi
 [ -e "$inc/netcdf_par.h" ] || need libnetcdf-mpi-dev
+# HDF5's own header, only to name the tensor that a damaged byte belongs to; without it damage is found all the same.
+hdf5=${HDF5_DIR:-$netcdf} hdf5_flags= hdf5_lib=
+if [ -n "$hdf5" ]; then [ ! -e "$hdf5/include/hdf5.h" ] || hdf5_flags="-DIMF_HDF5 -I$hdf5/include" hdf5_lib="-L$hdf5/lib -lhdf5"
+elif [ -e /usr/include/hdf5/openmpi/hdf5.h ]; then hdf5_flags="-DIMF_HDF5 -I/usr/include/hdf5/openmpi" hdf5_lib=-lhdf5_openmpi
+fi
 if [ -n "$missing" ]; then
     echo "imf: libraries are missing; as root: apt-get install$missing" >&2
     exit 69
@@ -33,7 +38,7 @@ if echo 'int main(void) { return 0; }' | ${CC:-gcc} -fopenmp -x c -o "$scratch" 
 rm -f "$scratch"
 echo "MPI_CFLAGS = $(mpicc --showme:compile)"
 echo "MPI_LIBS = $(mpicc --showme:link)"
-echo "NETCDF_CFLAGS = -I$inc"
-echo "NETCDF_LIBS = $lib"
+echo "NETCDF_CFLAGS = -I$inc $hdf5_flags"
+echo "NETCDF_LIBS = $lib $hdf5_lib"
 echo "PKG_CFLAGS = $(pkg-config --cflags $names)"
 echo "PKG_LIBS = $(pkg-config --libs $names) -lgmp"

@@ -34,8 +34,10 @@
     F64(s ".adam_epsilon", "", 0, 1, "1e-08", "AdamW epsilon"),                                                                      \
     F64(s ".max_grad_norm", "", 0, 1e9, "1", "gradients are clipped to this norm; 0: never"),                                       \
     I64_LAYOUT(s ".logging_steps", "steps", 1, BIG, "1", "write a line of metrics.jsonl every so many steps"),                      \
-    I64_LAYOUT(s ".save_steps", "steps", 0, BIG, "0", "checkpoint every so many steps; 0: at the end only"),                        \
-    I64_LAYOUT(s ".save_total_limit", "", 1, 1e6, "2", "checkpoints kept"),                                                          \
+    I64_LAYOUT(s ".save_steps", "steps", 0, BIG, "0", "checkpoint every so many steps; 0: by save_seconds and at the end only"),     \
+    I64_LAYOUT(s ".save_seconds", "s", 0, 1e9, "1800", "checkpoint when the last one is so old; 0: never for that reason"),          \
+    I64_LAYOUT(s ".save_total_limit", "", 1, 1e6, "2", "newest checkpoints kept"),                                                   \
+    I64_LAYOUT(s ".save_keep_every", "steps", 0, BIG, "0", "checkpoints of steps that are a multiple of it stay for ever; 0: none"), \
     I64_LAYOUT(s ".ranks_per_file", "ranks", 0, 1e6, "0", "ranks that write one checkpoint file together; 0: those of a node"),      \
     I64_LAYOUT(s ".eval_steps", "steps", 0, BIG, "0", "measure the held-out loss every so many steps; 0: never"),                   \
     F64(s ".val_size", "", 0, 1e9, "0", "rows held out: a share below 1, or a number of rows"),                                     \

@@ -75,9 +75,9 @@ Err io_sync_dir(const char *path)
     PROFILE(PHASE_IO);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(fd >= 0, ERR_IO, "cannot open directory %s: %s", path, strerror(errno));
-    int rc = fsync(fd);
+    int rc = fsync(fd), why = errno;
     close(fd);
-    CHECK(rc == 0 || errno == EINVAL, ERR_IO, "cannot sync directory %s: %s", path, strerror(errno));
+    CHECK(rc == 0 || why == EINVAL, ERR_IO, "cannot sync directory %s: %s", path, strerror(why));
     return OK;
 }
 
@@ -96,9 +96,10 @@ static Err write_and_sync(const char *path, const char *bytes, int64_t n)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     CHECK(fd >= 0, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
     Err err = io_write_all(fd, path, bytes, n);
-    int synced = fsync(fd), closed = close(fd);
+    int synced = fsync(fd), why = errno, closed = close(fd);
     if (err != OK) return err;
-    CHECK(synced == 0 && closed == 0, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+    CHECK(synced == 0, ERR_IO, "cannot sync %s: %s", path, strerror(why));
+    CHECK(closed == 0, ERR_IO, "cannot close %s: %s", path, strerror(errno));
     return OK;
 }
 

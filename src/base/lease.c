@@ -12,6 +12,8 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/roll.h"
+#include "base/stop.h"
 
 #define RENEW_SECONDS 30.0
 enum { DEAD_SECONDS = 600 };
@@ -27,7 +29,7 @@ static struct {
     double renewed;
 } g;
 
-// Field 22 of /proc/<pid>/stat; 0 when there is no such process.
+// Field 22 of /proc/<pid>/stat; 0 when there is no such process, or only what its parent has not asked for.
 static unsigned long long process_start(long pid)
 {
     char path[64], text[1024];
@@ -39,6 +41,7 @@ static unsigned long long process_start(long pid)
     fclose(f);
     text[n] = '\0';
     char *p = strrchr(text, ')');  // the name before it may hold anything
+    if (p && (p[2] == 'Z' || p[2] == 'X')) return 0;
     for (int field = 2; p && field < 22; field++) p = strchr(p + 1, ' ');
     if (p) sscanf(p, " %llu", &start);
     return start;
@@ -75,6 +78,18 @@ static Err write_own(const char *path, const char *host)
     return io_write(path, text, n);
 }
 
+// An owner that lives but was told to end is given the time that it has for that.
+static bool lives_on(const char *run_dir, const char *path, const char *host, Owner *o, double *age)
+{
+    bool known = read_owner(path, o, age);
+    for (int i = 0; i < 10 * (STOP_SECONDS + 5) && known && lives(o, host, *age) && roll_is_leaving(run_dir); i++) {
+        usleep(100000);
+        known = read_owner(path, o, age);
+    }
+    if (!known) *o = (Owner){0};
+    return known && lives(o, host, *age);
+}
+
 // Refuses a living owner; removes the lease of a dead one. Of several that see it dead the one that makes a link named after the
 // dead owner may; a link that holds another lease came too late and removes nothing.
 static Err remove_dead(const char *run_dir, const char *path, const char *host)
@@ -82,10 +97,10 @@ static Err remove_dead(const char *run_dir, const char *path, const char *host)
     Owner seen = {0}, held = {0};
     double age = 0;
     char name[64], dead[IO_PATH];
-    bool known = read_owner(path, &seen, &age);
-    CHECK(!known || !lives(&seen, host, age), ERR_CREATE,
+    CHECK(!lives_on(run_dir, path, host, &seen, &age), ERR_CREATE,
           "%s belongs to a running job (job %s, host %s, process %ld); wait for it, or remove %s if it is gone", run_dir,
           seen.job, seen.host, seen.pid, path);
+    bool known = seen.pid > 0;
     snprintf(name, sizeof name, "lease.dead.%ld.%llu", known ? seen.pid : 0, known ? seen.start : 0);
     TRY(io_join(dead, run_dir, name));
     if (link(path, dead) != 0) return usleep(10000), OK;  // another one is at it, or has done it

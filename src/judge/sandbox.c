@@ -296,6 +296,8 @@ static void become_supervisor(int fd)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_DUMPABLE, 0);
     signal(SIGPIPE, SIG_IGN);
+    // A batch system signals every process of a job: a server or a candidate that died of it would be a wrong verdict.
+    signal(SIGUSR1, SIG_IGN), signal(SIGUSR2, SIG_IGN), signal(SIGTERM, SIG_IGN), signal(SIGINT, SIG_IGN);
     setsid();
     dup2(null, 0);
     dup2(null, 1);

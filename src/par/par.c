@@ -12,8 +12,9 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/profile.h"
+#include "base/stop.h"
 
-enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902 };
+enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902, TAG_STOP = 903 };
 
 static struct {
     MPI_Comm world, node;
@@ -22,6 +23,8 @@ static struct {
     char library[256];
     bool agreed;  // all ranks know that there was an error
     ParCounts count;
+    bool stop;    // a rank was asked to end, and this one has passed the word
+    bool relay;   // ranks work on their own (the same on all): who waits for them passes the word
 } g = {.size = 1, .node_size = 1};
 
 static Err mpi_failed(int rc, const char *call, const char *file, int line)
@@ -124,6 +127,81 @@ const void *par_comm(void) { return &g.world; }
 
 static bool alone(void) { return g.size == 1; }
 
+// --- ending on request ------------------------------------------------------------------------------------------------
+
+static Err send_word(int to)
+{
+    MPI_Request request;
+    TRY_MPI(MPI_Isend("", 0, MPI_BYTE, to, TAG_STOP, g.world, &request));
+    TRY_MPI(MPI_Request_free(&request));
+    return OK;
+}
+
+// The word goes to rank 0 and from there to all: two messages a rank at most. The process ends soon, so nobody minds those
+// that are never received.
+static Err pass_word(void)
+{
+    g.stop = true;
+    if (g.rank) return send_word(0);
+    for (int r = 1; r < g.size; r++) TRY(send_word(r));
+    return OK;
+}
+
+static Err hear(void)
+{
+    int waiting = 0;
+    if (g.stop) return OK;
+    if (!stop_asked()) TRY_MPI(MPI_Iprobe(g.rank ? 0 : MPI_ANY_SOURCE, TAG_STOP, g.world, &waiting, MPI_STATUS_IGNORE));
+    return waiting || stop_asked() ? pass_word() : OK;
+}
+
+static Err stopped(const char *what)
+{
+    FAIL(ERR_REQUEUE, "%s: stopped on request; what is finished is kept; run the same command to go on", what);
+}
+
+void par_stop_watch(void) { g.relay = true; }
+
+Err par_stop_check(const char *what)
+{
+    PROFILE(PHASE_WAIT);
+    if (alone()) g.stop = stop_asked();
+    else TRY(hear());
+    return g.stop ? stopped(what) : OK;
+}
+
+Err par_stop_agree(const char *what)
+{
+    int64_t stop = stop_asked();
+    TRY(par_max_i64(&stop, 1));
+    return stop ? par_agree(stopped(what)) : OK;
+}
+
+// Waits for a collective call; where ranks work on their own the word is passed meanwhile.
+static Err wait_and_hear(MPI_Request *request)
+{
+    for (int done = 0; !done;) {
+        TRY(hear());
+        TRY_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
+    }
+    return OK;
+}
+
+// --- agreements -------------------------------------------------------------------------------------------------------
+
+static Err least(int mine, int *out)
+{
+    if (!g.relay) {
+        TRY_ALL(MPI_Allreduce(&mine, out, 1, MPI_INT, MPI_MIN, g.world));
+        return OK;
+    }
+    MPI_Request request;
+    TRY_ALL(MPI_Iallreduce(&mine, out, 1, MPI_INT, MPI_MIN, g.world, &request));
+    TRY(wait_and_hear(&request));
+    g.relay = false;
+    return OK;
+}
+
 Err par_agree(Err mine)
 {
     PROFILE(PHASE_WAIT);
@@ -131,9 +209,10 @@ Err par_agree(Err mine)
         g.agreed = mine != OK;
         return mine;
     }
-    int failing = mine == OK ? g.size : g.rank, first = 0;
-    TRY_ALL(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, g.world));
-    if (first == g.size) return OK;
+    int failing = mine == OK ? 2 * g.size : g.rank + (mine == ERR_REQUEUE ? g.size : 0), first = 0;
+    TRY(least(failing, &first));
+    if (first == 2 * g.size) return OK;
+    first %= g.size;
     struct {
         int code;
         char text[2048];
@@ -152,6 +231,14 @@ Err par_barrier(void)
     PROFILE(PHASE_WAIT);
     if (!alone()) TRY_ALL(MPI_Barrier(g.world));
     return OK;
+}
+
+static Err watched_barrier(void)
+{
+    MPI_Request request;
+    if (!g.relay || alone()) return par_barrier();
+    TRY_ALL(MPI_Ibarrier(g.world, &request));
+    return wait_and_hear(&request);
 }
 
 Err par_node_barrier(void)
@@ -373,7 +460,8 @@ Err par_queue_open(ParQueue **out, int64_t n)
     return par_barrier();
 }
 
-static int64_t deal(ParQueue *q) { return q->next < q->n ? q->next++ : -1; }
+// Nothing new once ranks were asked to end.
+static int64_t deal(ParQueue *q) { return q->next < q->n && !g.stop ? q->next++ : -1; }
 
 static Err answer(ParQueue *q, const MPI_Status *from)
 {
@@ -419,10 +507,9 @@ Err par_queue_close(ParQueue *q)
     PROFILE(PHASE_WAIT);
     for (int64_t left = 0; !q->ended && left >= 0;) TRY(par_queue_next(q, &left));
     while (g.rank == 0 && q->finished < g.size - 1) {
-        MPI_Status from;
-        TRY_MPI(MPI_Probe(MPI_ANY_SOURCE, TAG_QUEUE_ASK, g.world, &from));
-        TRY(answer(q, &from));
+        if (g.relay) TRY(hear());
+        TRY(par_queue_serve(q));
     }
     mem_free(q);
-    return par_barrier();
+    return watched_barrier();
 }

@@ -23,9 +23,16 @@ const char *par_host(void);
 const char *par_library(void);       // version text of the MPI library, one line
 
 // Collective: returns on every rank the error of the lowest failing rank (its code and message), or OK. A local error
-// must pass through here before any rank waits for another one's work.
+// must pass through here before any rank waits for another one's work. ERR_REQUEUE only if no rank has a graver one.
 Err par_agree(Err mine) ERR_MUST_CHECK;
 bool par_agreed(void);  // the last error that par_agree returned is known to all ranks
+
+// Ending on request (base/stop.h): one rank's signal is enough. Where ranks work on their own, every rank calls par_stop_watch,
+// does its work, and comes to the next par_agree, in which those that wait pass the word. par_stop_check is local and cheap,
+// for the loop of that work: ERR_REQUEUE once any rank was asked and word of it has come here. par_stop_agree is collective.
+void par_stop_watch(void);
+Err par_stop_check(const char *what) ERR_MUST_CHECK;
+Err par_stop_agree(const char *what) ERR_MUST_CHECK;
 
 // Collective; counts are bytes.
 Err par_barrier(void) ERR_MUST_CHECK;

@@ -248,6 +248,7 @@ Err stage_eval(const Job *job)
     TRY_DONE(par_agree(eval_items_load(job->deck, &items)));
     TRY_DONE(par_agree(par_rank() == 0 ? write_dropped(job, &items.dropped) : OK));
     for (int i = 0; i < models; i++) {
+        TRY_DONE(par_stop_agree("eval"));
         TRY_DONE(eval_answer(job, m, i, &items));
         TRY_DONE(eval_score(job, &m[i], &items));
     }

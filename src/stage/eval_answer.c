@@ -189,7 +189,11 @@ static Err take_answer(void *user, const DecodeResult *r)
     return OK;
 }
 
-static Err serve(void *user) { return par_queue_serve(((Answering *)user)->queue); }
+static Err serve(void *user)
+{
+    TRY(par_queue_serve(((Answering *)user)->queue));
+    return par_stop_check("eval");
+}
 
 static Err decode_open(Answering *a, const Job *job, const Model *m)
 {
@@ -203,6 +207,7 @@ static Err decode_shared(Answering *a, const Job *job, const Model *m, const jso
 {
     TRY(par_agree(record_create(&a->writer, job->run_dir, a->model->answers, header)));
     TRY(par_queue_open(&a->queue, a->opens));
+    par_stop_watch();
     progress_start(&a->progress, a->model->name, a->opens, "answers");
     Err err = decode_open(a, job, m);
     Err closed = record_close(a->writer);

@@ -115,6 +115,7 @@ static Err score_batch(Scoring *s, const Job *job)
 static Err score_share(Scoring *s, const Job *job, const EvalModel *m, const EvalItems *items)
 {
     for (int64_t i = par_rank(); i < items->n; i += par_size()) {
+        TRY(par_stop_check("eval"));
         if (record_find(s->had, items->item[i].id) < 0) TRY(put_item(s, &items->item[i], m->answers));
         if (s->count == BATCH) TRY(score_batch(s, job));
     }
@@ -132,6 +133,7 @@ static Err score_all(Scoring *s, const Job *job, const EvalModel *m, const EvalI
 {
     TRY(record_open(&s->had, job->run_dir, m->scores));
     TRY(par_agree(record_create(&s->writer, job->run_dir, m->scores, header)));
+    par_stop_watch();
     Err err = score_share(s, job, m, items);
     Err closed = record_close(s->writer);
     return par_agree(err != OK ? err : closed);

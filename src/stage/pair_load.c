@@ -145,7 +145,10 @@ static Err read_share(RecordSet *s, Kind kind, PairNames *names, int64_t size, c
     int64_t from = record_count(s) * par_rank() / par_size(), to = record_count(s) * (par_rank() + 1) / par_size();
     *n = to - from;
     TRY(mem_alloc(rows, *n, size));
-    for (int64_t i = from; i < to; i++) TRY(read_row(s, i, kind, names, *rows + (i - from) * size));
+    for (int64_t i = from; i < to; i++) {
+        TRY(par_stop_check("pair"));
+        TRY(read_row(s, i, kind, names, *rows + (i - from) * size));
+    }
     return OK;
 }
 

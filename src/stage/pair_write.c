@@ -144,7 +144,10 @@ static Err write_share(PairData *d, const char *run_dir, const json_t *header, c
     Err err = OK;
     for (int i = 0; i < PAIR_SETS; i++)
         if (!done[i]) TRY_DONE(record_create(&w.to[i], run_dir, pair_sets[i], header));
-    for (int64_t i = from; i < to; i++) TRY_DONE(write_prompt(&w, &d->p[i]));
+    for (int64_t i = from; i < to; i++) {
+        TRY_DONE(par_stop_check("pair"));
+        TRY_DONE(write_prompt(&w, &d->p[i]));
+    }
 done:
     return close_all(&w, err);
 }
@@ -250,6 +253,7 @@ static Err export_set(const char *run_dir, const char *set, bool pairs, const ch
 Err pair_write(PairData *d, const Job *job, const json_t *header, const bool done[PAIR_SETS])
 {
     Id digest;
+    par_stop_watch();
     TRY(par_agree(write_share(d, job->run_dir, header, done)));
     for (int i = 0; i < PAIR_SETS; i++) TRY(record_finish(job->run_dir, pair_sets[i], &digest));
     TRY(export_set(job->run_dir, SET_SFT, false, "sft.jsonl"));

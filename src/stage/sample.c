@@ -2,7 +2,8 @@
 //
 // Sources are done one after the other; a source's model lives once a node. Work is handed out dynamically, longest prompt
 // first, in chunks that shrink towards the end (decode/deal.h). A sample is written as soon as it ends; a restarted stage
-// computes what is not recorded yet. Invariant: a sample depends on its id, its prompt and its model alone.
+// computes what is not recorded yet, so that a stage that was asked to end only finishes its decode step. Invariant: a sample
+// depends on its id, its prompt and its model alone.
 #include <stdlib.h>
 #include <string.h>
 
@@ -337,7 +338,8 @@ static Err serve(void *user)
 {
     Sampling *s = user;
     progress_show(&s->progress, s->dealt, s->drawn);
-    return par_queue_serve(s->queue);
+    TRY(par_queue_serve(s->queue));
+    return par_stop_check("sample");
 }
 
 // --- a source from begin to end --------------------------------------------------------------------------------------------
@@ -352,6 +354,7 @@ static Err decode_pending(Sampling *s)
     const DecodeIo io = {next_request, take_result, serve, s, &s->drawn};
     snprintf(what, sizeof what, "sample %.80s%s", s->source.name, par_size() > 1 ? " (rank 0)" : "");
     TRY(par_queue_open(&s->queue, s->pending.chunks));
+    par_stop_watch();
     progress_start(&s->progress, what, s->pending.n, "samples");
     Err err = decode_run(s->job->ctx, &s->source.model, (int32_t)slots, &s->source.stop, 1, &io);
     Err closed = par_queue_close(s->queue);
@@ -384,6 +387,7 @@ static Err run_source(Sampling *s, int64_t i)
     int32_t *length = NULL;
     Err err = OK;
     const double started = time_now();
+    TRY(par_stop_agree("sample"));
     TRY_DONE(open_source(&s->source, s->job->ctx, s->job->deck, i));
     TRY_DONE(measure_all(s, &length));
     TRY_DONE(par_agree(list_pending(s, length)));

@@ -349,6 +349,7 @@ static Err score_own(Scoring *s)
     TRY(MEM_ARRAY(&p, 1));
     progress_start(&s->progress, par_size() > 1 ? "score (rank 0)" : "score", s->owned, "samples");
     for (int64_t i = 0; i < s->owned; i++) {
+        TRY_DONE(par_stop_check("score"));
         TRY_DONE(take_item(s, p, s->own[i]));
         progress_show(&s->progress, i, s->tokens);
     }
@@ -368,6 +369,7 @@ static Err score_all(Scoring *s, const char *run_dir, const json_t *header)
     TRY_DONE(measure_all(s, &tokens));
     TRY_DONE(par_agree(deal(s, tokens)));
     TRY_DONE(par_agree(record_create(&s->writer, run_dir, SET_SCORES, header)));
+    par_stop_watch();
     err = score_own(s);
     Err closed = record_close(s->writer);
     s->writer = NULL;

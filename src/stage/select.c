@@ -52,6 +52,7 @@ static Err content_id(const json_t *data, Id *out)
 static Err add_prompt(void *user, const json_t *row, const char *where)
 {
     Selection *s = user;
+    TRY(par_stop_check("select"));
     TRY(MEM_GROW(&s->c, s->n, &s->cap, s->n + 1));
     Candidate *c = &s->c[s->n];
     TRY(prompt_import(row, s->kind, s->dataset, where, &c->data, &c->id, &c->dropped));
@@ -293,6 +294,7 @@ Err stage_select(const Job *job)
     Err err = OK;
     TRY_DONE(par_agree(make_header(job->deck, &header)));
     TRY_DONE(record_begin(job->run_dir, SET_PROMPTS, header, &done));
+    par_stop_watch();
     if (!done && par_rank() == 0) err = select_all(job, header);
     TRY_DONE(par_agree(err));
     TRY_DONE(record_finish(job->run_dir, SET_PROMPTS, &digest));

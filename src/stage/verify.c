@@ -240,6 +240,7 @@ static Err judge_share(Verifying *v)
     progress_start(&v->progress, "verify", v->pieces, "samples");
     for (int64_t from = 0, to; from < v->pieces; from = to, group++) {
         for (to = from + 1; to < v->pieces && id_equal(v->piece[to].key, v->piece[from].key);) to++;
+        TRY(par_stop_check("verify"));
         if (group % par_size() == par_rank()) TRY(judge_group(v, from, to));
         progress_show(&v->progress, to, 0);
     }
@@ -287,6 +288,7 @@ static Err verify_all(Verifying *v, const char *run_dir, const json_t *header)
     TRY(collect(v));
     TRY(par_agree(check_sandbox(v)));
     TRY(par_agree(record_create(&v->writer, run_dir, SET_VERDICTS, header)));
+    par_stop_watch();
     Err err = judge_share(v), closed = close_writer(v);
     TRY(par_agree(err != OK ? err : closed));
     return report_counts(v);

@@ -18,6 +18,7 @@
 #include "base/profile.h"
 #include "base/version.h"
 #include "par/par.h"
+#include "train/checkpoint_damage.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_manifest.h"
 
@@ -76,8 +77,8 @@ done:
     return err;
 }
 
-// Bytes that a checkpoint needs, with 5 % for what the file format adds.
-static int64_t bytes_needed(const Model *model)
+// With 5 % for what the file format adds.
+int64_t checkpoint_bytes(const Model *model)
 {
     int64_t payload = model->elements * SLOTS_OF_A_TENSOR * (int64_t)sizeof(float);
     return payload + payload / 20 + (1 << 20);
@@ -87,10 +88,12 @@ static Err check_space(const char *dir, int64_t need)
 {
     int64_t free_bytes;
     TRY(io_free_bytes(dir, &free_bytes));
-    CHECK(free_bytes >= need, ERR_IO, "%s: a checkpoint needs %lld MB and %lld MB are free; make room and run again", dir,
-          (long long)(need >> 20), (long long)(free_bytes >> 20));
+    CHECK(free_bytes >= need, ERR_IO, "%s: a checkpoint needs %lld bytes and %lld are free; make room and run again", dir,
+          (long long)need, (long long)free_bytes);
     return OK;
 }
+
+Err checkpoint_check_space(const char *dir, const Model *model) { return check_space(dir, checkpoint_bytes(model)); }
 
 // Quotas and file size limits show only when a file grows, and a parallel write that meets one can hang inside the MPI
 // library (seen with Open MPI 4.1). So rank 0 grows an ordinary file to that size first and removes it.
@@ -113,9 +116,9 @@ static Err prepare(const char *dir, const Model *model, const char *tmp)
 {
     TRY(io_mkdirs(dir));
     TRY(remove_stale(dir));
-    TRY(check_space(dir, bytes_needed(model)));
+    TRY(check_space(dir, checkpoint_bytes(model)));
     TRY(io_mkdirs(tmp));
-    return probe_space(tmp, bytes_needed(model));
+    return probe_space(tmp, checkpoint_bytes(model));
 }
 
 // Every rank names the same directory: the job's number, or rank 0's process.
@@ -160,7 +163,8 @@ static Err write_and_verify(Save *s)
     snprintf(history, sizeof history, "%s imf %s: created", now, imf_version);
     TRY(checkpoint_file_write(s->file, s->model, &s->src, history));
     TRY(par_agree(sync_file(s->file)));
-    return par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own));
+    TRY(par_agree(checkpoint_file_verify(s->file, s->model, &s->src, s->own)));
+    return par_agree(checkpoint_locate(s->file, s->model, &s->src, s->own));
 }
 
 // The tiles that a group of consecutive ranks owns, and so those of its file.
@@ -232,6 +236,15 @@ static Err gather_manifest(Save *s)
     return sum_pieces(s);
 }
 
+// What stepped aside comes back when the new one cannot take its place.
+static Err take_name(const Save *s, const char *final, const char *old)
+{
+    if (rename(s->tmp, final) == 0) return OK;
+    int why = errno;
+    if (io_exists(old)) (void)!rename(old, final);
+    FAIL(ERR_IO, "cannot rename %s to %s: %s", s->tmp, final, strerror(why));
+}
+
 // Rank 0. A directory of the same name is a damaged or equal one: it steps aside and is removed after the commit.
 static Err commit(Save *s)
 {
@@ -245,7 +258,7 @@ static Err commit(Save *s)
     TRY_DONE(step_path(final, s->dir, s->manifest.state.step, ""));
     TRY_DONE(step_path(old, s->dir, s->manifest.state.step, ".tmp.replaced"));
     CHECK_DONE(!io_exists(final) || rename(final, old) == 0, ERR_IO, "cannot move %s aside: %s", final, strerror(errno));
-    CHECK_DONE(rename(s->tmp, final) == 0, ERR_IO, "cannot rename %s to %s: %s", s->tmp, final, strerror(errno));
+    TRY_DONE(take_name(s, final, old));
     TRY_DONE(io_sync_dir(s->dir));
     TRY_DONE(io_remove_tree(old));
 done:
@@ -287,6 +300,8 @@ Err checkpoint_save(const char *dir, const Model *model, const float *m, const f
               .ranks_per_file = ranks_per_file};
     double start = time_now();
     Err err = save_body(&s);
+    // The run directory took files before, and what was just written cannot be an old damage: the disk is full or failing.
+    if (err == ERR_CREATE || err == ERR_DATA || err == ERR_NOINPUT) err = ERR_IO;
     double seconds = time_now() - start, bytes = (double)manifest_bytes(&s.manifest);
     if (err == OK)
         log_info("checkpoint", "step %lld saved: %.1f MB in %.2f s (%.2f GB/s)", (long long)state->step, bytes / 1e6, seconds,
@@ -299,11 +314,19 @@ Err checkpoint_save(const char *dir, const Model *model, const float *m, const f
 
 // --- finding and loading --------------------------------------------------------------------------------------------------------
 
+static Err check_step(const Manifest *m, int64_t step, const char *path)
+{
+    CHECK(m->state.step == step, ERR_DATA, "%s holds the manifest of step %lld: the directory was renamed or mixed", path,
+          (long long)m->state.step);
+    return OK;
+}
+
 // Collective: the manifest of a step, and its files' bytes checked by all ranks together.
 static Err open_step(const char *dir, int64_t step, Manifest *m, char path[IO_PATH])
 {
     TRY(step_path(path, dir, step, ""));
     TRY(par_agree(manifest_load(path, m)));
+    TRY(par_agree(check_step(m, step, path)));
     return par_agree(manifest_verify(m, path, par_rank(), par_size()));
 }
 
@@ -337,9 +360,10 @@ Err checkpoint_find(const char *dir, int64_t *step)
         manifest_free(&m);
         if (err == OK) *step = steps[i];
         else if (err != ERR_DATA && err != ERR_NOINPUT) goto done;
-        else if (par_rank() == 0) log_warn("checkpoint", "step %lld is skipped: %s", (long long)steps[i], err_message());
+        else log_warn("checkpoint", "step %lld is skipped: %s", (long long)steps[i], err_message());
     }
     err = OK;
+    if (n && *step < 0) log_warn("checkpoint", "%s holds no whole checkpoint: training starts from the beginning", dir);
 done:
     mem_free(steps);
     return err;
@@ -448,14 +472,16 @@ static Err remove_step(const char *dir, int64_t step)
     return io_remove_tree(gone);
 }
 
-Err checkpoint_prune(const char *dir, int keep)
+Err checkpoint_prune(const char *dir, int64_t newest, int keep, int64_t every)
 {
     PROFILE(PHASE_IO);
     int64_t *steps = NULL, n = 0;
     Err err = OK;
     if (keep <= 0) return OK;
     TRY_DONE(list_steps(dir, &steps, &n));
-    for (int64_t i = 0; i + keep < n; i++) TRY_DONE(remove_step(dir, steps[i]));
+    while (n > 0 && steps[n - 1] > newest) n--;
+    for (int64_t i = 0; i + keep < n; i++)
+        if (!every || steps[i] % every) TRY_DONE(remove_step(dir, steps[i]));
 done:
     mem_free(steps);
     return err;

@@ -29,7 +29,11 @@ Err checkpoint_find(const char *dir, int64_t *step) ERR_MUST_CHECK;
 Err checkpoint_load(const char *dir, int64_t step, Model *model, float *m, float *v, TrainState *state) ERR_MUST_CHECK;
 // Local: human description of a committed step directory for `imf show`; verifies every checksum.
 Err checkpoint_show(const char *path, Str *out) ERR_MUST_CHECK;
-// Local (rank 0): keeps the newest `keep` committed steps; keep <= 0: all.
-Err checkpoint_prune(const char *dir, int keep) ERR_MUST_CHECK;
+// Local (rank 0), after `newest` was committed: of the steps up to it keeps the newest `keep` (<= 0: all) and the multiples of
+// `every` (0: none more). Newer ones are of a former life of the run and were skipped: they stay until they are written anew.
+Err checkpoint_prune(const char *dir, int64_t newest, int keep, int64_t every) ERR_MUST_CHECK;
+int64_t checkpoint_bytes(const Model *model);  // that one needs on the disk, about 5 % more than its payload
+// Local (rank 0): ERR_IO naming bytes wanted and free when dir has no room for that.
+Err checkpoint_check_space(const char *dir, const Model *model) ERR_MUST_CHECK;
 
 #endif

@@ -5,6 +5,7 @@
 // Drawback: readers open the file serially on every rank; fine for a few hundred ranks.
 #include "train/checkpoint_file.h"
 
+#include <errno.h>
 #include <netcdf.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/stop.h"
 #include "base/version.h"
 #include "par/par.h"
 #include "par/par_nc.h"
@@ -20,22 +22,26 @@
 typedef struct Nc {
     const char *path;
     int id, status;      // first failure
+    int why;             // errno then: what the library says is too little; 0: none
     const char *doing;   // what failed
     char where[TENSOR_NAME + 8];
 } Nc;
 
 static void nc_did(Nc *nc, int status, const char *doing, const char *where)
 {
+    int why = errno;
+    errno = 0;
     if (nc->status != NC_NOERR || status == NC_NOERR) return;
     nc->status = status;
+    nc->why = why;
     nc->doing = doing;
     snprintf(nc->where, sizeof nc->where, "%s", where);
 }
 
 static Err nc_result(const Nc *nc, Err code)
 {
-    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s; is the disk full or failing?", nc->path, nc->doing,
-          nc->where, par_rank(), nc_strerror(nc->status));
+    CHECK(nc->status == NC_NOERR, code, "%s: cannot %s %s on rank %d: %s (%s); is the disk full or failing?", nc->path,
+          nc->doing, nc->where, par_rank(), nc_strerror(nc->status), nc->why ? strerror(nc->why) : "no errno");
     return OK;
 }
 
@@ -50,7 +56,7 @@ static const char *const slot_suffix[SLOTS_OF_A_TENSOR] = {"w", "m", "v"};
 static const char *const slot_title[SLOTS_OF_A_TENSOR] = {"weight", "first moment of the gradient (AdamW m)",
                                                           "second moment of the gradient (AdamW v)"};
 
-static void variable_name(const WeightSpec *s, int slot, char name[TENSOR_NAME + 8])
+void variable_name(const WeightSpec *s, int slot, char name[TENSOR_NAME + 8])
 {
     char tensor[TENSOR_NAME];
     tensor_name(s, tensor);
@@ -66,16 +72,23 @@ static void no_file_locks(void) { setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0); }
 // 4.1, 3 ranks, full tmpfs). So each phase has a limit, IMF_IO_TIMEOUT seconds (default 1800), after which the rank ends
 // with the code of an I/O error and the launcher ends the job.
 
+static char at_work[4096];  // the file that handlers name
+
+static void say(const char *text) { (void)!write(STDERR_FILENO, text, strlen(text)); }
+
 static void stuck(int signal_number)
 {
-    static const char text[] = "imf: error 74: writing the checkpoint made no progress for IMF_IO_TIMEOUT seconds; is the disk full or failing?\n";
     (void)signal_number;
-    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    say("imf: error 74: ");
+    say(at_work);
+    say(": writing the checkpoint made no progress for IMF_IO_TIMEOUT seconds; is the disk full or failing?\n");
+    stop_farewell(ERR_IO);
     _exit(ERR_IO);
 }
 
-static void watch(void)
+static void watch(const char *path)
 {
+    snprintf(at_work, sizeof at_work, "%s", path);
     const char *text = getenv("IMF_IO_TIMEOUT");
     int limit = text ? atoi(text) : 0;
     struct sigaction action = {.sa_handler = stuck};
@@ -84,6 +97,35 @@ static void watch(void)
 }
 
 static void watch_end(void) { alarm(0); }
+
+// Where the disk refuses to close a file, netCDF 4.9's nc_close was seen to crash on what HDF5 has freed already. That too ends
+// with the code of an I/O error.
+static void crashed(int signal_number)
+{
+    const char *why = strerrordesc_np(errno);
+    (void)signal_number;
+    say("imf: error 74: ");
+    say(at_work);
+    say(": the NetCDF library crashed while it closed the file (");
+    say(why ? why : "no errno");
+    say("); is the disk full or failing?\n");
+    stop_farewell(ERR_IO);
+    _exit(ERR_IO);
+}
+
+static int close_file(const Nc *nc)
+{
+    struct sigaction guard = {.sa_handler = crashed, .sa_flags = (int)SA_RESETHAND}, segv, bus, abrt;
+    snprintf(at_work, sizeof at_work, "%s", nc->path);
+    sigaction(SIGSEGV, &guard, &segv);
+    sigaction(SIGBUS, &guard, &bus);
+    sigaction(SIGABRT, &guard, &abrt);
+    int status = nc_close(nc->id);
+    sigaction(SIGSEGV, &segv, NULL);
+    sigaction(SIGBUS, &bus, NULL);
+    sigaction(SIGABRT, &abrt, NULL);
+    return status;
+}
 
 // --- definition ----------------------------------------------------------------------------------------------------------
 
@@ -184,17 +226,17 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
 {
     Nc nc = {.path = path};
     no_file_locks();
-    watch();
+    watch(path);
     nc_did(&nc, par_nc_create(path, src->group, &nc.id), "create", "the file");
     TRY(par_agree(nc_result(&nc, ERR_CREATE)));
     define(&nc, model, src, history);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
-    watch();
+    watch(path);
     for (int64_t i = src->share.first; i < src->share.last; i++)
         for (int slot = 0; slot < SLOTS_OF_A_TENSOR; slot++) write_tile(&nc, model, src, i, slot);
     TRY(par_agree(nc_result(&nc, ERR_IO)));
-    watch();
-    nc_did(&nc, nc_close(nc.id), "close", "the file");
+    watch(path);
+    nc_did(&nc, close_file(&nc), "close", "the file");
     Err err = par_agree(nc_result(&nc, ERR_IO));
     watch_end();
     return err;
@@ -247,7 +289,7 @@ Err checkpoint_file_verify(const char *path, const Model *model, const TileSourc
             TRY_DONE(check_tile(&nc, model, &src->tiles[i], slot, buf, sums[i - src->share.first].slot[slot]));
         }
 done:
-    if (opened) nc_close(nc.id);
+    if (opened) close_file(&nc);
     mem_free(buf);
     return err;
 }
@@ -266,6 +308,6 @@ Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles
         TRY_DONE(check_tile(&nc, model, &tiles[i], slot, to, sums[i].slot[slot]));
     }
 done:
-    nc_close(nc.id);
+    close_file(&nc);
     return err;
 }

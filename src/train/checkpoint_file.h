@@ -8,13 +8,15 @@
 enum { SLOTS_OF_A_TENSOR = 3, TENSOR_NAME = 64 };  // w, m, v
 enum { FILE_PIECE = 16 << 20 };                    // bytes that one checksum of the file covers
 
-// Sums of one tile's bytes in the three slots.
+// Sums of one tile's bytes in the three slots, and where in the file they lie (0: unknown).
 typedef struct TileSum {
     Id slot[SLOTS_OF_A_TENSOR];
+    int64_t at[SLOTS_OF_A_TENSOR];
 } TileSum;
 
 // "layer_03_qkv", "embed", ...: name of a tensor in checkpoints.
 void tensor_name(const WeightSpec *spec, char name[TENSOR_NAME]);
+void variable_name(const WeightSpec *spec, int slot, char name[TENSOR_NAME + 8]);  // "embed.w", "embed.m", "embed.v"
 
 // What a rank writes: its tiles; slot[1] and slot[2] begin with the share's first element, slot[0] is the whole block.
 typedef struct TileSource {

@@ -10,7 +10,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/version.h"
-#include "par/par.h"
+#include "train/checkpoint_damage.h"
 
 static const char format_name[] = "imf-checkpoint-2";
 enum { MANIFEST_LIMIT = 1 << 30, CHECK_DIGITS = ID_TEXT - 1 };
@@ -33,6 +33,19 @@ static Err print_ids(Str *out, const Id *id, int64_t n)
         id_print(id[i], text);
         TRY(str_printf(out, "%s\"%s\"", i ? "," : "", text));
     }
+    return OK;
+}
+
+// Three sums a tile, then three places a tile.
+static Err print_tiles(const Manifest *m, Str *out)
+{
+    for (int64_t i = 0; i < m->tiles; i++) {
+        TRY(str_puts(out, i ? "," : ""));
+        TRY(print_ids(out, m->tile[i].slot, SLOTS_OF_A_TENSOR));
+    }
+    TRY(str_puts(out, "],\n \"offsets\": ["));
+    for (int64_t i = 0; i < m->tiles * SLOTS_OF_A_TENSOR; i++)
+        TRY(str_printf(out, "%s%lld", i ? "," : "", (long long)m->tile[i / SLOTS_OF_A_TENSOR].at[i % SLOTS_OF_A_TENSOR]));
     return OK;
 }
 
@@ -78,7 +91,7 @@ Err manifest_print(const Manifest *m, Str *out)
     TRY_DONE(str_puts(&body, "],\n \"pieces\": ["));
     TRY_DONE(print_ids(&body, m->piece, m->pieces));
     TRY_DONE(str_puts(&body, "],\n \"tiles\": ["));
-    TRY_DONE(print_ids(&body, m->tile ? m->tile[0].slot : NULL, m->tiles * SLOTS_OF_A_TENSOR));
+    TRY_DONE(print_tiles(m, &body));
     TRY_DONE(str_puts(&body, "]\n}\n"));
     id_print(hash_bytes(body.p, body.len), check);
     TRY_DONE(str_printf(out, "{\"check\": \"%s\",\n%s", check, str_text(&body)));
@@ -185,6 +198,12 @@ static Err get_sums(const json_t *pieces, const json_t *tiles, Manifest *m, cons
     return OK;
 }
 
+static void get_offsets(const json_t *list, Manifest *m)
+{
+    for (int64_t i = 0; i < m->tiles * SLOTS_OF_A_TENSOR; i++)
+        m->tile[i / SLOTS_OF_A_TENSOR].at[i % SLOTS_OF_A_TENSOR] = get_whole(list, (size_t)i);
+}
+
 static Err parse(const Str *text, Manifest *m, const char *path)
 {
     json_error_t error;
@@ -197,6 +216,7 @@ static Err parse(const Str *text, Manifest *m, const char *path)
     TRY_DONE(get_files(json_object_get(root, "files"), m, path));
     TRY_DONE(get_tensors(json_object_get(root, "tensors"), m, path));
     TRY_DONE(get_sums(json_object_get(root, "pieces"), json_object_get(root, "tiles"), m, path));
+    get_offsets(json_object_get(root, "offsets"), m);
 done:
     json_decref(root);
     return err;
@@ -270,11 +290,17 @@ done:
     return err;
 }
 
-// The file of piece i, its path, and the bytes [*from, *to) of the piece.
-static Err locate(const Manifest *m, const char *step_dir, int64_t i, char path[IO_PATH], int64_t *from, int64_t *to)
+static int64_t file_of(const Manifest *m, int64_t i)
 {
     int64_t f = 0;
     while (f + 1 < m->files && m->file[f + 1].piece <= i) f++;
+    return f;
+}
+
+// The file of piece i, its path, and the bytes [*from, *to) of the piece.
+static Err locate(const Manifest *m, const char *step_dir, int64_t i, char path[IO_PATH], int64_t *from, int64_t *to)
+{
+    const int64_t f = file_of(m, i);
     *from = (i - m->file[f].piece) * FILE_PIECE;
     *to = *from + FILE_PIECE < m->file[f].bytes ? *from + FILE_PIECE : m->file[f].bytes;
     return manifest_path(path, step_dir, f);
@@ -294,9 +320,14 @@ static Err verify_size(const Manifest *m, const char *step_dir, int64_t f)
     TRY(manifest_path(path, step_dir, f));
     const int64_t size = io_size(path);
     CHECK(size >= 0, ERR_NOINPUT, "%s is missing", path);
-    CHECK(size == m->file[f].bytes, ERR_DATA, "%s has %lld bytes, its manifest says %lld", path, (long long)size,
-          (long long)m->file[f].bytes);
-    return OK;
+    if (size == m->file[f].bytes) return OK;
+    Str whose = {0};
+    Err err = size < m->file[f].bytes ? checkpoint_name_damage(m, path, f, size, m->file[f].bytes, &whose) : OK;
+    if (err == OK)
+        err = err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "%s has %lld bytes, its manifest says %lld%s", path,
+                        (long long)size, (long long)m->file[f].bytes, str_text(&whose));
+    str_free(&whose);
+    return err;
 }
 
 static Err verify_piece(const Manifest *m, const char *step_dir, int64_t i)
@@ -306,9 +337,14 @@ static Err verify_piece(const Manifest *m, const char *step_dir, int64_t i)
     Id sum;
     TRY(locate(m, step_dir, i, path, &from, &to));
     TRY(sum_bytes(path, from, to - from, &sum));
-    CHECK(id_equal(sum, m->piece[i]), ERR_DATA, "%s: bytes %lld to %lld do not match their checksum", path, (long long)from,
-          (long long)to - 1);
-    return OK;
+    if (id_equal(sum, m->piece[i])) return OK;
+    Str whose = {0};
+    Err err = checkpoint_name_damage(m, path, file_of(m, i), from, to, &whose);
+    if (err == OK)
+        err = err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "%s: bytes %lld to %lld do not match their checksum%s", path,
+                        (long long)from, (long long)to - 1, str_text(&whose));
+    str_free(&whose);
+    return err;
 }
 
 Err manifest_verify(const Manifest *m, const char *step_dir, int rank, int ranks)

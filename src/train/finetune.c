@@ -229,7 +229,6 @@ Err finetune(const FineTune *job)
 {
     Work w = {.job = job};
     Err err = OK;
-    train_listen();
     TRY(train_spec(&w.spec, job->deck, job->stage, job->run_dir, job->pairs));
     TRY(io_join(w.dir, job->run_dir, job->stage));
     TRY_DONE(par_agree(load_text(&w)));

@@ -3,17 +3,20 @@
 #include "train/loop.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/roll.h"
+#include "base/stop.h"
 #include "par/par.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
+#include "train/pace.h"
 #include "train/step.h"
+#include "train/tries.h"
 
 typedef struct Trainer {
     const TrainSpec *spec;
@@ -33,14 +36,9 @@ typedef struct Trainer {
     int64_t *order, order_epoch;
     PairLogp *policy, *ref;   // [global_batch] of the step
     int64_t saved;            // step of the newest checkpoint
+    Pace pace;                // rank 0's decides
+    Tries tries;              // rank 0
 } Trainer;
-
-static volatile sig_atomic_t stop_asked;
-static void ask_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_asked = 1;
-}
 
 int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data)
 {
@@ -96,23 +94,34 @@ static Err pick_step(Trainer *t, Pick *out)
     return pick(t, t->split.train, t->order, first, count, out);
 }
 
+static bool is_finite(const Trainer *t, int64_t i) { return isfinite(t->policy[i].logp[0] + t->policy[i].logp[1]); }
+
+// Ids of the step's examples, or of those with numbers that are not finite; eight at most.
+static Err list_examples(const Trainer *t, const Pick *p, bool bad, Str *ids)
+{
+    char id[ID_TEXT];
+    int64_t all = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        if (bad && is_finite(t, i)) continue;
+        if (all++ >= 8) continue;
+        id_print(p->ex[i]->id, id);
+        TRY(str_printf(ids, "%s%s", all > 1 ? ", " : "", id));
+    }
+    return all > 8 ? str_puts(ids, " and others") : OK;
+}
+
 // Names the examples whose log-probabilities are not finite, or all of the step when it is the gradient.
 static Err not_finite(const Trainer *t, const Pick *p, const char *what, double value)
 {
     Str ids = {0};
-    char id[ID_TEXT];
-    int listed = 0, bad = 0;
+    int bad = 0;
     Err err = OK;
-    for (int64_t i = 0; i < p->n; i++) bad += !isfinite(t->policy[i].logp[0] + t->policy[i].logp[1]);
-    for (int64_t i = 0; i < p->n && listed < 8; i++) {
-        if (bad && isfinite(t->policy[i].logp[0] + t->policy[i].logp[1])) continue;
-        id_print(p->ex[i]->id, id);
-        TRY_DONE(str_printf(&ids, "%s%s", listed++ ? ", " : "", id));
-    }
+    for (int64_t i = 0; i < p->n; i++) bad += !is_finite(t, i);
+    TRY_DONE(list_examples(t, p, bad > 0, &ids));
     err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
-                    "%s: %s is %g at step %lld; examples: %s%s. Look at these examples, or start "
+                    "%s: %s is %g at step %lld; examples: %s. Look at these examples, or start "
                     "again with a lower learning_rate", t->spec->stage, what, value, (long long)t->state.step + 1,
-                    str_text(&ids), (bad ? bad : p->n) > listed ? " and others" : "");
+                    str_text(&ids));
 done:
     str_free(&ids);
     return err;
@@ -173,16 +182,37 @@ static Err maybe_evaluate(Trainer *t)
 static Err save(Trainer *t)
 {
     if (t->saved == t->state.step) return OK;
+    const double start = time_now();
+    const TrainSpec *s = t->spec;
     TRY(par_agree(metrics_sync(&t->metrics)));
-    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state, (int)t->spec->ranks_per_file));
+    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state, (int)s->ranks_per_file));
     t->saved = t->state.step;
-    return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, (int)t->spec->save_total_limit) : OK);
+    pace_saved(&t->pace, time_now() - start);
+    return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, t->saved, (int)s->save_total_limit, s->save_keep_every) : OK);
 }
 
-static Err maybe_save(Trainer *t)
+// What ranks must do together after a step. stop: 1 asked to, 2 the batch system's time ends.
+typedef struct Wish {
+    int64_t stop, save;
+} Wish;
+
+// Collective.
+static Err agree_on_wish(const Trainer *t, Wish *w)
 {
-    bool due = t->spec->save_steps && t->state.step % t->spec->save_steps == 0;
-    return due || t->state.step == t->total ? save(t) : OK;
+    const bool rank0 = par_rank() == 0;
+    int64_t wish[2] = {stop_asked(), rank0 && pace_save_is_due(&t->pace)};
+    if (rank0 && pace_is_over(&t->pace, NULL)) wish[0] = 2;
+    TRY(par_max_i64(wish, 2));
+    *w = (Wish){wish[0], wish[1] || (t->spec->save_steps && t->state.step % t->spec->save_steps == 0)};
+    return OK;
+}
+
+static Err stop_here(Trainer *t, const Wish *w)
+{
+    if (t->state.step > 0) TRY(save(t));
+    FAIL(ERR_REQUEUE, "%s: stopped %s at step %lld of %lld, %s; run the same command to go on", t->spec->stage,
+         w->stop == 2 ? "before the batch system's time limit" : "on request", (long long)t->state.step, (long long)t->total,
+         t->state.step > 0 ? "checkpoint written" : "nothing is lost");
 }
 
 static Err resume(Trainer *t)
@@ -193,7 +223,8 @@ static Err resume(Trainer *t)
     TRY(checkpoint_load(t->dir, step, t->model, t->optim.m, t->optim.v, &t->state));
     if (t->model->dtype == DT_BF16) TRY(model_pack_bf16(t->ctx, t->model));
     t->saved = step;
-    log_info(t->spec->stage, "resumed from step %lld of %lld", (long long)step, (long long)t->total);
+    log_info(t->spec->stage, "resumed from step %lld of %lld: %s/step_%09lld is the newest whole checkpoint", (long long)step,
+             (long long)t->total, t->dir, (long long)step);
     return OK;
 }
 
@@ -258,20 +289,50 @@ static Err announce(Trainer *t)
 
 static Err run_steps(Trainer *t)
 {
-    int64_t stop;
+    Wish w = {0};
+    const bool look = par_rank() == 0 && t->state.step < t->total;
+    TRY(par_agree(look ? checkpoint_check_space(t->dir, t->model) : OK));  // not only after hours
+    pace_start(&t->pace, t->spec->save_seconds, checkpoint_bytes(t->model));
     if (t->state.step == 0) TRY(maybe_evaluate(t));
+    TRY(agree_on_wish(t, &w));
     while (t->state.step < t->total) {
+        if (w.stop) return stop_here(t, &w);
+        pace_step_begins(&t->pace);
+        tries_step(&t->tries, t->state.step + 1);
         TRY(one_step(t));
         TRY(maybe_evaluate(t));
-        TRY(maybe_save(t));
-        stop = stop_asked;
-        TRY(par_max_i64(&stop, 1));
-        if (!stop || t->state.step == t->total) continue;
-        TRY(save(t));
-        FAIL(ERR_REQUEUE, "%s: stopped on request at step %lld of %lld, checkpoint written; run the same command to go on",
-             t->spec->stage, (long long)t->state.step, (long long)t->total);
+        pace_step_ends(&t->pace);
+        TRY(agree_on_wish(t, &w));
+        if (w.save || t->state.step == t->total) TRY(save(t));
     }
     return OK;
+}
+
+// A step that three starts in a row did not survive is not tried again.
+static Err check_stuck(Trainer *t, int64_t stuck)
+{
+    Pick p;
+    Str ids = {0};
+    TRY(par_bcast(&stuck, sizeof stuck, 0));
+    if (stuck <= t->state.step || stuck > t->total) return OK;
+    t->state.step = stuck - 1;
+    tries_step(&t->tries, stuck);  // the start after this one is told the same
+    Err err = pick_step(t, &p);
+    if (err == OK) err = list_examples(t, &p, false, &ids);
+    if (err == OK)
+        err = err_raise(ERR_INTERNAL, __func__, __FILE__, __LINE__,
+                        "%s: the last %d starts all ended while they computed step %lld (learning rate %g); its examples: %s. Look "
+                        "at these examples, at the memory, and at log.jsonl; remove %s to try again", t->spec->stage, TRIES,
+                        (long long)stuck, schedule_lr(&t->schedule, stuck - 1), str_text(&ids), t->tries.path);
+    str_free(&ids);
+    return err;
+}
+
+static Err open_tries(Trainer *t)
+{
+    int64_t stuck = -1;
+    TRY(par_agree(par_rank() == 0 ? tries_open(&t->tries, t->dir, roll_was_ended(), &stuck) : OK));
+    return par_agree(check_stuck(t, stuck));
 }
 
 static void close_all(Trainer *t)
@@ -285,25 +346,21 @@ static void close_all(Trainer *t)
     mem_free(t->ref);
 }
 
-void train_listen(void)
-{
-    struct sigaction action = {.sa_handler = ask_stop};
-    sigaction(SIGUSR1, &action, NULL);
-}
-
 Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference)
 {
     Trainer t = {.spec = spec, .ctx = ctx, .model = model, .data = data, .reference = reference};
     Err err = OK;
-    t.metrics.fd = -1;
+    t.metrics.fd = t.tries.fd = -1;
     TRY_DONE(par_agree(plan(&t, data)));
     chain_init(&t.sum, model);
     TRY_DONE(optim_open(&t.optim, model, &spec->optim));
     TRY_DONE(resume(&t));
     TRY_DONE(par_agree(metrics_open(&t.metrics, spec, &t.state.metrics, t.saved, t.total, (double)t.per_epoch)));
+    TRY_DONE(open_tries(&t));
     TRY_DONE(announce(&t));
     TRY_DONE(run_steps(&t));
 done:
+    tries_close(&t.tries, err);
     close_all(&t);
     return err;
 }

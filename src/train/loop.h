@@ -9,15 +9,12 @@
 // one row a step.
 int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data);
 
-// From now on SIGUSR1 means "finish the step, checkpoint, end with ERR_REQUEUE"; called before models are loaded, so that an early
-// signal is not lost.
-void train_listen(void);
-
 // Collective. Trains `model` in place (its weights must be node-shared when there are several ranks), resuming from the
 // newest checkpoint under run_dir/<stage> when there is one of the same recipe, data and base model; leaves checkpoints and
-// metrics there. reference: one per example of data (pairs) or NULL. ERR_REQUEUE after SIGUSR1: the step was finished and
-// a checkpoint written. ERR_INTERNAL when a loss or gradient is not finite, naming step and examples. ERR_RECIPE when there
-// are more ranks than grad_chains.
+// metrics there. reference: one per example of data (pairs) or NULL. ERR_REQUEUE when a rank was asked to stop (base/stop.h) or
+// the batch system's time ends (train/pace.h): the step was finished and a checkpoint written. ERR_INTERNAL when a loss or
+// gradient is not finite, naming step and examples, or when three starts ended in the same step (train/tries.h). ERR_RECIPE
+// when there are more ranks than grad_chains. ERR_IO before the first step when there is no room for a checkpoint.
 Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference) ERR_MUST_CHECK;
 
 #endif

@@ -48,6 +48,7 @@ static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Da
         PackedStep step;
         int64_t n = d->n - at < spec->global_batch ? d->n - at : spec->global_batch;
         int32_t active;
+        TRY_DONE(par_stop_agree(spec->stage));
         arena_reset(&arena);
         TRY_DONE(ARENA_ARRAY(&arena, &ex, n));
         for (int64_t i = 0; i < n; i++) ex[i] = &d->ex[at + i];

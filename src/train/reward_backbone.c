@@ -359,7 +359,10 @@ Err reward_backbone(Ctx *ctx, const Deck *deck, Model *model, const RewardData *
     TRY_DONE(optim_open(&b.optim, model, &spec));
     log_info("reward", "backbone: %lld pairs, %lld steps of %lld, rows of %lld tokens", (long long)b.pairs, (long long)b.total,
              (long long)b.batch, (long long)b.row_tokens);
-    for (int64_t step = 0; step < b.total; step++) TRY_DONE(one_step(&b, step));
+    for (int64_t step = 0; step < b.total; step++) {
+        TRY_DONE(par_stop_agree("reward"));
+        TRY_DONE(one_step(&b, step));
+    }
 done:
     close_backbone(&b);
     return err;

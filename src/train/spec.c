@@ -33,6 +33,7 @@ Err train_spec(TrainSpec *o, const Deck *deck, const char *stage, const char *ru
     o->inexact = !deck_bool(deck, "exact");
     if (o->inexact) o->grad_chains = par_size();
     o->logging_steps = whole(&s, "logging_steps"), o->save_steps = whole(&s, "save_steps");
+    o->save_seconds = whole(&s, "save_seconds"), o->save_keep_every = whole(&s, "save_keep_every");
     o->ranks_per_file = whole(&s, "ranks_per_file");
     o->save_total_limit = whole(&s, "save_total_limit"), o->eval_steps = whole(&s, "eval_steps");
     o->keep_start = !strcmp(text(&s, "truncation"), "keep_start");

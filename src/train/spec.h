@@ -16,7 +16,7 @@ typedef struct TrainSpec {
     double learning_rate, epochs, warmup_ratio, val_size;
     const char *scheduler;
     int64_t max_steps, global_batch, max_length, row_tokens, micro_rows, grad_chains;
-    int64_t logging_steps, save_steps, save_total_limit, ranks_per_file, eval_steps;
+    int64_t logging_steps, save_steps, save_seconds, save_total_limit, save_keep_every, ranks_per_file, eval_steps;
     bool keep_start;
     bool inexact;           // exact: false; a chain a rank (grad_chains), so the weights depend on the number of ranks
     uint64_t seed;

@@ -2,9 +2,9 @@
 
 #include "base/mem.h"
 
-static int64_t rows_per_tile(const WeightSpec *s)
+int64_t tile_rows(int64_t cols)
 {
-    int64_t rows = TILE_ELEMENTS / s->cols;
+    int64_t rows = TILE_ELEMENTS / (cols > 0 ? cols : 1);
     return rows < 1 ? 1 : rows;
 }
 
@@ -12,7 +12,7 @@ Err tiles_make(const Model *m, Tile **tiles, int64_t *n)
 {
     int64_t count = 0;
     for (int32_t i = 0; i < m->specs; i++) {
-        int64_t step = rows_per_tile(&m->spec[i]);
+        int64_t step = tile_rows(m->spec[i].cols);
         count += (m->spec[i].rows + step - 1) / step;
     }
     TRY(MEM_ARRAY(tiles, count));
@@ -20,7 +20,7 @@ Err tiles_make(const Model *m, Tile **tiles, int64_t *n)
     Tile *t = *tiles;
     for (int32_t i = 0; i < m->specs; i++) {
         const WeightSpec *s = &m->spec[i];
-        int64_t step = rows_per_tile(s);
+        int64_t step = tile_rows(s->cols);
         for (int64_t row = 0; row < s->rows; row += step, t++) {
             int64_t rows = s->rows - row < step ? s->rows - row : step;
             *t = (Tile){i, row, rows, s->offset + row * s->cols, rows * s->cols};
