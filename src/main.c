@@ -47,6 +47,7 @@ static const Command commands[] = {
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
     {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE ID", NULL},
     {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table", NULL},
+    {"plan", stage_plan, RECIPE | MORE, "", "memory, disk and hours that every stage will need: plan RECIPE [--ranks N ...]", usage_plan},
     {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH", NULL},
     {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL", usage_tokens},
     {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL", usage_logprobs},

@@ -49,6 +49,12 @@ int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data)
     return even > data->longest ? even : data->longest;
 }
 
+int64_t train_steps(const TrainSpec *spec, int64_t n_train, int64_t *per_epoch)
+{
+    *per_epoch = (n_train + spec->global_batch - 1) / spec->global_batch;
+    return spec->max_steps ? spec->max_steps : (int64_t)ceil(spec->epochs * (double)*per_epoch - 1e-9);
+}
+
 // --- one step ----------------------------------------------------------------------------------------------------------
 
 typedef struct Pick {  // the examples of a step
@@ -246,8 +252,7 @@ static Err plan(Trainer *t, Dataset *data)
     TRY(check_layout(s, data, t->row_tokens));
     TRY(io_join(t->dir, s->run_dir, s->stage));
     TRY(dataset_split(data, s->val_size, s->seed, &t->split));
-    t->per_epoch = (t->split.n_train + s->global_batch - 1) / s->global_batch;
-    t->total = s->max_steps ? s->max_steps : (int64_t)ceil(s->epochs * (double)t->per_epoch - 1e-9);
+    t->total = train_steps(s, t->split.n_train, &t->per_epoch);
     CHECK(t->total > 0, ERR_RECIPE, "%s: num_train_epochs %g gives no step", s->stage, s->epochs);
     TRY(schedule_make(&t->schedule, s->scheduler, s->learning_rate, s->warmup_ratio, t->total));
     t->state = (TrainState){.seed = s->seed, .data = data->hash, .base_model = t->model->fingerprint};
