@@ -98,12 +98,15 @@ static Err fits(const PlanStage *s, PlanLayout l, double memory, bool *yes)
 }
 
 // The smallest number of nodes on which the stage fits, with as many ranks on each as were asked for or fewer; nodes = 0: none.
-static Err least_nodes(const Plan *p, const PlanStage *s, int64_t *nodes, int64_t *per_node)
+// *least: bytes of a node when there are as many nodes as are of use, with one rank each.
+static Err least_nodes(const Plan *p, const PlanStage *s, int64_t *nodes, int64_t *per_node, int64_t *least)
 {
     const int64_t useful = plan_most_ranks(s), most = useful && useful < MOST_NODES ? useful : MOST_NODES;
-    bool yes;
+    int64_t bytes[PLAN_KINDS];
+    TRY(plan_bytes(s, (PlanLayout){most, 1}, bytes));
+    const bool yes = (double)sum_of(bytes) <= p->memory;
     *nodes = *per_node = 0;
-    TRY(fits(s, (PlanLayout){most, 1}, p->memory, &yes));
+    *least = sum_of(bytes);
     for (int64_t n = 1; yes && n <= most && !*nodes; n++)
         for (int64_t r = p->layout.per_node; r >= 1 && !*nodes; r /= 2) {
             bool good = !useful || n * r <= useful;
@@ -115,9 +118,10 @@ static Err least_nodes(const Plan *p, const PlanStage *s, int64_t *nodes, int64_
 
 static Err refuse(Plan *p, const PlanStage *s, int64_t want)
 {
-    int64_t nodes, per_node;
-    char who[112] = "", advice[160] = "no number of nodes would do: every node holds the model's weights, and one rank its share of the rest";
-    TRY(least_nodes(p, s, &nodes, &per_node));
+    int64_t nodes = 0, per_node = 0, least = 0;
+    char who[112] = "", advice[160];
+    TRY(least_nodes(p, s, &nodes, &per_node, &least));
+    snprintf(advice, sizeof advice, "no number of nodes would do: a node with one rank of very many still wants %lld bytes", (long long)least);
     if (nodes)
         snprintf(advice, sizeof advice, "the smallest number of nodes that would do is %lld, with %lld rank%s on each", (long long)nodes,
                  (long long)per_node, per_node > 1 ? "s" : "");

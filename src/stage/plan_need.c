@@ -11,6 +11,8 @@
 #include "text/record.h"
 #include "train/finetune.h"
 
+// What libraries take of a rank while they work (MPI's buffers, oneDNN's code, JSON), the mean of the runs in docs/plan.md.
+enum { LIBRARIES = 12 << 20 };
 enum { SOME_PROMPT = 1024 };  // tokens of the longest prompt while it is not known
 enum { RECORD_BYTES = 400, TOKEN_BYTES = 12 };  // of a sample's record, and more a token (its id and its text)
 
@@ -170,9 +172,9 @@ static Err open_decode(PlanStage *p, const Job *job, const char *dir, const char
     TRY_DONE(open_text(dir, template, &tok, &chat));
     p->text = mem_now() - before;
     TRY_DONE(look_at_prompts(job, tok, chat, &prompts));
-    p->items = prompts.n * shape.n;
-    p->tokens = (double)p->items * (double)shape.new_tokens + prompts.tokens;
     p->at_most = true;
+    if (prompts.n) p->items = prompts.n * shape.n;
+    if (prompts.n) p->tokens = (double)p->items * (double)shape.new_tokens + prompts.tokens;
     p->decode.prompt_len = prompts.longest ? prompts.longest : SOME_PROMPT;
     if (!prompts.longest) snprintf(p->note, sizeof p->note, "prompts are not selected yet: up to %d tokens are assumed", SOME_PROMPT);
 done:
@@ -239,6 +241,9 @@ void plan_close(PlanStage *p)
 
 // --- bytes -----------------------------------------------------------------------------------------------------------------
 
+// A rank's own, whatever the stage: program, libraries, tokenizer, examples.
+static int64_t own_bytes(const PlanStage *p) { return p->base + LIBRARIES + p->text; }
+
 static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
     TrainNeed n;
@@ -267,7 +272,7 @@ static Err decode_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIN
 Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
     memset(bytes, 0, PLAN_KINDS * sizeof *bytes);
-    bytes[PLAN_OTHER] = (p->base + p->text) * l.per_node;
+    bytes[PLAN_OTHER] = own_bytes(p) * l.per_node;
     if (p->work == WORK_PROGRAMS) return bytes[PLAN_OTHER] += p->programs * l.per_node, OK;
     const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
     bytes[PLAN_WEIGHTS] = m.weights;
@@ -285,7 +290,7 @@ int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
 {
     if (p->work == WORK_PROGRAMS) return 0;
     const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
-    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + (p->base + p->text) * l.per_node;
+    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p) * l.per_node;
 }
 
 int64_t plan_most_ranks(const PlanStage *p) { return p->work == WORK_TRAIN ? p->spec.grad_chains : 0; }

@@ -13,6 +13,7 @@ typedef struct Job {
     const Deck *deck;    // NULL for commands that take no recipe
     const char *run_dir; // from the recipe
     Ctx *ctx;
+    int *exit_code;      // commands that answer without MPI (status, doctor): set to 1 for "no"; NULL for all others
 } Job;
 
 // Pipeline order.

@@ -35,6 +35,8 @@ typedef struct Trainer {
     int64_t row_tokens, per_epoch, total;
     int64_t *order, order_epoch;
     PairLogp *policy, *ref;   // [global_batch] of the step
+    Progress progress;
+    int64_t computed;         // tokens since the start
     int64_t saved;            // step of the newest checkpoint
     Pace pace;                // rank 0's decides
     Tries tries;              // rank 0
@@ -150,6 +152,8 @@ static Err one_step(Trainer *t)
     t->state.step++;
     t->state.epoch = t->state.step / t->per_epoch;
     t->state.examples_seen += p.n;
+    t->computed += tokens;
+    progress_note(&t->progress, t->state.step, t->computed);
     return par_agree(metrics_step(&t->metrics, t->state.step, &s, lr, norm, tokens));
 }
 
@@ -298,6 +302,8 @@ static Err run_steps(Trainer *t)
     const bool look = par_rank() == 0 && t->state.step < t->total;
     TRY(par_agree(look ? checkpoint_check_space(t->dir, t->model) : OK));  // not only after hours
     pace_start(&t->pace, t->spec->save_seconds, checkpoint_bytes(t->model));
+    progress_start(&t->progress, t->spec->stage, t->total, "steps");
+    t->progress.first = t->state.step;
     if (t->state.step == 0) TRY(maybe_evaluate(t));
     TRY(agree_on_wish(t, &w));
     while (t->state.step < t->total) {
