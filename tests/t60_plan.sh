@@ -112,7 +112,7 @@ python3 - "$dir" <<'END'
 import json, sys
 with open(sys.argv[1] + "/sft.jsonl", "w") as sft, open(sys.argv[1] + "/dpo.jsonl", "w") as dpo, open(sys.argv[1] + "/prompts.jsonl", "w") as p:
     for i in range(128):
-        answer = f"the answer is {i}. " * (5 + i % 11)
+        answer = f"the answer is {i}. " * (9 + i % 11)
         sft.write(json.dumps({"instruction": f"say {i}", "output": answer}) + "\n")
         dpo.write(json.dumps({"prompt": f"say {i}", "chosen": answer, "rejected": f"maybe {i}. " * (4 + i % 9)}) + "\n")
         p.write(json.dumps({"prompt": f"say {i} and go on"}) + "\n")
@@ -123,7 +123,8 @@ measure() {  # STAGE DATA OPTIONS...
     python3 tools/plan_measure.py --imf "$imf" --work "$dir/work" --model input/demo/novice --data "$data" --stage "$stage" --tolerance 10 "$@" \
         >"$dir/out" 2>&1 || fail "planned and measured memory differ by more than 10 %: $(cat "$dir/out")"
 }
-measure sft "$dir/sft.jsonl" --layouts 1,2,4 --set sft.global_batch=64 --set sft.max_length=512 --set sft.max_steps=2 --set sft.grad_chains=4
-measure dpo "$dir/dpo.jsonl" --layouts 1,2 --set dpo.global_batch=64 --set dpo.max_length=512 --set dpo.max_steps=2 --set dpo.grad_chains=4
-measure sample "$dir/prompts.jsonl" --layouts 1,2 --dtypes float32 --set 'sources[0].n=8' --set 'sources[0].max_new_tokens=192'
+rows="global_batch=128 max_length=512 row_tokens=2048 max_steps=1 grad_chains=4"
+measure sft "$dir/sft.jsonl" --layouts 1,2,4 --dtypes float32 $(for r in $rows; do echo --set "sft.$r"; done)
+measure dpo "$dir/dpo.jsonl" --layouts 2 $(for r in $rows; do echo --set "dpo.$r"; done)
+measure sample "$dir/prompts.jsonl" --layouts 1,2 --dtypes float32 --set sample.slots=256 --set 'sources[0].n=8' --set 'sources[0].max_new_tokens=32'
 exit 0

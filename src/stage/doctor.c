@@ -17,7 +17,7 @@
 const char usage_doctor[] =
     "imf doctor\n"
     "\n"
-    "One line for everything that imf uses: ok, note (works, with a limit worth knowing) or lack (something will refuse to run).\n"
+    "One line for everything that imf uses: ok, note (works, with a limit worth knowing) or lack (something will refuse).\n"
     "Exit code 0; 69 when imf cannot run here at all.\n";
 
 static const double GIB = 1073741824.0;

@@ -21,7 +21,7 @@ const char usage_plan[] =
     "\n"
     "Reads config.json of the recipe's models, never their weights. Where the tokenizer and the rows are there, they are\n"
     "read too and the numbers are exact; else bounds of the recipe take their place, and the plan says so.\n"
-    "Exit code 69 when a stage does not fit a node: bytes wanted, bytes there, and the smallest number of nodes that would do.\n"
+    "Exit code 69 when a stage does not fit a node; it names the bytes and the smallest number of nodes that would do.\n"
     "\n"
     "  --ranks N            ranks of the whole job; 1 unless said (under mpirun: as many as there are)\n"
     "  --ranks-per-node N   of these on one node; all unless said\n"

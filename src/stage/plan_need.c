@@ -13,6 +13,9 @@
 
 // What libraries take of a rank while they work (MPI's buffers, oneDNN's code, JSON), the mean of the runs in docs/plan.md.
 enum { LIBRARIES = 12 << 20 };
+// oneDNN keeps the code of its fp32 products, some 20 for every row length, of at most 1,024 products: 4 MiB a length, and a run of
+// 480 rows grew by 100 MiB.
+enum { SHAPES = 25, SHAPE_BYTES = 4 << 20 };
 enum { SOME_PROMPT = 1024 };  // tokens of the longest prompt while it is not known
 enum { RECORD_BYTES = 400, TOKEN_BYTES = 12 };  // of a sample's record, and more a token (its id and its text)
 
@@ -252,6 +255,8 @@ static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIND
     bytes[PLAN_OPTIMISER] = n.moments;
     bytes[PLAN_ACTIVATIONS] = n.activations;
     bytes[PLAN_OTHER] += n.received;
+    const int64_t lengths = n.calls < SHAPES * l.per_node ? n.calls : SHAPES * l.per_node;
+    if (p->model.dtype == DT_F32) bytes[PLAN_OTHER] += lengths * SHAPE_BYTES;
     return OK;
 }
 

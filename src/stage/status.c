@@ -19,7 +19,7 @@ const char usage_status[] =
     "imf status RUNDIR\n"
     "\n"
     "Stage, owner, progress, last checkpoint, warnings and disk of a run directory, from any shell; changes nothing there.\n"
-    "Exit code 0: it runs, or what was begun has ended; 1: it stopped half-way, run the same command to go on; 66: no run there.\n";
+    "Exit code 0: it runs, or what was begun has ended; 1: it stopped half-way (the same command goes on); 66: no run there.\n";
 
 enum { LAST_WARNINGS = 3, WARNING = 400, DEPTH = 16 };
 

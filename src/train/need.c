@@ -36,7 +36,10 @@ static Err count_step(Steps *s, TrainWork *w, int64_t k)
     TRY(pack_step(&s->arena, ex, (int32_t)n, w->row_tokens, w->chains, &step));
     w->active[k] = step.chains;
     const StepJob job = {.model = s->m, .step = &step, .micro_rows = (int32_t)s->spec->micro_rows, .dpo = s->spec->pairs ? &s->spec->dpo : NULL};
-    for (int32_t c = 0; c < step.chains; c++) TRY(step_chain_count(&job, c, true, &w->bytes[k * w->chains + c]));
+    for (int32_t c = 0; c < step.chains; c++) {
+        TRY(step_chain_count(&job, c, true, &w->bytes[k * w->chains + c]));
+        w->calls[k * w->chains + c] = (step.first[c + 1] - step.first[c] + job.micro_rows - 1) / job.micro_rows;
+    }
     for (int32_t r = 0; r < step.rows; r++) w->tokens += step.row[r].T;
     return OK;
 }
@@ -44,6 +47,7 @@ static Err count_step(Steps *s, TrainWork *w, int64_t k)
 static Err alloc_work(TrainWork *w)
 {
     TRY(MEM_ARRAY(&w->active, w->counted));
+    TRY(MEM_ARRAY(&w->calls, w->counted * w->chains));
     return MEM_ARRAY(&w->bytes, w->counted * w->chains);
 }
 
@@ -93,7 +97,7 @@ static Err work_bound(const TrainSpec *spec, const Model *m, TrainWork *w)
     const StepJob job = {.model = m, .dpo = spec->pairs ? &spec->dpo : NULL};
     Err err = step_count(&job, &b, true, &bytes);
     mem_free(row);
-    for (int64_t c = 0; c < w->chains; c++) w->bytes[c] = bytes;
+    for (int64_t c = 0; c < w->chains; c++) w->bytes[c] = bytes, w->calls[c] = 1;
     return err;
 }
 
@@ -106,6 +110,7 @@ Err train_work(const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *
 void train_work_free(TrainWork *w)
 {
     mem_free(w->active);
+    mem_free(w->calls);
     mem_free(w->bytes);
     *w = (TrainWork){0};
 }
@@ -121,7 +126,10 @@ static void rank_need(const TrainWork *w, const Model *m, TileShare mine, int ra
         chain_share(w->active[k], rank, ranks, &first, &last);
         buffers = larger(buffers, chain_buffers(first, last));
         received = larger(received, chain_received(w->active[k], mine, rank, ranks));
-        for (int32_t c = first; c < last; c++) acts = larger(acts, w->bytes[k * w->chains + c]);
+        for (int32_t c = first; c < last; c++) {
+            acts = larger(acts, w->bytes[k * w->chains + c]);
+            out->calls += w->calls[k * w->chains + c];
+        }
     }
     out->gradients += element * (buffers ? buffers * model_grad_elements(m) : mine.end - mine.begin);
     out->moments += optim_bytes(mine);

@@ -14,6 +14,7 @@ typedef struct TrainWork {
     int64_t counted;          // steps whose rows were looked at
     int32_t *active;          // [counted] chains in use
     int64_t *bytes;           // [counted][grad_chains] most bytes that a chain takes of a rank's arena
+    int32_t *calls;           // [counted][grad_chains] model calls of a chain, each of another length
     int64_t chains;
 } TrainWork;
 
@@ -24,6 +25,7 @@ void train_work_free(TrainWork *w);
 // Bytes, summed over `count` ranks from `first` on, of `ranks` in all.
 typedef struct TrainNeed {
     int64_t gradients, moments, activations, received;  // received: parts of other ranks' sums
+    int64_t calls;  // model calls of all these ranks
 } TrainNeed;
 Err train_need(const TrainWork *w, const Model *m, int64_t ranks, int64_t first, int64_t count, TrainNeed *out) ERR_MUST_CHECK;
 
