@@ -33,6 +33,7 @@ Err log_to(const char *run_dir)
     char path[IO_PATH];
     TRY(io_join(path, run_dir, "log.jsonl"));
     TRY(io_join(g.progress, run_dir, "progress.json"));
+    unlink(g.progress);  // of a job that was killed
     if (g.file) fclose(g.file);
     g.file = fopen(path, "ae");
     CHECK(g.file, ERR_CREATE, "cannot append to %s", path);
