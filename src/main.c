@@ -14,14 +14,15 @@
 #include "judge/judge.h"
 #include "model/model.h"
 #include "par/par.h"
+#include "par/par_place.h"
 #include "stage/import.h"
 #include "stage/jobs.h"
 #include "stage/phases.h"
 #include "stage/stage.h"
 
 // RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option. MORE: takes arguments
-// behind the recipe.
-enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MORE = 16, MAX_SETS = 256 };
+// behind the recipe. BARE: answers without MPI.
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MORE = 16, BARE = 32, MAX_SETS = 256 };
 
 typedef struct Command {
     const char *name;
@@ -47,6 +48,9 @@ static const Command commands[] = {
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
     {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE ID", NULL},
     {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table", NULL},
+    {"plan", stage_plan, RECIPE | MORE, "", "memory, disk and hours that every stage will need: plan RECIPE [--ranks N ...]", usage_plan},
+    {"status", stage_status, BARE, "", "what a run is doing, or where it stopped, from any shell: status RUNDIR", usage_status},
+    {"doctor", stage_doctor, BARE | SANDBOX, "", "what this machine has for imf, and what each lack means", usage_doctor},
     {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH", NULL},
     {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL", usage_tokens},
     {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL", usage_logprobs},
@@ -203,11 +207,20 @@ static Err begin_stage(const Command *c, const Job *job)
     return par_stop_agree(c->name);
 }
 
+// progress.json says which stage runs, until it has ended well.
+static Err run_told(const Command *c, const Job *job)
+{
+    if (c->needs & RUN_DIR) log_stage(c->name);
+    Err err = par_agree(run_stage(c, job));
+    if (err == OK && c->needs & RUN_DIR) log_stage(NULL);
+    return err;
+}
+
 // Collective. A stage that was stopped half-way has spent its time too.
 static Err run_profiled(const Command *c, const Job *job, bool print)
 {
     TRY(begin_stage(c, job));
-    Err err = par_agree(run_stage(c, job));
+    Err err = run_told(c, job);
     if (err != OK && err != ERR_REQUEUE) return err;
     Err told = phases_end(c->name, c->needs & RUN_DIR ? job->run_dir : NULL, print);
     return err != OK ? err : told;
@@ -271,6 +284,7 @@ static Err run_job(const char *name, const Options *o)
     TRY_DONE(open_ctx(&ctx, deck, o));
     if (needs & RUN_DIR) {
         tell_ctx(&ctx);
+        TRY_DONE(par_check_cores(ctx.threads));
         TRY_DONE(jobs_begin(job.run_dir, name, &ctx));
     }
     job.ctx = &ctx;
@@ -288,15 +302,28 @@ static void print_error(Err err)
     if (getenv("IMF_TRACE") || err == ERR_INTERNAL) fputs(err_trace(), stderr);
 }
 
-// Questions about the program itself: answered without MPI. False: there is work to do.
-static bool answer_question(int argc, char **argv, Err *err)
+// A command that needs no MPI.
+static Err run_bare(const Command *c, int argc, char **argv, int *code)
+{
+    Job job = {.argc = argc, .argv = argv, .exit_code = code};
+    if (c->needs & SANDBOX) TRY(sandbox_start());
+    Err err = c->run(&job), stopped = c->needs & SANDBOX ? sandbox_stop() : OK;
+    TRY(err != OK ? err : stopped);
+    CHECK(fflush(stdout) == 0 && !ferror(stdout), ERR_IO, "cannot write standard output");
+    return OK;
+}
+
+// Questions that are answered without MPI. False: there is work to do. *code: of an answer that is no error.
+static bool answer_question(int argc, char **argv, Err *err, int *code)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
     const bool help = !strcmp(name, "help"), asked = argc > 2 && !strcmp(argv[2], "--help");
+    const Command *c = find_command(name);
     *err = OK;
     if (!strcmp(name, "--version")) print_version();
     else if (!strcmp(name, "--help") || (help && argc < 3)) print_usage(), *err = argc > 1 ? OK : ERR_USAGE;
     else if (help || asked) *err = print_help(asked ? name : argv[2]);
+    else if (c && c->needs & BARE) *err = run_bare(c, argc - 2, argv + 2, code);
     else return false;
     return true;
 }
@@ -308,6 +335,7 @@ static Err start(const char *name, int *argc, char ***argv)
     if (known && (!c || c->needs & SANDBOX)) TRY(sandbox_start());  // forks: before MPI
     TRY(par_init(argc, argv));
     log_open(par_rank(), par_host());
+    TRY(par_agree(par_check_world()));
     Err err = known ? OK : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__,
                                      "no command is called '%s'; imf --help lists them", name);
     return par_agree(err);
@@ -350,7 +378,8 @@ static int leave(Err err)
 int main(int argc, char **argv)
 {
     Err err;
-    if (!answer_question(argc, argv, &err)) return leave(work(argc, argv));
+    int code = 0;
+    if (!answer_question(argc, argv, &err, &code)) return leave(work(argc, argv));
     if (err != OK && argc > 1) print_error(err);
-    return (int)err;
+    return err != OK ? (int)err : code;
 }

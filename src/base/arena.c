@@ -43,8 +43,8 @@ Err arena_alloc(Arena *a, void *pp, int64_t n, int64_t size)
     CHECK(!__builtin_mul_overflow(n, size, &bytes) && bytes < INT64_MAX - ALIGN, ERR_DATA,
           "a size of %lld x %lld bytes is not sensible", (long long)n, (long long)size);
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    if (!a->current || a->used + bytes > a->current->size) TRY(advance(a, bytes));
-    void *p = a->current->data + a->used;
+    if (!a->counting && (!a->current || a->used + bytes > a->current->size)) TRY(advance(a, bytes));
+    void *p = a->counting ? NULL : a->current->data + a->used;
     a->used += bytes;
     if (a->before + a->used > a->most) a->most = a->before + a->used;
     memcpy(pp, &p, sizeof p);
@@ -68,15 +68,21 @@ void arena_rewind(Arena *a, ArenaMark mark)
     a->before = mark.before;
 }
 
-void arena_reset(Arena *a)
+void arena_reserve(Arena *a, int64_t bytes)
 {
-    int64_t most = a->most;
-    if (a->first && a->first->next) {
+    int64_t want = a->most > bytes ? a->most : bytes;
+    if (a->first && (a->first->next || a->first->size < want)) {
         arena_free(a);
         mem_trim();  // the blocks lie on malloc's heap, where the new one does not fit
-        a->want = a->most = most;
     }
+    a->want = a->most = want;
     arena_rewind(a, (ArenaMark){NULL, 0, 0});
+}
+
+void arena_reset(Arena *a)
+{
+    if (a->first && a->first->next) arena_reserve(a, 0);
+    else arena_rewind(a, (ArenaMark){NULL, 0, 0});
 }
 
 void arena_free(Arena *a)

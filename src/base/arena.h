@@ -4,6 +4,7 @@
 #ifndef IMF_BASE_ARENA_H
 #define IMF_BASE_ARENA_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -14,6 +15,7 @@ typedef struct Arena {  // zero-initialise: Arena a = {0};
     int64_t used;  // bytes used in `current`
     int64_t before, most;  // bytes used in the blocks before it; the most that were ever in use at once
     int64_t want;  // bytes of the first block
+    bool counting; // set by hand: requests are counted in `most` and met with NULL; for plans
 } Arena;
 
 typedef struct ArenaMark {
@@ -31,6 +33,7 @@ Err arena_strndup(Arena *a, char **out, const char *s, int64_t n) ERR_MUST_CHECK
 ArenaMark arena_mark(const Arena *a);
 void arena_rewind(Arena *a, ArenaMark mark);  // forgets what was allocated after the mark
 void arena_reset(Arena *a);                   // forgets everything, keeps the memory
+void arena_reserve(Arena *a, int64_t bytes);  // likewise, and makes one block of at least so many bytes of what comes next
 void arena_free(Arena *a);                    // gives the memory back
 
 #endif

@@ -139,6 +139,21 @@ Err lease_take(const char *run_dir, const char *host)
     return OK;
 }
 
+Err lease_look(const char *run_dir, const char *host, LeaseOwner *out, bool *held)
+{
+    char path[IO_PATH];
+    Owner o = {0};
+    TRY(io_join(path, run_dir, "lease"));
+    *out = (LeaseOwner){0};
+    *held = read_owner(path, &o, &out->age);
+    if (!*held) return OK;
+    snprintf(out->job, sizeof out->job, "%s", o.job);
+    snprintf(out->host, sizeof out->host, "%s", o.host);
+    out->pid = o.pid;
+    out->alive = lives(&o, host, out->age);
+    return OK;
+}
+
 void lease_renew(void)
 {
     if (!*g.path || time_now() - g.renewed < RENEW_SECONDS) return;

@@ -10,11 +10,15 @@
 #include "base/io.h"
 #include "base/lease.h"
 
+#define KEEP_SECONDS 5.0
+
 static struct {
     int rank;
     char host[64];
     FILE *file;  // run_dir/log.jsonl, rank 0 only
     bool quiet;
+    char progress[IO_PATH];  // run_dir/progress.json, rank 0 only
+    char stage[32];          // that runs; "" when none does
 } g;
 
 void log_open(int rank, const char *host)
@@ -28,6 +32,8 @@ Err log_to(const char *run_dir)
     if (g.rank != 0) return OK;
     char path[IO_PATH];
     TRY(io_join(path, run_dir, "log.jsonl"));
+    TRY(io_join(g.progress, run_dir, "progress.json"));
+    unlink(g.progress);  // of a job that was killed
     if (g.file) fclose(g.file);
     g.file = fopen(path, "ae");
     CHECK(g.file, ERR_CREATE, "cannot append to %s", path);
@@ -103,26 +109,67 @@ void log_warn(const char *component, const char *fmt, ...)
     put("warn", component, text);
 }
 
+static double time_left(const Progress *p, int64_t done, double spent)
+{
+    double left = done > p->first ? spent * (double)(p->total - done) / (double)(done - p->first) : 0;
+    return left > 0 ? left : 0;
+}
+
+// For other processes (imf status). A file that cannot be written is no reason to stop.
+static void keep(Progress *p, int64_t done, int64_t tokens)
+{
+    char fresh[IO_PATH + 8], when[32];
+    double spent = time_now() - p->started;
+    if (!*g.progress || !*g.stage) return;
+    p->kept = time_now();
+    snprintf(fresh, sizeof fresh, "%s.tmp", g.progress);
+    FILE *f = fopen(fresh, "we");
+    if (!f) return;
+    time_text(when);
+    fprintf(f, "{\"stage\":\"%s\",\"what\":", g.stage);
+    put_json_text(f, p->what);
+    fprintf(f, ",\"unit\":\"%s\",\"done\":%" PRId64 ",\"total\":%" PRId64 ",\"tokens_per_s\":%.1f,\"spent_s\":%.1f,\"left_s\":%.1f,"
+            "\"time\":\"%s\"}\n", p->unit, done, p->total, tokens > 0 && spent > 0 ? (double)tokens / spent : 0, spent,
+            time_left(p, done, spent), when);
+    int failed = ferror(f) | fclose(f);
+    if (failed || rename(fresh, g.progress) != 0) unlink(fresh);
+}
+
 void progress_start(Progress *p, const char *what, int64_t total, const char *unit)
 {
     double now = time_now();
     *p = (Progress){.what = what, .unit = unit, .total = total, .started = now, .shown = now};
+    keep(p, 0, 0);
+}
+
+void log_stage(const char *stage)
+{
+    Progress begun = {.what = stage, .unit = "", .started = time_now()};
+    snprintf(g.stage, sizeof g.stage, "%s", stage ? stage : "");
+    if (stage) keep(&begun, 0, 0);
+    else if (*g.progress) unlink(g.progress);
+}
+
+void progress_note(Progress *p, int64_t done, int64_t tokens)
+{
+    lease_renew();
+    if (time_now() - p->kept >= KEEP_SECONDS) keep(p, done, tokens);
 }
 
 static void line(const Progress *p, int64_t done, int64_t tokens, const char *end)
 {
-    double spent = time_now() - p->started, left = done > 0 ? spent * (double)(p->total - done) / (double)done : 0;
+    double spent = time_now() - p->started;
     char rate[64] = "";
     if (tokens > 0 && spent > 0) snprintf(rate, sizeof rate, ", %.0f tokens/s", (double)tokens / spent);
     fprintf(stderr, "%s: %" PRId64 "/%" PRId64 " %s%s, %.0f s spent, %.0f s left%s", p->what, done, p->total, p->unit,
-            rate, spent, left > 0 ? left : 0, end);
+            rate, spent, time_left(p, done, spent), end);
 }
 
 void progress_show(Progress *p, int64_t done, int64_t tokens)
 {
     bool terminal = isatty(STDERR_FILENO);
     double now = time_now();
-    lease_renew();
+    progress_note(p, done, tokens);
     if (g.rank != 0 || g.quiet || now - p->shown < (terminal ? 1.0 : 10.0)) return;
     p->shown = now;
     if (terminal) fputc('\r', stderr);
@@ -131,6 +178,7 @@ void progress_show(Progress *p, int64_t done, int64_t tokens)
 
 void progress_end(Progress *p, int64_t done, int64_t tokens)
 {
+    keep(p, done, tokens);
     if (g.rank != 0 || g.quiet) return;
     if (isatty(STDERR_FILENO)) fputc('\r', stderr);
     line(p, done, tokens, "\n");

@@ -259,6 +259,20 @@ static void close_engine(Engine *e)
     step_close(&e->step);
 }
 
+// All samples in flight as long as they may get, and of as many prompts as they can be.
+Err decode_need(const Model *m, const DecodeShape *s, DecodeNeed *out)
+{
+    const int64_t V = m->cfg.V, before = mem_now(), prompts = (s->slots + s->n - 1) / s->n + (s->slots > 1);
+    Sampler *sampler;
+    TRY(sampler_new(&sampler, V));
+    *out = (DecodeNeed){.other = mem_now() - before + (s->slots + 1) * V * (int64_t)sizeof(float)};
+    sampler_free(sampler);
+    const int64_t pages = s->slots * kv_pages_for(s->new_tokens) + prompts * kv_pages_for(s->prompt_len);
+    out->kv = step_kv_bytes(m, s->slots, pages);
+    out->rows = step_row_bytes(m, s->slots, s->prompt_len);
+    return OK;
+}
+
 Err decode_run(Ctx *ctx, const Model *m, int32_t slots, const int32_t *extra_stop, int32_t extra_stops, const DecodeIo *io)
 {
     Engine e = {.extra_stop = extra_stop, .extra_stops = extra_stops, .io = io};

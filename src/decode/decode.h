@@ -50,4 +50,13 @@ typedef struct DecodeIo {
 Err decode_run(Ctx *ctx, const Model *m, int32_t slots, const int32_t *extra_stop, int32_t extra_stops,
                const DecodeIo *io) ERR_MUST_CHECK;
 
+// What decode_run takes at most, in bytes, besides the model: for plans (of the model: layout and dtype).
+typedef struct DecodeShape {
+    int64_t slots, n, prompt_len, new_tokens;  // n: samples of a prompt; the longest prompt and answer
+} DecodeShape;
+typedef struct DecodeNeed {
+    int64_t kv, rows, other;  // pages; activations with their workspace; logits and sampler
+} DecodeNeed;
+Err decode_need(const Model *m, const DecodeShape *s, DecodeNeed *out) ERR_MUST_CHECK;
+
 #endif

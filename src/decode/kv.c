@@ -1,15 +1,18 @@
 #include "decode/kv.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 static Err grow(KvPool *p, int64_t pages)
 {
     const int64_t used = p->pages;
     for (int64_t l = 0; l < p->layers; l++) {
-        int64_t cap = used * p->page_bytes;
-        char *block = p->layer[l];
-        TRY(MEM_GROW(&block, cap, &cap, pages * p->page_bytes));
-        p->layer[l] = block;
+        void *wider;
+        TRY(mem_alloc(&wider, pages, p->page_bytes));
+        if (used) memcpy(wider, p->layer[l], (size_t)(used * p->page_bytes));
+        mem_free(p->layer[l]);
+        p->layer[l] = wider;
     }
     int64_t cap = used;
     TRY(MEM_GROW(&p->spare, p->spares, &cap, pages));
@@ -33,9 +36,15 @@ void kv_close(KvPool *p)
     *p = (KvPool){0};
 }
 
+int64_t kv_pages_grown(int64_t first, int64_t need)
+{
+    while (first < need) first *= 2;
+    return first;
+}
+
 Err kv_take(KvPool *p, int32_t *page)
 {
-    if (p->spares == 0) TRY(grow(p, 2 * p->pages));
+    if (p->spares == 0) TRY(grow(p, kv_pages_grown(p->pages, p->pages + 1)));
     *page = p->spare[--p->spares];
     return OK;
 }

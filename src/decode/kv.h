@@ -21,6 +21,9 @@ typedef struct KvPool {
 Err kv_open(KvPool *p, int64_t layers, int64_t page_bytes, int64_t pages) ERR_MUST_CHECK;
 void kv_close(KvPool *p);
 
+// Pages that a pool has which started with `first` and met a need of `need` at once.
+int64_t kv_pages_grown(int64_t first, int64_t need);
+
 Err kv_take(KvPool *p, int32_t *page) ERR_MUST_CHECK;  // contents undefined
 void kv_give(KvPool *p, int32_t page);
 

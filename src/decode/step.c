@@ -62,18 +62,25 @@ static Err replace_tensor(Tensor *t, DType dtype, int64_t rows, int64_t width)
     return mem_alloc(&t->p, rows * width, dtype == DT_F32 ? 4 : 2);
 }
 
-static Err reserve_rows(Step *s, int64_t rows)
+enum { ROW_TENSORS = 6 };
+
+// Where the rows lie, in which format and how wide.
+static void row_tensors(Step *s, Tensor *where[ROW_TENSORS], Tensor shape[ROW_TENSORS])
 {
     const ModelConfig *c = &s->model->cfg;
     const DType dtype = s->model->dtype;
+    const int64_t width[ROW_TENSORS] = {c->H, qkv_width(c), c->N * c->D, c->H, 2 * c->F, c->F};
+    Tensor *const to[ROW_TENSORS] = {&s->x, &s->qkv, &s->att, &s->h, &s->gate_up, &s->act};
+    for (int i = 0; i < ROW_TENSORS; i++) where[i] = to[i], shape[i] = (Tensor){NULL, i ? dtype : DT_F32, width[i]};
+}
+
+static Err reserve_rows(Step *s, int64_t rows)
+{
+    Tensor *where[ROW_TENSORS], shape[ROW_TENSORS];
     if (rows <= s->rows) return OK;
     s->rows = 0;
-    TRY(replace_tensor(&s->x, DT_F32, rows, c->H));
-    TRY(replace_tensor(&s->qkv, dtype, rows, qkv_width(c)));
-    TRY(replace_tensor(&s->att, dtype, rows, c->N * c->D));
-    TRY(replace_tensor(&s->h, dtype, rows, c->H));
-    TRY(replace_tensor(&s->gate_up, dtype, rows, 2 * c->F));
-    TRY(replace_tensor(&s->act, dtype, rows, c->F));
+    row_tensors(s, where, shape);
+    for (int i = 0; i < ROW_TENSORS; i++) TRY(replace_tensor(where[i], shape[i].dtype, rows, shape[i].stride));
     TRY(REPLACE(&s->pos, rows));
     TRY(REPLACE(&s->page, rows));
     TRY(REPLACE(&s->place, rows));
@@ -94,13 +101,20 @@ static Err widen(int32_t **table, int64_t slots, int64_t *width, int64_t wider)
     return OK;
 }
 
-static Err reserve_workspace(Step *s)
+static int64_t workspace_bytes(const Step *s, void *const *layer)
 {
+    Step t = *s;
+    t.kv.layer = (void **)layer;
     const Segment seg = {0, (int32_t)s->rows, -1, 0};
     const AttnArgs a = prefill_args(s, &seg);
-    const DecodeAttnArgs d = decode_args(s, 0, s->tables.slots);
+    const DecodeAttnArgs d = decode_args(&t, 0, s->tables.slots);
     int64_t bytes = op_attn_fwd_workspace(&a), more = op_attn_decode_workspace(&d);
-    if (more > bytes) bytes = more;
+    return more > bytes ? more : bytes;
+}
+
+static Err reserve_workspace(Step *s)
+{
+    int64_t bytes = workspace_bytes(s, s->kv.layer);
     if (bytes <= s->workspace_bytes) return OK;
     s->workspace_bytes = bytes;
     void *fresh;
@@ -110,10 +124,30 @@ static Err reserve_workspace(Step *s)
     return OK;
 }
 
+static int64_t first_pages(int64_t slots) { return 2 * slots; }
+static int64_t page_bytes(const Model *m) { return op_kv_page_bytes(m->dtype, m->cfg.K, m->cfg.D); }
+
+int64_t step_kv_bytes(const Model *m, int64_t slots, int64_t pages)
+{
+    return m->cfg.layers * page_bytes(m) * kv_pages_grown(first_pages(slots), pages);
+}
+
+int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len)
+{
+    Step s = {.model = m, .rows = prompt_len > slots ? prompt_len : slots, .tables = {.slots = slots}};
+    Tensor *where[ROW_TENSORS], shape[ROW_TENSORS];
+    void *none = NULL;
+    int64_t bytes = 0;
+    row_tensors(&s, where, shape);
+    s.qkv = shape[1], s.att = shape[2];
+    for (int i = 0; i < ROW_TENSORS; i++) bytes += s.rows * shape[i].stride * (shape[i].dtype == DT_F32 ? 4 : 2);
+    return bytes + workspace_bytes(&s, &none);
+}
+
 Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
 {
     *s = (Step){.ctx = ctx, .model = m, .tables = {.slots = slots}};
-    TRY(kv_open(&s->kv, m->cfg.layers, op_kv_page_bytes(m->dtype, m->cfg.K, m->cfg.D), 2 * slots));
+    TRY(kv_open(&s->kv, m->cfg.layers, page_bytes(m), first_pages(slots)));
     TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
     TRY(MEM_ARRAY(&s->tables.own_len, slots));
     TRY(MEM_ARRAY(&s->tables.order, slots));

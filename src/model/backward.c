@@ -104,7 +104,8 @@ static int64_t dw_workspace(const Back *k)
     return most;
 }
 
-static Err back_alloc(Back *k, Arena *arena, const Acts *acts)
+// first: any layer's
+static Err back_alloc(Back *k, Arena *arena, const LayerActs *first)
 {
     const ModelConfig *c = &k->m->cfg;
     int64_t T = k->b->T;
@@ -120,14 +121,14 @@ static Err back_alloc(Back *k, Arena *arena, const Acts *acts)
     TRY(acts_tensor(arena, type, T, qkv_width(c), &k->dqkv));
     TRY(acts_tensor(arena, type, T, c->N * c->D, &k->dout));
     TRY(arena_alloc(arena, &k->dw, dw_workspace(k), 1));
-    AttnBwdArgs args = attn_args(k, &acts->layer[0]);
+    AttnBwdArgs args = attn_args(k, first);
     return arena_alloc(arena, &k->attn, op_attn_bwd_workspace(&args), 1);
 }
 
 static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
 {
     const ModelConfig *c = &k->m->cfg;
-    TRY(back_alloc(k, arena, acts));
+    TRY(back_alloc(k, arena, &acts->layer[0]));
     TRY(norm_back(k, W_NORM_FINAL, -1, acts->x[c->layers], acts->rstd_final, dhidden, false));
     for (int32_t l = (int32_t)c->layers - 1; l >= 0; l--) {
         TRY(mlp_back(k, l, &acts->layer[l]));
@@ -145,6 +146,16 @@ Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const
     Err err = backward(&k, arena, acts, tensor_f32((float *)dhidden, m->cfg.H));
     arena_rewind(arena, mark);
     return err;
+}
+
+Err model_backward_count(const Model *m, const Batch *b, Arena *counting)
+{
+    Back k = {.m = m, .b = b};
+    const LayerActs a = {.qkv.dtype = m->dtype};
+    const ArenaMark mark = arena_mark(counting);
+    TRY(back_alloc(&k, counting, &a));
+    arena_rewind(counting, mark);
+    return OK;
 }
 
 int64_t model_grad_elements(const Model *m) { return m->elements + (m->cfg.tied ? m->cfg.V * m->cfg.H : 0); }

@@ -46,12 +46,17 @@ Err layer_rope(Ctx *ctx, const Model *m, const Batch *b, Tensor qkv, bool invers
     return op_rope(ctx, &a);
 }
 
-static Err attention(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, LayerActs *a)
+static AttnArgs attention_args(const Model *m, const Batch *b, const LayerActs *a)
 {
     const ModelConfig *c = &m->cfg;
-    AttnArgs args = {.q = a->qkv, .k = tensor_at(a->qkv, c->N * c->D), .v = tensor_at(a->qkv, (c->N + c->K) * c->D), .o = a->o,
-                     .lse = a->lse, .seg = b->seg, .T = b->T, .S = b->S, .N = c->N, .K = c->K, .D = c->D,
-                     .scale = attn_scale(c), .softcap = c->attn_softcap, .window = c->window};
+    return (AttnArgs){.q = a->qkv, .k = tensor_at(a->qkv, c->N * c->D), .v = tensor_at(a->qkv, (c->N + c->K) * c->D), .o = a->o,
+                      .lse = a->lse, .seg = b->seg, .T = b->T, .S = b->S, .N = c->N, .K = c->K, .D = c->D,
+                      .scale = attn_scale(c), .softcap = c->attn_softcap, .window = c->window};
+}
+
+static Err attention(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const LayerActs *a)
+{
+    AttnArgs args = attention_args(m, b, a);
     ArenaMark mark = arena_mark(arena);
     TRY(arena_alloc(arena, &args.workspace, op_attn_fwd_workspace(&args), 1));
     Err err = op_attn_fwd(ctx, &args);
@@ -110,27 +115,41 @@ static Err embed(Ctx *ctx, const Model *m, const Batch *b, Tensor x)
     return op_embed_fwd(ctx, &a);
 }
 
+// All that is kept. A counting arena gives no tables to fill.
+static Err keep_alloc(Arena *arena, const Model *m, int64_t T, Acts *acts)
+{
+    const ModelConfig *c = &m->cfg;
+    Tensor x;
+    LayerActs layer;
+    TRY(ARENA_ARRAY(arena, &acts->layer, c->layers));
+    TRY(ARENA_ARRAY(arena, &acts->x, c->layers + 1));
+    for (int32_t l = 0; l <= c->layers; l++) TRY(acts_tensor(arena, DT_F32, T, c->H, acts->x ? &acts->x[l] : &x));
+    TRY(ARENA_ARRAY(arena, &acts->rstd_final, T));
+    for (int32_t l = 0; l < c->layers; l++) TRY(acts_layer_alloc(arena, m, T, true, acts->layer ? &acts->layer[l] : &layer));
+    return OK;
+}
+
 static Err forward_keep(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Scratch s, Tensor hidden, Acts *acts)
 {
     const ModelConfig *c = &m->cfg;
-    TRY(ARENA_ARRAY(arena, &acts->layer, c->layers));
-    TRY(ARENA_ARRAY(arena, &acts->x, c->layers + 1));
-    for (int32_t l = 0; l <= c->layers; l++) TRY(acts_tensor(arena, DT_F32, b->T, c->H, &acts->x[l]));
-    TRY(ARENA_ARRAY(arena, &acts->rstd_final, b->T));
+    TRY(keep_alloc(arena, m, b->T, acts));
     TRY(embed(ctx, m, b, acts->x[0]));
-    for (int32_t l = 0; l < c->layers; l++) {
-        TRY(acts_layer_alloc(arena, m, b->T, true, &acts->layer[l]));
+    for (int32_t l = 0; l < c->layers; l++)
         TRY(layer_forward(ctx, m, b, arena, l, acts->x[l], &acts->layer[l], s, acts->x[l + 1]));
-    }
     return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, acts->x[c->layers], acts->rstd_final, hidden);
+}
+
+static Err lean_alloc(Arena *arena, const Model *m, int64_t T, Tensor *x, LayerActs *a)
+{
+    TRY(acts_tensor(arena, DT_F32, T, m->cfg.H, x));
+    return acts_layer_alloc(arena, m, T, false, a);
 }
 
 static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Scratch s, Tensor hidden)
 {
     LayerActs a;
     Tensor x;
-    TRY(acts_tensor(arena, DT_F32, b->T, m->cfg.H, &x));
-    TRY(acts_layer_alloc(arena, m, b->T, false, &a));
+    TRY(lean_alloc(arena, m, b->T, &x, &a));
     TRY(embed(ctx, m, b, x));
     for (int32_t l = 0; l < m->cfg.layers; l++) TRY(layer_forward(ctx, m, b, arena, l, x, &a, s, x));
     return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, x, NULL, hidden);
@@ -152,6 +171,23 @@ Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float 
     Err err = forward_lean(ctx, m, b, arena, s, out);
     arena_rewind(arena, mark);
     return err;
+}
+
+Err model_forward_count(const Model *m, const Batch *b, Arena *counting, bool keep)
+{
+    Scratch s;
+    Acts acts;
+    LayerActs a = {.qkv.dtype = m->dtype};
+    Tensor x;
+    const ArenaMark start = arena_mark(counting);
+    if (keep) TRY(arena_alloc(counting, &x.p, 1, (int64_t)sizeof acts));
+    TRY(scratch_alloc(counting, m, b->T, &s));
+    TRY(keep ? keep_alloc(counting, m, b->T, &acts) : lean_alloc(counting, m, b->T, &x, &a));
+    const AttnArgs args = attention_args(m, b, &a);
+    const ArenaMark mark = arena_mark(counting);
+    TRY(arena_alloc(counting, &x.p, op_attn_fwd_workspace(&args), 1));
+    arena_rewind(counting, keep ? mark : start);
+    return OK;
 }
 
 Tensor model_head(const Model *m) { return model_matrix(m, m->cfg.tied ? W_EMBED : W_HEAD, -1); }

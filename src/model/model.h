@@ -68,7 +68,7 @@ typedef struct Model {
 } Model;
 
 Err model_config_load(const char *dir, ModelConfig *out) ERR_MUST_CHECK;
-// Fills spec, specs, elements from cfg (no weights): what `plan` and tests need.
+// Fills spec, specs, elements from cfg (no weights): what `imf plan` and tests need.
 Err model_layout(Model *m) ERR_MUST_CHECK;
 
 // Loads a Hugging Face directory. Collective when `shared` (each node reads once, ranks share the reading). Errors name
@@ -125,6 +125,19 @@ Err model_check_ids(const Model *m, const int32_t *id, int64_t n) ERR_MUST_CHECK
 // From d loss / d hidden to gradients, added to grad (same layout as the weights).
 Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
                    float *grad) ERR_MUST_CHECK;
+
+// What these two ask of their arena, asked of a counting one (base/arena.h): no weights, only m's layout and dtype, and of the
+// batch its sizes and row offsets. Afterwards the arena holds what the forward keeps.
+Err model_forward_count(const Model *m, const Batch *b, Arena *counting, bool keep) ERR_MUST_CHECK;
+Err model_backward_count(const Model *m, const Batch *b, Arena *counting) ERR_MUST_CHECK;
+
+// Bytes of a model's memory, of one copy (a node's): from cfg and the layout alone (model_layout).
+typedef struct ModelBytes {
+    int64_t weights;  // the fp32 block, or (bf16 without master weights) packed matrices and vectors
+    int64_t copy;     // the packed bf16 copy beside the block
+    int64_t rope;
+} ModelBytes;
+ModelBytes model_bytes(const Model *m, DType dtype, bool master);
 
 // The output head: the embedding when tied; p = NULL when the model has none.
 Tensor model_head(const Model *m);

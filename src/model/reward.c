@@ -278,6 +278,15 @@ int64_t reward_gating_position(const RewardHead *h, const int32_t *id, int64_t n
     return -1;
 }
 
+int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversations)
+{
+    Arena arena = {.counting = true};
+    const Batch b = {.rows = (int32_t)conversations, .T = tokens, .S = conversations};
+    float *hidden;
+    if (arena_alloc(&arena, &hidden, tokens * m->cfg.H, (int64_t)sizeof *hidden) != OK) return INT64_MAX;
+    return model_forward_count(m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
+}
+
 static Err make_batch(Arena *arena, const RewardInput *in, int64_t count, Batch *b)
 {
     int32_t *row, *token, *pos;

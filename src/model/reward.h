@@ -68,6 +68,8 @@ typedef struct RewardInput {
 // of a forward without kept activations over all their tokens.
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating) ERR_MUST_CHECK;
+// What it takes of its arena, but for ids and positions (12 bytes a token); for plans.
+int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversations);
 
 // From hidden states to numbers: objectives[objectives] = r (before T), gate[objectives], *score. In double, in fixed order.
 Err reward_score(const RewardHead *h, Arena *arena, const float *last, const float *gating, double *objectives, double *gate,

@@ -38,14 +38,15 @@ static void fill(float *row, const float *w, int64_t half, int64_t position)
     }
 }
 
+int64_t rope_bytes(const ModelConfig *c) { return c->max_positions * c->D * 4; }
+
 Err model_rope_table(Model *m)
 {
     const ModelConfig *c = &m->cfg;
     int64_t half = c->D / 2, ranks = m->shared ? par_node_size() : 1, rank = m->shared ? par_node_rank() : 0;
     float *w = NULL;
     m->rope_positions = c->max_positions;
-    int64_t n = m->rope_positions * c->D;
-    TRY(m->shared ? par_shared_alloc(n * 4, &m->rope) : MEM_ARRAY(&m->rope, n));
+    TRY(m->shared ? par_shared_alloc(rope_bytes(c), &m->rope) : mem_alloc(&m->rope, rope_bytes(c), 1));
     TRY(MEM_ARRAY(&w, half));
     for (int64_t i = 0; i < half; i++) w[i] = frequency(c, i);
     for (int64_t p = rank; p < m->rope_positions; p += ranks) fill(m->rope + p * c->D, w, half, p);

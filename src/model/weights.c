@@ -288,11 +288,24 @@ static Err open_model(Model *m, const char *dir, StDir *st, Piece **piece, int64
     return OK;
 }
 
+static int64_t block_bytes(const Model *m) { return m->elements * 4; }
+static int64_t packed_bytes(const Model *m) { return m->bf16_values * 2; }
+static int64_t vector_bytes(const Model *m) { return m->vector_elements * 4; }
+
+ModelBytes model_bytes(const Model *m, DType dtype, bool master)
+{
+    ModelBytes b = {.rope = rope_bytes(&m->cfg)};
+    const bool half = dtype == DT_BF16;
+    b.weights = half && !master ? packed_bytes(m) + vector_bytes(m) : block_bytes(m);
+    b.copy = half && master ? packed_bytes(m) : 0;
+    return b;
+}
+
 static Err alloc_weights(Model *m)
 {
-    if (m->dtype == DT_F32) return weight_memory(m, m->elements * 4, &m->w);
-    TRY(weight_memory(m, m->bf16_values * 2, &m->bf16));
-    return weight_memory(m, m->vector_elements * 4, &m->vectors);
+    if (m->dtype == DT_F32) return weight_memory(m, block_bytes(m), &m->w);
+    TRY(weight_memory(m, packed_bytes(m), &m->bf16));
+    return weight_memory(m, vector_bytes(m), &m->vectors);
 }
 
 static Err read_weights(Model *m, const StDir *dir, const Piece *piece, int64_t n, Id *hash)
@@ -370,7 +383,7 @@ static Err draw_all(Model *m, uint64_t seed)
 static Err init_random(Model *m, uint64_t seed)
 {
     TRY(model_layout(m));
-    TRY(weight_memory(m, m->elements * 4, &m->w));
+    TRY(weight_memory(m, block_bytes(m), &m->w));
     TRY(agree(m->shared, draw_all(m, seed)));
     return model_rope_table(m);
 }
@@ -385,10 +398,10 @@ Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shar
 
 void model_free(Model *m)
 {
-    weight_memory_free(m, m->rope, m->rope_positions * m->cfg.D * 4);
-    weight_memory_free(m, m->w, m->elements * 4);
-    weight_memory_free(m, m->bf16, m->bf16_values * 2);
-    weight_memory_free(m, m->vectors, m->vector_elements * 4);
+    weight_memory_free(m, m->rope, rope_bytes(&m->cfg));
+    weight_memory_free(m, m->w, block_bytes(m));
+    weight_memory_free(m, m->bf16, packed_bytes(m));
+    weight_memory_free(m, m->vectors, vector_bytes(m));
     mem_free(m->spec);
     mem_free(m->dir);
     *m = (Model){0};

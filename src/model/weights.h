@@ -36,5 +36,6 @@ Err weight_pack_parts(Model *m, const StDir *dir) ERR_MUST_CHECK;
 
 // Fills m->rope for cfg (spec 1.2, 1.3). Collective when m->shared.
 Err model_rope_table(Model *m) ERR_MUST_CHECK;
+int64_t rope_bytes(const ModelConfig *c);
 
 #endif

@@ -91,10 +91,6 @@ Err par_init(int *argc, char ***argv)
     TRY_MPI(MPI_Comm_size(g.world, &g.size));
     int n = 0;
     TRY_MPI(MPI_Get_processor_name(g.host, &n));
-    char text[MPI_MAX_LIBRARY_VERSION_STRING];
-    TRY_MPI(MPI_Get_library_version(text, &n));
-    text[strcspn(text, ",\n")] = '\0';
-    snprintf(g.library, sizeof g.library, "%.255s", text);
     return split_nodes();
 }
 
@@ -122,7 +118,19 @@ int par_node(void) { return g.node_id; }
 int par_node_rank(void) { return g.node_rank; }
 int par_node_size(void) { return g.node_size; }
 const char *par_host(void) { return g.host; }
-const char *par_library(void) { return g.library; }
+
+// Before MPI_Init too.
+const char *par_library(void)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n;
+    if (!*g.library && MPI_Get_library_version(text, &n) == MPI_SUCCESS) {
+        text[strcspn(text, ",\n")] = '\0';
+        snprintf(g.library, sizeof g.library, "%.255s", text);
+    }
+    return g.library;
+}
+
 const void *par_comm(void) { return &g.world; }
 
 static bool alone(void) { return g.size == 1; }

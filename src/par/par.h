@@ -20,7 +20,7 @@ int par_node(void);                  // number of this rank's node (IMF_NODES=k 
 int par_node_rank(void);             // rank inside the node
 int par_node_size(void);
 const char *par_host(void);
-const char *par_library(void);       // version text of the MPI library, one line
+const char *par_library(void);       // version text of the MPI library, one line; before par_init too
 
 // Collective: returns on every rank the error of the lowest failing rank (its code and message), or OK. A local error
 // must pass through here before any rank waits for another one's work. ERR_REQUEUE only if no rank has a graver one.

@@ -2,7 +2,10 @@
 
 #include <mpi.h>
 #include <netcdf.h>
+#include <netcdf_meta.h>
 #include <netcdf_par.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "par/par.h"
 
@@ -19,4 +22,11 @@ int par_nc_create(const char *path, int group, int *id)
     int status = size == 1 ? nc_create(path, MODE, id) : nc_create_par(path, MODE, comm, MPI_INFO_NULL, id);
     MPI_Comm_free(&comm);  // netCDF has its own copy
     return status;
+}
+
+bool par_nc_describe(char *out, int size)
+{
+    const char *version = nc_inq_libvers();  // "4.9.0 of Aug 19 2022 ..."
+    snprintf(out, (size_t)size, "netCDF %.*s", (int)strcspn(version, " "), version);
+    return NC_HAS_PARALLEL4;
 }

@@ -19,7 +19,7 @@
 #include "text/prompt.h"
 #include "text/record.h"
 
-enum { BATCH_TOKENS = 2048, BATCH_ROWS = 64 };
+enum { BATCH_TOKENS = SCORE_TOKENS, BATCH_ROWS = SCORE_ROWS };
 
 typedef struct Scorer {
     Ctx *ctx;

@@ -13,6 +13,7 @@ typedef struct Job {
     const Deck *deck;    // NULL for commands that take no recipe
     const char *run_dir; // from the recipe
     Ctx *ctx;
+    int *exit_code;      // commands that answer without MPI (status, doctor): set to 1 for "no"; NULL for all others
 } Job;
 
 // Pipeline order.
@@ -29,14 +30,21 @@ Err stage_reward(const Job *job);
 Err stage_trace(const Job *job);
 Err stage_show(const Job *job);
 Err stage_report(const Job *job);
+Err stage_plan(const Job *job);
+Err stage_status(const Job *job);
+Err stage_doctor(const Job *job);
 // Small commands.
 Err stage_tokens(const Job *job);
 Err stage_logprobs(const Job *job);
 Err stage_generate(const Job *job);
 Err stage_judge(const Job *job);
 
+// Conversations that the score stage computes together: tokens (unless one alone is longer) and number.
+enum { SCORE_TOKENS = 2048, SCORE_ROWS = 64 };
+
 // Flags and rows of the commands that work without a recipe, as imf help prints them.
-extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generate[], usage_judge[];
+extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generate[], usage_judge[], usage_plan[],
+    usage_status[], usage_doctor[];
 
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}

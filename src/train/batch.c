@@ -194,25 +194,41 @@ static void append_row(const PackedRow *r, int64_t T, int64_t S, int32_t *token,
     }
 }
 
+typedef struct BatchArrays {
+    int32_t *row, *token, *pos, *target;
+    Segment *seg;
+} BatchArrays;
+
+static Err batch_alloc(Arena *arena, int32_t rows, int64_t T, int64_t S, BatchArrays *a)
+{
+    TRY(ARENA_ARRAY(arena, &a->row, rows + 1));
+    TRY(ARENA_ARRAY(arena, &a->token, T));
+    TRY(ARENA_ARRAY(arena, &a->pos, T));
+    TRY(ARENA_ARRAY(arena, &a->target, T));
+    return ARENA_ARRAY(arena, &a->seg, S);
+}
+
+Err pack_count(Arena *counting, const Batch *shape)
+{
+    BatchArrays a;
+    return batch_alloc(counting, shape->rows, shape->T, shape->S, &a);
+}
+
 Err pack_batch(Arena *arena, const PackedStep *s, const int32_t *row_index, int32_t rows, Batch *out, int32_t **target)
 {
     int64_t T = 0, S = 0;
-    int32_t *row, *token, *pos;
-    Segment *seg;
+    BatchArrays a;
     for (int32_t i = 0; i < rows; i++) T += s->row[row_index[i]].T, S += s->row[row_index[i]].S;
     ASSERT(T <= INT32_MAX);
-    TRY(ARENA_ARRAY(arena, &row, rows + 1));
-    TRY(ARENA_ARRAY(arena, &token, T));
-    TRY(ARENA_ARRAY(arena, &pos, T));
-    TRY(ARENA_ARRAY(arena, target, T));
-    TRY(ARENA_ARRAY(arena, &seg, S));
-    T = S = row[0] = 0;
+    TRY(batch_alloc(arena, rows, T, S, &a));
+    T = S = a.row[0] = 0;
     for (int32_t i = 0; i < rows; i++) {
         const PackedRow *r = &s->row[row_index[i]];
-        append_row(r, T, S, token, pos, *target, seg);
+        append_row(r, T, S, a.token, a.pos, a.target, a.seg);
         T += r->T, S += r->S;
-        row[i + 1] = (int32_t)T;
+        a.row[i + 1] = (int32_t)T;
     }
-    *out = (Batch){.rows = rows, .T = T, .row = row, .token = token, .pos = pos, .seg = seg, .S = S};
+    *target = a.target;
+    *out = (Batch){.rows = rows, .T = T, .row = a.row, .token = a.token, .pos = a.pos, .seg = a.seg, .S = S};
     return OK;
 }

@@ -55,4 +55,7 @@ int64_t pack_tokens(const Example *e);
 Err pack_batch(Arena *arena, const PackedStep *s, const int32_t *row_index, int32_t rows, Batch *out, int32_t **target)
     ERR_MUST_CHECK;
 
+// What pack_batch asks of its arena, asked of a counting one.
+Err pack_count(Arena *counting, const Batch *shape) ERR_MUST_CHECK;
+
 #endif

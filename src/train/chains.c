@@ -32,6 +32,17 @@ int32_t chain_plan(int32_t first, int32_t last, ChainNode node[CHAIN_NODES])
     return n;
 }
 
+int32_t chain_buffers(int32_t first, int32_t last)
+{
+    ChainNode node[CHAIN_NODES];
+    int32_t most = 0;
+    for (int32_t c = first; c < last; c++) {
+        int32_t n = chain_plan(first, c, node) + 1;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 void chain_init(ChainSum *s, const Model *m)
 {
     *s = (ChainSum){.elements = m->elements, .room = model_grad_elements(m)};
@@ -186,29 +197,33 @@ static Err combine(Reduce *r, int64_t n, float *out)
     return OK;
 }
 
-static Err count_remote(Reduce *r, int32_t *remote)
+// Subtrees that others hold; *own: this rank's.
+static int32_t count_remote(int32_t active, int rank, int ranks, int32_t *own)
 {
     ChainNode plan[CHAIN_NODES];
-    int32_t first, last, all = 0;
-    *remote = 0;
-    for (int peer = 0; peer < par_size(); peer++) {
-        chain_share(r->active, peer, par_size(), &first, &last);
+    int32_t first, last, remote = 0;
+    for (int peer = 0; peer < ranks; peer++) {
+        chain_share(active, peer, ranks, &first, &last);
         int32_t count = chain_plan(first, last, plan);
-        all += count;
-        if (peer != par_rank()) *remote += count;
-        else ASSERT(count == r->sum->nodes);
+        if (peer != rank) remote += count;
+        else *own = count;
     }
-    TRY(MEM_ARRAY(&r->node, all));
-    TRY(MEM_ARRAY(&r->request, *remote + (int64_t)r->sum->nodes * par_size()));
-    return OK;
+    return remote;
+}
+
+int64_t chain_received(int32_t active, TileShare mine, int rank, int ranks)
+{
+    int32_t own;
+    return count_remote(active, rank, ranks, &own) * in_portion(mine, 0);
 }
 
 static Err prepare(Reduce *r, TileShare mine)
 {
-    int32_t remote = 0;
-    TRY(count_remote(r, &remote));
-    TRY(MEM_ARRAY(&r->received, remote * in_portion(mine, 0)));
-    return OK;
+    int32_t own = 0, remote = count_remote(r->active, par_rank(), par_size(), &own);
+    ASSERT(own == r->sum->nodes);
+    TRY(MEM_ARRAY(&r->node, remote + own));
+    TRY(MEM_ARRAY(&r->request, remote + (int64_t)own * par_size()));
+    return mem_alloc(&r->received, chain_received(r->active, mine, par_rank(), par_size()), (int64_t)sizeof(float));
 }
 
 static Err reduce_portion(Reduce *r, TileShare mine, int64_t at, float *out)

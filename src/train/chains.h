@@ -33,6 +33,10 @@ void chain_share(int32_t active, int rank, int ranks, int32_t *first, int32_t *l
 // The subtrees that chains [first, last) form, in the order in which a rank holds them; returns their number.
 int32_t chain_plan(int32_t first, int32_t last, ChainNode node[CHAIN_NODES]);
 
+// Buffers that a rank has at most while it computes chains [first, last), and elements that it receives at a time.
+int32_t chain_buffers(int32_t first, int32_t last);
+int64_t chain_received(int32_t active, TileShare mine, int rank, int ranks);
+
 void chain_init(ChainSum *s, const Model *m);
 void chain_free(ChainSum *s);
 void chain_reset(ChainSum *s);                               // forgets the sums, keeps the buffers

@@ -297,7 +297,7 @@ static Err collect(const DataSpec *spec, const Str *mine, Dataset *d)
     TRY_DONE(split_stream(all, bytes, &item, &n));
     qsort(item, (size_t)n, sizeof *item, by_item);
     TRY_DONE(unpack(d, item, n));
-    if (par_rank() == 0) TRY_DONE(list_dropped(spec, item, n));
+    if (par_rank() == 0 && !spec->look) TRY_DONE(list_dropped(spec, item, n));
     CHECK_DONE(d->n > 0, ERR_DATA, "no training example is left of %lld rows (%lld too long, %lld with equal answers); see %s/%s/dropped.jsonl",
                (long long)d->read, (long long)d->too_long, (long long)d->identical, spec->run_dir, spec->stage);
 done:
@@ -314,10 +314,11 @@ Err dataset_load(const DataSpec *spec, Dataset *out)
     TRY_DONE(par_agree(chat_contract(spec->chat, spec->tok)));
     TRY_DONE(*spec->path ? par_agree(render_file(&r)) : render_records(&r));
     TRY_DONE(par_agree(collect(spec, &r.out, out)));
-    log_info(spec->stage, "%lld %s of %lld rows: %lld too long (dropped), %lld cut, %lld duplicates, %lld with equal answers; %lld tokens, longest %lld",
-             (long long)out->n, spec->pairs ? "pairs" : "examples", (long long)out->read, (long long)out->too_long,
-             (long long)out->cut, (long long)out->duplicates, (long long)out->identical, (long long)out->tokens,
-             (long long)out->longest);
+    if (!spec->look)
+        log_info(spec->stage, "%lld %s of %lld rows: %lld too long (dropped), %lld cut, %lld duplicates, %lld with equal answers; %lld tokens, longest %lld",
+                 (long long)out->n, spec->pairs ? "pairs" : "examples", (long long)out->read, (long long)out->too_long,
+                 (long long)out->cut, (long long)out->duplicates, (long long)out->identical, (long long)out->tokens,
+                 (long long)out->longest);
 done:
     str_free(&r.out);
     ids_free(&r.ids);

@@ -13,6 +13,7 @@ typedef struct DataSpec {
     const char *path;      // a user's file; "": the run directory's record set
     const char *set;
     bool pairs, keep_start;
+    bool look;             // nothing is written or logged (plans)
     int64_t max_length;    // of prompt and (longer) answer together
     const Tokenizer *tok;
     const ChatTemplate *chat;

@@ -55,13 +55,19 @@ static Err load_model(Work *w)
     return w->job->ctx->dtype == DT_BF16 ? model_pack_bf16(w->job->ctx, &w->model) : OK;
 }
 
-// The number format of the written model.
-static DType export_dtype(const Work *w)
+DType finetune_export_dtype(const Deck *deck, const char *stage, DType storage)
 {
-    const char *name = section_text(w->job, "export_dtype");
+    char path[64];
+    snprintf(path, sizeof path, "%s.export_dtype", stage);
+    const char *name = deck_str(deck, path);
     if (!strcmp(name, "float32")) return DT_F32;
     if (!strcmp(name, "bfloat16")) return DT_BF16;
-    return !strcmp(name, "float16") ? DT_F16 : w->model.cfg.storage;
+    return !strcmp(name, "float16") ? DT_F16 : storage;
+}
+
+static DType export_dtype(const Work *w)
+{
+    return finetune_export_dtype(w->job->deck, w->job->stage, w->model.cfg.storage);
 }
 
 static Err load_text(Work *w)

@@ -20,4 +20,7 @@ typedef struct FineTune {
 // the same recipe, data and base model have been trained already; ERR_RECIPE when it says otherwise.
 Err finetune(const FineTune *job) ERR_MUST_CHECK;
 
+// The number format of the written model: <stage>.export_dtype, or the base model's.
+DType finetune_export_dtype(const Deck *deck, const char *stage, DType storage);
+
 #endif

@@ -35,6 +35,8 @@ typedef struct Trainer {
     int64_t row_tokens, per_epoch, total;
     int64_t *order, order_epoch;
     PairLogp *policy, *ref;   // [global_batch] of the step
+    Progress progress;
+    int64_t computed;         // tokens since the start
     int64_t saved;            // step of the newest checkpoint
     Pace pace;                // rank 0's decides
     Tries tries;              // rank 0
@@ -47,6 +49,12 @@ int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data)
     int64_t even = (int64_t)(1.1 * step / (double)spec->grad_chains) + 1, most = 2 * spec->max_length;
     if (even > most) even = most;
     return even > data->longest ? even : data->longest;
+}
+
+int64_t train_steps(const TrainSpec *spec, int64_t n_train, int64_t *per_epoch)
+{
+    *per_epoch = (n_train + spec->global_batch - 1) / spec->global_batch;
+    return spec->max_steps ? spec->max_steps : (int64_t)ceil(spec->epochs * (double)*per_epoch - 1e-9);
 }
 
 // --- one step ----------------------------------------------------------------------------------------------------------
@@ -144,6 +152,8 @@ static Err one_step(Trainer *t)
     t->state.step++;
     t->state.epoch = t->state.step / t->per_epoch;
     t->state.examples_seen += p.n;
+    t->computed += tokens;
+    progress_note(&t->progress, t->state.step, t->computed);
     return par_agree(metrics_step(&t->metrics, t->state.step, &s, lr, norm, tokens));
 }
 
@@ -246,8 +256,7 @@ static Err plan(Trainer *t, Dataset *data)
     TRY(check_layout(s, data, t->row_tokens));
     TRY(io_join(t->dir, s->run_dir, s->stage));
     TRY(dataset_split(data, s->val_size, s->seed, &t->split));
-    t->per_epoch = (t->split.n_train + s->global_batch - 1) / s->global_batch;
-    t->total = s->max_steps ? s->max_steps : (int64_t)ceil(s->epochs * (double)t->per_epoch - 1e-9);
+    t->total = train_steps(s, t->split.n_train, &t->per_epoch);
     CHECK(t->total > 0, ERR_RECIPE, "%s: num_train_epochs %g gives no step", s->stage, s->epochs);
     TRY(schedule_make(&t->schedule, s->scheduler, s->learning_rate, s->warmup_ratio, t->total));
     t->state = (TrainState){.seed = s->seed, .data = data->hash, .base_model = t->model->fingerprint};
@@ -293,6 +302,8 @@ static Err run_steps(Trainer *t)
     const bool look = par_rank() == 0 && t->state.step < t->total;
     TRY(par_agree(look ? checkpoint_check_space(t->dir, t->model) : OK));  // not only after hours
     pace_start(&t->pace, t->spec->save_seconds, checkpoint_bytes(t->model));
+    progress_start(&t->progress, t->spec->stage, t->total, "steps");
+    t->progress.first = t->state.step;
     if (t->state.step == 0) TRY(maybe_evaluate(t));
     TRY(agree_on_wish(t, &w));
     while (t->state.step < t->total) {

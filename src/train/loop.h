@@ -9,6 +9,9 @@
 // one row a step.
 int64_t train_row_tokens(const TrainSpec *spec, const Dataset *data);
 
+// Steps of the whole run over n_train examples.
+int64_t train_steps(const TrainSpec *spec, int64_t n_train, int64_t *per_epoch);
+
 // Collective. Trains `model` in place (its weights must be node-shared when there are several ranks), resuming from the
 // newest checkpoint under run_dir/<stage> when there is one of the same recipe, data and base model; leaves checkpoints and
 // metrics there. reference: one per example of data (pairs) or NULL. ERR_REQUEUE when a rank was asked to stop (base/stop.h) or

@@ -48,6 +48,8 @@ Err optim_open(Optim *o, Model *model, const OptimSpec *spec)
     return OK;
 }
 
+int64_t optim_bytes(TileShare share) { return 2 * (share.end - share.begin) * (int64_t)sizeof(float); }
+
 void optim_free(Optim *o)
 {
     mem_free(o->tiles);

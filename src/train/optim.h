@@ -27,6 +27,7 @@ typedef struct Optim {
 
 Err optim_open(Optim *o, Model *model, const OptimSpec *spec) ERR_MUST_CHECK;  // collective
 void optim_free(Optim *o);
+int64_t optim_bytes(TileShare share);  // moments of a share
 
 // Collective. One step: reduces the chains' gradients (sums of `active` chains), measures and clips their norm as
 // torch.nn.utils.clip_grad_norm_ does (coefficient max_norm / (norm + 1e-6), at most 1), updates the owned tiles with

@@ -1,0 +1,322 @@
+// What a stage needs: opened from config.json alone; the tokenizer, the rows and the prompts are read where they are there, and
+// bounds of the recipe take their place where they are not.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "model/reward.h"
+#include "stage/plan_parts.h"
+#include "text/prompt.h"
+#include "text/record.h"
+#include "train/finetune.h"
+
+// What libraries take of a rank while they work (MPI's buffers, oneDNN's code, JSON), the mean of the runs in docs/plan.md.
+enum { LIBRARIES = 12 << 20 };
+// oneDNN keeps the code of its fp32 products, some 20 for every row length, of at most 1,024 products: 4 MiB a length, and a run of
+// 480 rows grew by 100 MiB.
+enum { SHAPES = 25, SHAPE_BYTES = 4 << 20 };
+enum { SOME_PROMPT = 1024 };  // tokens of the longest prompt while it is not known
+enum { RECORD_BYTES = 400, TOKEN_BYTES = 12 };  // of a sample's record, and more a token (its id and its text)
+
+// --- opening ---------------------------------------------------------------------------------------------------------------
+
+static const char *source_text(char path[96], int64_t i, const char *key)
+{
+    snprintf(path, 96, "sources[%lld].%s", (long long)i, key);
+    return path;
+}
+
+static Err open_model(PlanStage *p, const char *dir, DType dtype)
+{
+    TRY(model_config_load(dir, &p->model.cfg));
+    snprintf(p->who, sizeof p->who, "%.79s", io_basename(dir));
+    p->model.dtype = dtype;
+    return model_layout(&p->model);
+}
+
+// The tokenizer when the directory has one; *tok stays NULL when it has not.
+static Err open_text(const char *dir, const char *template, Tokenizer **tok, const ChatTemplate **chat)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, dir, "tokenizer.json"));
+    if (!io_exists(path)) return OK;
+    TRY(tok_load(dir, tok));
+    return chat_template(*tok, *template ? template : NULL, chat);
+}
+
+// The rows' file, or the pair stage's records when it has ended.
+static bool rows_are_there(const Job *job, const char *data, const char *set)
+{
+    char dir[IO_PATH], path[IO_PATH];
+    if (*data) return io_exists(data);
+    return io_join(dir, job->run_dir, set) == OK && io_join(path, dir, "done") == OK && io_exists(path);
+}
+
+static Err open_rows(PlanStage *p, const Job *job, const char *dir, const char *data, Dataset *rows, bool *known)
+{
+    Tokenizer *tok = NULL;
+    const ChatTemplate *chat = NULL;
+    const char *set = p->spec.pairs ? SET_PAIRS : SET_SFT;
+    const int64_t before = mem_now();
+    Err err = OK;
+    *known = false;
+    TRY_DONE(open_text(dir, deck_str(job->deck, "target.template"), &tok, &chat));
+    if (!tok || !rows_are_there(job, data, set)) goto done;
+    const DataSpec d = {.stage = p->stage, .run_dir = job->run_dir, .path = data, .set = set, .pairs = p->spec.pairs, .look = true,
+                        .keep_start = p->spec.keep_start, .max_length = p->spec.max_length, .tok = tok, .chat = chat};
+    TRY_DONE(dataset_load(&d, rows));
+    *known = true;
+done:
+    p->text = mem_now() - before;
+    tok_free(tok);
+    return err;
+}
+
+static Err open_train(PlanStage *p, const Job *job, bool pairs)
+{
+    const char *dir = deck_str(job->deck, pairs ? "dpo.base" : "target.path");
+    Dataset rows = {0};
+    bool known;
+    Err err = OK;
+    p->work = WORK_TRAIN;
+    if (!*dir) TRY(deck_need(job->deck, "target.path", &dir));
+    TRY(open_model(p, dir, job->ctx->dtype));
+    TRY(train_spec(&p->spec, job->deck, p->stage, job->run_dir, pairs));
+    TRY_DONE(open_rows(p, job, dir, deck_str(job->deck, pairs ? "dpo.data" : "sft.data"), &rows, &known));
+    TRY_DONE(train_work(&p->spec, &p->model, known ? &rows : NULL, &p->train));
+    p->items = p->train.examples;
+    p->tokens = known ? p->train.tokens + p->train.reference : -1;
+    p->reference = p->train.reference;
+    if (!known)
+        snprintf(p->note, sizeof p->note, "its rows or the tokenizer are not there yet: rows of %lld tokens are assumed",
+                 (long long)p->train.row_tokens);
+done:
+    dataset_free(&rows);
+    return err;
+}
+
+// --- prompts ---------------------------------------------------------------------------------------------------------------
+
+typedef struct Prompts {
+    int64_t n, longest;
+    double tokens;
+} Prompts;
+
+static Err measure_prompt(RecordSet *set, int64_t i, const Tokenizer *tok, const ChatTemplate *chat, Prompts *out)
+{
+    json_t *data = NULL;
+    Message *m = NULL;
+    Ids ids = {0};
+    int64_t n;
+    Err err = OK;
+    TRY_DONE(record_read(set, i, &data));
+    TRY_DONE(prompt_messages(data, "a prompt", &m, &n));
+    TRY_DONE(chat_prompt(chat, tok, m, n, &ids));
+    if (ids.n > out->longest) out->longest = ids.n;
+    out->tokens += (double)ids.n;
+done:
+    ids_free(&ids);
+    mem_free(m);
+    json_decref(data);
+    return err;
+}
+
+static Err count_row(void *user, const json_t *row, const char *where)
+{
+    (void)row, (void)where;
+    ++*(int64_t *)user;
+    return OK;
+}
+
+// Rows of the prompts' files, as far as their limits and select.max_prompts let them through.
+static Err count_files(const Deck *d, int64_t *sum)
+{
+    char path[96];
+    const int64_t most = deck_i64(d, "select.max_prompts");
+    *sum = 0;
+    for (int64_t i = 0; i < deck_count(d, "prompts"); i++) {
+        int64_t n = 0;
+        snprintf(path, sizeof path, "prompts[%lld].path", (long long)i);
+        TRY(jsonl_each(deck_str(d, path), count_row, &n));
+        snprintf(path, sizeof path, "prompts[%lld].limit", (long long)i);
+        const int64_t limit = deck_i64(d, path);
+        *sum += limit && limit < n ? limit : n;
+    }
+    if (most && most < *sum) *sum = most;
+    return OK;
+}
+
+// From the select stage's records when they and the tokenizer are there.
+static Err look_at_prompts(const Job *job, const Tokenizer *tok, const ChatTemplate *chat, Prompts *out)
+{
+    RecordSet *set = NULL;
+    Err err = OK;
+    *out = (Prompts){0};
+    TRY_DONE(record_open(&set, job->run_dir, SET_PROMPTS));
+    out->n = record_count(set);
+    if (!out->n) TRY_DONE(count_files(job->deck, &out->n));
+    for (int64_t i = 0; tok && i < record_count(set); i++) TRY_DONE(measure_prompt(set, i, tok, chat, out));
+done:
+    record_free(set);
+    return err;
+}
+
+static Err open_decode(PlanStage *p, const Job *job, const char *dir, const char *template, DecodeShape shape)
+{
+    Tokenizer *tok = NULL;
+    const ChatTemplate *chat = NULL;
+    Prompts prompts;
+    const int64_t before = mem_now();
+    Err err = OK;
+    p->work = WORK_DECODE;
+    p->decode = shape;
+    TRY(open_model(p, dir, job->ctx->dtype));
+    TRY_DONE(open_text(dir, template, &tok, &chat));
+    p->text = mem_now() - before;
+    TRY_DONE(look_at_prompts(job, tok, chat, &prompts));
+    p->at_most = true;
+    if (prompts.n) p->items = prompts.n * shape.n;
+    if (prompts.n) p->tokens = (double)p->items * (double)shape.new_tokens + prompts.tokens;
+    p->decode.prompt_len = prompts.longest ? prompts.longest : SOME_PROMPT;
+    if (!prompts.longest) snprintf(p->note, sizeof p->note, "prompts are not selected yet: up to %d tokens are assumed", SOME_PROMPT);
+done:
+    tok_free(tok);
+    return err;
+}
+
+static Err open_sample(PlanStage *p, const Job *job, int64_t i)
+{
+    char path[96];
+    const Deck *d = job->deck;
+    const DecodeShape shape = {.slots = deck_i64(d, "sample.slots"), .n = deck_i64(d, source_text(path, i, "n")),
+                               .new_tokens = deck_i64(d, source_text(path, i, "max_new_tokens"))};
+    const char *template = deck_str(d, source_text(path, i, "template"));
+    return open_decode(p, job, deck_str(d, source_text(path, i, "path")), template, shape);
+}
+
+static Err open_eval(PlanStage *p, const Job *job)
+{
+    const Deck *d = job->deck;
+    const DecodeShape shape = {.slots = deck_i64(d, "sample.slots"), .n = 1, .new_tokens = deck_i64(d, "eval.max_new_tokens")};
+    const char *dir;
+    TRY(deck_need(d, "target.path", &dir));
+    return open_decode(p, job, dir, deck_str(d, "target.template"), shape);
+}
+
+static Err open_score(PlanStage *p, const Job *job)
+{
+    Tokenizer *tok = NULL;
+    const ChatTemplate *chat = NULL;
+    const char *dir;
+    const int64_t before = mem_now(), longest = deck_i64(job->deck, "reward.max_length");
+    p->work = WORK_SCORE;
+    TRY(deck_need(job->deck, "reward.path", &dir));
+    TRY(open_model(p, dir, job->ctx->dtype));
+    Err err = open_text(dir, deck_str(job->deck, "reward.template"), &tok, &chat);
+    p->text = mem_now() - before;
+    tok_free(tok);
+    p->batch_rows = SCORE_ROWS;
+    p->batch_tokens = longest > SCORE_TOKENS ? longest : SCORE_TOKENS;
+    if (p->batch_tokens > p->model.cfg.max_positions && p->model.cfg.max_positions > SCORE_TOKENS)
+        p->batch_tokens = p->model.cfg.max_positions;
+    return err;
+}
+
+Err plan_open(PlanStage *p, const Job *job, const char *stage, int64_t source, int64_t base)
+{
+    *p = (PlanStage){.stage = stage, .deck = job->deck, .base = base, .items = -1, .tokens = -1};
+    if (!strcmp(stage, "sample")) return open_sample(p, job, source);
+    if (!strcmp(stage, "score")) return open_score(p, job);
+    if (!strcmp(stage, "eval")) return open_eval(p, job);
+    if (!strcmp(stage, "sft") || !strcmp(stage, "dpo")) return open_train(p, job, !strcmp(stage, "dpo"));
+    p->work = WORK_PROGRAMS;
+    p->programs = deck_i64(job->deck, "verify.memory_mb") << 20;
+    return OK;
+}
+
+void plan_close(PlanStage *p)
+{
+    train_work_free(&p->train);
+    model_free(&p->model);
+    *p = (PlanStage){0};
+}
+
+// --- bytes -----------------------------------------------------------------------------------------------------------------
+
+// A rank's own, whatever the stage: program, libraries, tokenizer, examples.
+static int64_t own_bytes(const PlanStage *p) { return p->base + LIBRARIES + p->text; }
+
+static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
+{
+    TrainNeed n;
+    TRY(train_need(&p->train, &p->model, l.ranks, 0, l.per_node, &n));
+    bytes[PLAN_GRADIENTS] = n.gradients;
+    bytes[PLAN_OPTIMISER] = n.moments;
+    bytes[PLAN_ACTIVATIONS] = n.activations;
+    bytes[PLAN_OTHER] += n.received;
+    const int64_t lengths = n.calls < SHAPES * l.per_node ? n.calls : SHAPES * l.per_node;
+    if (p->model.dtype == DT_F32) bytes[PLAN_OTHER] += lengths * SHAPE_BYTES;
+    return OK;
+}
+
+// No more samples in flight than a rank's share (as imf sample has it).
+static Err decode_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
+{
+    DecodeShape s = p->decode;
+    DecodeNeed n;
+    const int64_t share = p->items > 0 ? (p->items + l.ranks - 1) / l.ranks : s.slots;
+    if (s.slots > share) s.slots = share;
+    TRY(decode_need(&p->model, &s, &n));
+    bytes[PLAN_KV] = n.kv * l.per_node;
+    bytes[PLAN_ACTIVATIONS] = n.rows * l.per_node;
+    bytes[PLAN_OTHER] += n.other * l.per_node;
+    return OK;
+}
+
+Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
+{
+    memset(bytes, 0, PLAN_KINDS * sizeof *bytes);
+    bytes[PLAN_OTHER] = own_bytes(p) * l.per_node;
+    if (p->work == WORK_PROGRAMS) return bytes[PLAN_OTHER] += p->programs * l.per_node, OK;
+    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
+    bytes[PLAN_WEIGHTS] = m.weights;
+    bytes[PLAN_COPY] = m.copy;
+    bytes[PLAN_OTHER] += m.rope;
+    if (p->work == WORK_TRAIN) return train_bytes(p, l, bytes);
+    if (p->work == WORK_DECODE) return decode_bytes(p, l, bytes);
+    bytes[PLAN_ACTIVATIONS] = reward_hidden_bytes(&p->model, p->batch_tokens, p->batch_rows) * l.per_node;
+    return OK;
+}
+
+static int64_t file_bytes(const Model *m, DType storage) { return m->elements * (storage == DT_F32 ? 4 : 2); }
+
+int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
+{
+    if (p->work == WORK_PROGRAMS) return 0;
+    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
+    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p) * l.per_node;
+}
+
+int64_t plan_most_ranks(const PlanStage *p) { return p->work == WORK_TRAIN ? p->spec.grad_chains : 0; }
+
+// A new checkpoint is there before the oldest goes.
+static int64_t checkpoints_kept(const TrainSpec *s, int64_t steps)
+{
+    const int64_t saves = s->save_steps && steps > 0 ? (steps + s->save_steps - 1) / s->save_steps : s->save_steps ? INT64_MAX : 1;
+    return saves < s->save_total_limit + 1 ? saves : s->save_total_limit + 1;
+}
+
+PlanDisk plan_disk(const PlanStage *p)
+{
+    PlanDisk d = {0};
+    if (p->work == WORK_TRAIN) {
+        const DType storage = finetune_export_dtype(p->deck, p->stage, p->model.cfg.storage);
+        d.checkpoint = p->model.elements * 3 * (int64_t)sizeof(float);  // weights and two moments
+        d.kept = checkpoints_kept(&p->spec, p->train.steps);
+        d.model = file_bytes(&p->model, storage);
+    } else if (p->items > 0) {
+        d.records = p->items * RECORD_BYTES + (int64_t)((p->tokens > 0 ? p->tokens : 0) * TOKEN_BYTES);
+    }
+    return d;
+}
