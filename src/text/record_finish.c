@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/profile.h"
 #include "par/par.h"
@@ -114,7 +115,9 @@ static Err write_file(RecordSet *s, int64_t file, int64_t from, int64_t to, Id *
     TRY_DONE(output_add(&text, s->header.p, s->header.len));
     TRY_DONE(copy_records(s, from, to, &text, &index, hash));
     TRY_DONE(output_commit(&text));
+    fault_point("compact-text");
     TRY_DONE(output_commit(&index));
+    fault_point("compact-file");
 done:
     output_free(&text);
     output_free(&index);
@@ -190,6 +193,7 @@ static Err remove_rest(const RecordSet *s, int64_t files)
         if (!stale && !str_starts(name[i], "part-")) continue;
         TRY_DONE(io_join(path, s->dir, name[i]));
         CHECK_DONE(unlink(path) == 0, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+        fault_point("compact-remove");
     }
 done:
     io_list_free(name, n);
@@ -205,7 +209,9 @@ static Err compact(RecordSet *s, Id *digest)
     TRY_DONE(par_allgather(own, n * (int64_t)sizeof *own, &all, &total, NULL));
     CHECK_DONE(total == s->n * (int64_t)sizeof *all, ERR_INTERNAL, "compaction of %s: records are missing", s->dir);
     TRY_DONE(digest_of(s, all, digest));
+    fault_point("compact-files");
     TRY_DONE(par_agree(par_rank() == 0 ? write_done(s, files, *digest) : OK));
+    fault_point("compact-done");
     TRY_DONE(par_agree(par_rank() == 0 ? remove_rest(s, files) : OK));
 done:
     mem_free(own);
@@ -230,6 +236,7 @@ Err record_finish(const char *run_dir, const char *stage, Id *digest)
     TRY(par_agree(par_rank() == 0 ? io_mkdirs(dir) : OK));
     TRY(record_open(&s, run_dir, stage));
     if (s->header.len == 0) TRY_DONE(record_header_text(stage, NULL, &s->header));
+    fault_point("compact-begin");
     TRY_DONE(compact(s, digest));
 done:
     record_free(s);
