@@ -108,7 +108,7 @@ Err io_write(const char *path, const char *bytes, int64_t n)
 {
     PROFILE(PHASE_IO);
     char tmp[IO_PATH];
-    int len = snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid());
+    int len = snprintf(tmp, sizeof tmp, "%s.tmp", path);
     CHECK(len < (int)sizeof tmp, ERR_CREATE, "path too long: %s", path);
     Err err = OK;
     TRY_DONE(write_and_sync(tmp, bytes, n));
