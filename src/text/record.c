@@ -29,6 +29,7 @@ struct RecordWriter {
     int64_t offset, index_offset;
     double synced;
     bool failed;
+    const RecordSet *had;  // not written again; NULL: nothing
     Str line;
 };
 
@@ -175,8 +176,11 @@ static Err write_line(RecordWriter *w, const RecordEntry *e)
     return OK;
 }
 
+void record_skip(RecordWriter *w, const RecordSet *had) { w->had = had; }
+
 Err record_write(RecordWriter *w, Id id, const json_t *data, const json_t *run)
 {
+    if (w->had && record_find(w->had, id) >= 0) return OK;
     CHECK(!w->failed, ERR_IO, "%s: an earlier write failed", w->path);
     TRY(make_line(w, id, data, run));
     RecordEntry e = {.id = id, .offset = w->offset, .length = w->line.len, .sum = record_sum(w->line.p, w->line.len)};
