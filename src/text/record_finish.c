@@ -180,18 +180,18 @@ done:
     return err;
 }
 
-// The parts, and what a broken compaction left; other files of the directory stay.
-static Err remove_rest(const RecordSet *s, int64_t files)
+// The parts, and what a broken compaction left (files: how many are merged); other files of the directory stay.
+static Err remove_rest(const char *dir, int64_t files)
 {
     char **name = NULL, path[IO_PATH];
     int64_t n = 0;
     Err err = OK;
-    TRY_DONE(io_list(s->dir, &name, &n));
+    TRY_DONE(io_list(dir, &name, &n));
     for (int64_t i = 0; i < n; i++) {
         int64_t number = files;
         bool stale = sscanf(name[i], "data-%" SCNd64, &number) == 1 && (number >= files || str_ends(name[i], ".tmp"));
         if (!stale && !str_starts(name[i], "part-")) continue;
-        TRY_DONE(io_join(path, s->dir, name[i]));
+        TRY_DONE(io_join(path, dir, name[i]));
         CHECK_DONE(unlink(path) == 0, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
         fault_point("compact-remove");
     }
@@ -212,7 +212,7 @@ static Err compact(RecordSet *s, Id *digest)
     fault_point("compact-files");
     TRY_DONE(par_agree(par_rank() == 0 ? write_done(s, files, *digest) : OK));
     fault_point("compact-done");
-    TRY_DONE(par_agree(par_rank() == 0 ? remove_rest(s, files) : OK));
+    TRY_DONE(par_agree(par_rank() == 0 ? remove_rest(s->dir, files) : OK));
 done:
     mem_free(own);
     mem_free(all);
@@ -232,7 +232,7 @@ Err record_finish(const char *run_dir, const char *stage, Id *digest)
     if (par_rank() == 0) old.done = record_done(run_dir, stage, &old.digest, NULL);
     TRY(par_bcast(&old, sizeof old, 0));
     *digest = old.digest;
-    if (old.done) return OK;
+    if (old.done) return par_agree(par_rank() == 0 ? remove_rest(dir, FILES_MAX) : OK);  // a job was killed between `done` and this
     TRY(par_agree(par_rank() == 0 ? io_mkdirs(dir) : OK));
     TRY(record_open(&s, run_dir, stage));
     if (s->header.len == 0) TRY_DONE(record_header_text(stage, NULL, &s->header));
