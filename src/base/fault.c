@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 static const char *const points[] = {
-    "item-finished",  "step-finished",   "journal-write",     "journal-line",       "journal-index", "step-line",    "compact-begin",
-    "compact-text",   "compact-file",    "compact-files",     "compact-done",       "compact-remove", "refs-computed", "refs-written",
-    "shard-write",    "shard-close",     "manifest",          "checkpoint-rename",  "checkpoint-renamed", "prune",    "export-rename",
-    "export-removed", "export-renamed",  "file-rename",       "file-renamed"};
+    "item-finished",  "step-finished", "journal-write", "journal-line",      "journal-index",      "step-line",
+    "compact-begin",  "compact-text",  "compact-file",  "compact-files",     "compact-done",       "compact-remove",
+    "refs-computed",  "refs-written",  "shard-write",   "shard-close",       "manifest",           "checkpoint-rename",
+    "checkpoint-renamed", "prune",     "export-rename", "export-removed",    "export-renamed",     "file-rename",
+    "file-renamed"};
 
 bool fault_armed;
 static struct {
@@ -29,12 +30,13 @@ static bool known(const char *name)
 
 Err fault_open(int rank)
 {
-    static const char form[] = "IMF_FAULT is '%s': it wants POINT:N[:RANK][@STAGE] with a point of src/base/fault.h and N from 1";
+    static const char form[] = "IMF_FAULT is '%s'; it wants POINT:N[:RANK][@STAGE]: a point of src/base/fault.h, N from 1";
     const char *text = getenv("IMF_FAULT"), *stage = text ? strchr(text, '@') : NULL;
     int only = -1;
     fault_armed = false;
     if (!text || !*text) return OK;
-    CHECK(sscanf(text, "%31[a-z-]:%ld:%d", g.point, &g.left, &only) >= 2 && known(g.point) && g.left > 0, ERR_USAGE, form, text);
+    const int got = sscanf(text, "%31[a-z-]:%ld:%d", g.point, &g.left, &only);
+    CHECK(got >= 2 && known(g.point) && g.left > 0, ERR_USAGE, form, text);
     snprintf(g.in, sizeof g.in, "%s", stage ? stage + 1 : "");
     g.rank = rank;
     fault_armed = only < 0 || only == rank;

@@ -200,7 +200,8 @@ static Err write_dropped(RecordWriter *w, const Candidate *c, int64_t copy)
 }
 
 // had: what an interrupted job wrote.
-static Err write_set(const Selection *s, const char *run_dir, const char *set, const json_t *header, const RecordSet *had, bool dropped)
+static Err write_set(const Selection *s, const char *run_dir, const char *set, const json_t *header, const RecordSet *had,
+                     bool dropped)
 {
     RecordWriter *w;
     Err err = OK;

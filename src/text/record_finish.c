@@ -232,7 +232,8 @@ Err record_finish(const char *run_dir, const char *stage, Id *digest)
     if (par_rank() == 0) old.done = record_done(run_dir, stage, &old.digest, NULL);
     TRY(par_bcast(&old, sizeof old, 0));
     *digest = old.digest;
-    if (old.done) return par_agree(par_rank() == 0 ? remove_rest(dir, FILES_MAX) : OK);  // a job was killed between `done` and this
+    // A job may have been killed between `done` and the removal.
+    if (old.done) return par_agree(par_rank() == 0 ? remove_rest(dir, FILES_MAX) : OK);
     TRY(par_agree(par_rank() == 0 ? io_mkdirs(dir) : OK));
     TRY(record_open(&s, run_dir, stage));
     if (s->header.len == 0) TRY_DONE(record_header_text(stage, NULL, &s->header));

@@ -1,5 +1,5 @@
-# chaos.awk -v seed=N: the combination of a seed, the same with every awk. First line: order of the inputs and dtype. Then a line a
-# start of the program: ranks, threads, rows of a micro-batch, nodes, and how it ends:
+# chaos.awk -v seed=N: the combination of a seed, the same with every awk. First line: order of the inputs and dtype. Then a
+# line a start of the program: ranks, threads, rows of a micro-batch, nodes, and how it ends:
 #   fault STAGE POINT:N[:RANK]   (src/base/fault.h)
 #   kill STAGE MS PICK           kill -9 of one of the ranks, MS after the stage began
 #   end
@@ -59,9 +59,11 @@ BEGIN {
     STAGES = "select sample score verify pair sft dpo eval"
     split("150 700 500 1500 150 1200 1500 1500", ms, " ")
     for (i = split(STAGES, stage, " "); i; i--) MS[stage[i]] = ms[i]
-    add_cells("select sample score verify pair eval", "item-finished journal-write journal-line journal-index compact-begin compact-text " \
-              "compact-file compact-files compact-done compact-remove file-rename file-renamed")
-    add_cells("sft dpo", "step-finished step-line shard-write shard-close manifest checkpoint-rename checkpoint-renamed prune " \
+    add_cells("select sample score verify pair eval",
+              "item-finished journal-write journal-line journal-index compact-begin compact-text compact-file compact-files " \
+              "compact-done compact-remove file-rename file-renamed")
+    add_cells("sft dpo",
+              "step-finished step-line shard-write shard-close manifest checkpoint-rename checkpoint-renamed prune " \
               "export-rename export-removed export-renamed file-rename file-renamed")
     add_cells("dpo", "refs-computed refs-written")
     add_cells(STAGES, "kill")

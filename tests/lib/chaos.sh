@@ -1,11 +1,11 @@
 #!/bin/sh
 # chaos.sh [-s] BUILD SEED...: law 1 and the journals under fire (CKP-1, CKP-2, FT-1). For each seed runs the pipeline of
-# tests/data/law1.yaml again and again, each time on another number of ranks and killed at another point (chaos.awk), until it ends, and
-# demands the digests of an undisturbed run of one rank. After each kill and at the end: a record is there once, one that was whole
-# before the kill is still the same to the last byte (its `run` says who computed it, and when), nothing temporary is left, no
-# process of the killed job lives on, and a dead job's lease is taken with a message. Silent unless wrong; a failure names the
-# seed, which repeats it. -s: at the end the kills by stage and window; CHAOS_LEAST=n: fewer of a stage or window is a failure.
-# CHAOS_REFERENCE=FILE: digests that law1.sh kept.
+# tests/data/law1.yaml again and again, each time on another number of ranks and killed at another point (chaos.awk), until it
+# ends, and demands the digests of an undisturbed run of one rank. After each kill and at the end: a record is there once, one
+# that was whole before the kill is still the same to the last byte (its `run` says who computed it, and when), no process of
+# the killed job lives on, a dead job's lease is taken with a message; at the end nothing temporary is left. Silent unless
+# wrong; a failure names the seed, which repeats it. -s: at the end the kills by stage and window; CHAOS_LEAST=n: fewer of a
+# stage or window is a failure. CHAOS_REFERENCE=FILE: digests that law1.sh kept.
 set -u
 summary=
 [ "$1" != -s ] || { summary=1; shift; }
@@ -93,8 +93,9 @@ start() {  # RANKS THREADS MICRO NODES HOW [STAGE WHAT [PICK]]
     [ "$5" != kill ] || kill_a_rank "$6" "$7" "$8" >"$run/hit"
     wait $job
     code=$?
-    if [ "$5" = fault ]; then sed -n 's/.*is killed at \([a-z-]*\) in \([a-z]*\)$/\2 \1/p' "$run/log" | head -n 1 >"$run/hit"; fi
-    [ -z "$lease" ] || grep -q 'was left by job .* which is gone' "$run/log" || fail "the lease of a dead job was taken without a word"
+    [ "$5" != fault ] || sed -n 's/.*is killed at \([a-z-]*\) in \([a-z]*\)$/\2 \1/p' "$run/log" | head -n 1 >"$run/hit"
+    [ -z "$lease" ] || grep -q 'was left by job .* which is gone' "$run/log" ||
+        fail "the lease of a dead job was taken without a word"
     [ $code = 0 ] && return 0
     [ -s "$run/hit" ] || fail "ended with $code, and nobody killed it"
     cat "$run/hit" >>"$work/kills"
@@ -120,7 +121,7 @@ one_seed() {
     ids_once "at the end"
     sort -u "$run/before" >"$run/before.sorted"
     records | sort | comm -23 "$run/before.sorted" - >"$run/lost"
-    [ ! -s "$run/lost" ] || fail "a record that was finished before a kill is lost or was computed again: $(head -n 1 "$run/lost")"
+    [ ! -s "$run/lost" ] || fail "a record that was whole before a kill is lost or computed again: $(head -n 1 "$run/lost")"
     find "$out" -name '*.tmp*' -o -name 'part-*' -o -name 'lease*' >"$run/rest"
     [ ! -s "$run/rest" ] || fail "left behind: $(cat "$run/rest")"
     grep "^$dtype " "$CHAOS_REFERENCE" >"$run/wanted"

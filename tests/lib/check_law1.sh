@@ -1,6 +1,7 @@
 #!/bin/sh
-# check_law1.sh BUILD SEEDS [SEED]: the long form of t90 (make check-law1). 36 layouts, then SEEDS combinations of kills and restarts
-# from those of the day on, with their kills by stage and window: of 200 combinations at least 5 in each. SEED: that one alone.
+# check_law1.sh BUILD SEEDS [SEED]: the long form of t90 (make check-law1). 36 layouts, then SEEDS combinations of kills and
+# restarts from those of the day on, with their kills by stage and window: of 200 combinations at least 5 in each. SEED: that
+# one alone.
 set -u
 build=$1 seeds=$2 seed=${3:-}
 [ -z "$seed" ] || exec sh tests/lib/chaos.sh -s "$build" "$seed"

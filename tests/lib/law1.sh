@@ -1,6 +1,6 @@
 #!/bin/sh
-# law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout, in float32 and in bfloat16, and demands
-# one digest each of every record set, of SFT and DPO weights, reference log-probs, loss curve and evaluation. LAYOUT =
+# law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout, in float32 and in bfloat16, and
+# demands one digest each of every record set, of SFT and DPO weights, reference log-probs, loss curve and evaluation. LAYOUT =
 # ranks:micro_rows:order, order 0 = input files as they are, else the seed of a shuffle of their lines. A layout with nodes =
 # ranks:micro_rows:order:nodes pretends nodes. LAW1_KEEP=FILE: keeps the first layout's digests there (for chaos.sh).
 set -u

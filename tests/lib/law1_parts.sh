@@ -5,16 +5,17 @@ export OMP_WAIT_POLICY=passive  # more threads than cores
 recipe=tests/data/law1.yaml
 
 shuffle() {  # lines of $1 in an order that depends on $2; 0: as they are
-    if [ "$2" = 0 ]; then cat "$1"; else awk -v s="$2" 'BEGIN { srand(s) } { print rand() "\t" $0 }' "$1" | sort -n | cut -f2-; fi
+    [ "$2" != 0 ] || { cat "$1"; return; }
+    awk -v s="$2" 'BEGIN { srand(s) } { print rand() "\t" $0 }' "$1" | sort -n | cut -f2-
 }
 
 digests() {  # RUN PREFIX: one line a result
-    for set in prompts samples scores verdicts sft_rows pairs dropped dropped_prompts dropped_samples eval/target eval/sft eval/dpo \
-               eval/target.scores eval/sft.scores eval/dpo.scores; do
+    for set in prompts samples scores verdicts sft_rows pairs dropped dropped_prompts dropped_samples eval/target eval/sft \
+               eval/dpo eval/target.scores eval/sft.scores eval/dpo.scores; do
         echo "$2 $set $(sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p' "$1/$set/done")"
     done
-    for file in sft/model/model.safetensors dpo/model/model.safetensors dpo/ref_logps.bin metrics.jsonl pair.json export/sft.jsonl \
-                export/dpo.jsonl eval/summary.json; do
+    for file in sft/model/model.safetensors dpo/model/model.safetensors dpo/ref_logps.bin metrics.jsonl pair.json \
+                export/sft.jsonl export/dpo.jsonl eval/summary.json; do
         echo "$2 $file $(sha256sum <"$1/$file" | cut -c1-32)"
     done
 }
