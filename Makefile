@@ -9,6 +9,8 @@ V        =
 BENCH_THREADS = 2
 FAULTS   = 1000
 MODELS   = $(BUILD)/models
+CHAOS_SEEDS = 200
+SEED     =
 -include config.mk
 
 # ---- nothing to edit below --------------------------------------------------------------------------------------------
@@ -99,9 +101,9 @@ check-real: setup ## comparisons that need the real models (downloads 1.4 GB onc
 	@sh tools/fetch_models.sh $(MODELS)
 	@sh tools/fetch_reference.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
-check-law1: setup ## 36 layouts of ranks, micro-batches and input order: one digest
+check-law1: setup ## one digest: 36 layouts, then CHAOS_SEEDS=200 combinations with kills and restarts, or SEED=n alone
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@sh tests/lib/law1.sh $(BUILD) $(foreach r,1 2 3 4,$(foreach m,1 2 4,$(foreach o,0 7 9,$r:$m:$o)))
+	@sh tests/lib/check_law1.sh $(BUILD) $(CHAOS_SEEDS) $(SEED)
 check-scale: setup ## 64 ranks of a tiny model: what they send, open and hold, against docs/scaling.md
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/scale/check.sh $(BUILD)
@@ -116,7 +118,7 @@ demo-models: setup  ## train the models of input/demo anew (up to an hour)
 	@$(MAKE) --no-print-directory all
 	@sh tools/demo_models.sh $(BUILD)/imf $(RANKS)
 help:             ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort
 bench: $(BUILD)/tests/bench/bench_ops  ## times of the ops on this machine, 1 and $(BENCH_THREADS) threads
 	@$< 1
 	@$< $(BENCH_THREADS)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/lease.h"
 #include "base/log.h"
@@ -194,6 +195,7 @@ done:
 // A user's own answers (samples.path) take the place of the first two stages.
 static Err run_stage(const Command *c, const Job *job)
 {
+    fault_stage(c->name);
     if (c >= commands + 2 || !*deck_str(job->deck, "samples.path")) return c->run(job);
     log_info(c->name, "samples.path takes its place");
     return OK;
@@ -338,7 +340,7 @@ static Err start(const char *name, int *argc, char ***argv)
     TRY(par_agree(par_check_world()));
     Err err = known ? OK : err_raise(ERR_USAGE, __func__, __FILE__, __LINE__,
                                      "no command is called '%s'; imf --help lists them", name);
-    return par_agree(err);
+    return par_agree(err != OK ? err : fault_open(par_rank()));
 }
 
 static Err work(int argc, char **argv)

@@ -220,6 +220,28 @@ static void test_programs_pass_and_mutants_fail(void **state)
     for (int repeat = 0; repeat < 3; repeat++) assert_int_equal(jsonl_each("tests/data/judge/programs.jsonl", program_row, &generous), OK);
 }
 
+// Time is not an input: a program that computes but gets little of the processor (this one by itself, elsewhere because others
+// want it too) runs into the CPU limit as it would alone, not into the wall limit; one that only waits does not go on for ever.
+static void test_little_of_the_processor_is_not_idle(void **state)
+{
+    const SandboxLimits half = {.cpu_s = 0.5};
+    json_t *tests = json_pack("[s]", "assert f() == 1");
+    Verdict v;
+    (void)state;
+    assert_int_equal(code_judge("import time\n"
+                                "def f():\n"
+                                "    while True:\n"
+                                "        t = time.process_time() + 0.02\n"
+                                "        while time.process_time() < t: pass\n"
+                                "        time.sleep(0.08)\n", tests, &half, &v), OK);
+    assert_int_equal(v.outcome, VERDICT_WRONG);
+    assert_string_equal(v.reason, "cpu");
+    assert_int_equal(code_judge("import time\ndef f():\n    time.sleep(1000)\n", tests, &half, &v), OK);
+    assert_int_equal(v.outcome, VERDICT_UNDECIDED);
+    assert_string_equal(v.reason, "time");
+    json_decref(tests);
+}
+
 static void test_bad_requests(void **state)
 {
     (void)state;
@@ -336,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_programs_pass_and_mutants_fail), cmocka_unit_test(test_sbx8_no_forged_verdict),
         cmocka_unit_test(test_sbx1_hostile_programs_at_t0),    cmocka_unit_test(test_sbx1_hostile_programs_at_t1),
         cmocka_unit_test(test_sbx1_hostile_programs_without_landlock),
+        cmocka_unit_test(test_little_of_the_processor_is_not_idle),
         cmocka_unit_test(test_bad_requests),                   cmocka_unit_test(test_extraction_of_programs),
         cmocka_unit_test(test_long_texts_in_any_script_are_kept_as_utf8),
         cmocka_unit_test(test_refusal_names_what_is_missing),

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/profile.h"
 
@@ -107,11 +108,13 @@ Err io_write(const char *path, const char *bytes, int64_t n)
 {
     PROFILE(PHASE_IO);
     char tmp[IO_PATH];
-    int len = snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid());
+    int len = snprintf(tmp, sizeof tmp, "%s.tmp", path);
     CHECK(len < (int)sizeof tmp, ERR_CREATE, "path too long: %s", path);
     Err err = OK;
     TRY_DONE(write_and_sync(tmp, bytes, n));
+    fault_point("file-rename");
     CHECK_DONE(rename(tmp, path) == 0, ERR_IO, "cannot rename %s to %s: %s", tmp, path, strerror(errno));
+    fault_point("file-renamed");
     return sync_parent(path);
 done:
     unlink(tmp);

@@ -16,7 +16,7 @@
 #include "base/stop.h"
 
 #define RENEW_SECONDS 30.0
-enum { DEAD_SECONDS = 600 };
+enum { DEAD_SECONDS = 600, GRACE = 20 };  // GRACE: twentieths of a second
 
 typedef struct Owner {
     char job[64], host[256];
@@ -58,10 +58,15 @@ static bool read_owner(const char *path, Owner *o, double *age)
     return good;
 }
 
+// A job that was killed a moment ago may still be on its way out: mpirun does not wait for it.
 static bool lives(const Owner *o, const char *host, double age)
 {
-    if (!strcmp(o->host, host)) return process_start(o->pid) == o->start && o->start != 0;
-    return age < DEAD_SECONDS;
+    if (strcmp(o->host, host)) return age < DEAD_SECONDS;
+    for (int i = 0; o->start != 0 && process_start(o->pid) == o->start; i++) {
+        if (i == GRACE) return true;
+        usleep(50000);
+    }
+    return false;
 }
 
 static bool same_owner(const Owner *a, const Owner *b)

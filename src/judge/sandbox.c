@@ -7,7 +7,7 @@
 // A frame: 4 bytes length (big endian), a line of JSON, then raw bytes. The supervisor is a child subreaper: a candidate's
 // orphans become its children and are killed after every run. A server that hangs or dies is killed and started again; that
 // run is "undecided: sandbox". Time is no input: a run that used between half and twice the CPU limit, or hit the wall limit
-// of three limits + 2 s, is done again; if it is there again it is "undecided: time".
+// of three limits + 2 s while it hardly computed, is done again; if it is there again it is "undecided: time".
 #include "judge/sandbox.h"
 
 #include <errno.h>
@@ -187,7 +187,7 @@ static Err run_once(Supervisor *s, Run *r)
                     "cpu", json_object_get(r->request, "cpu"), "memory", json_object_get(r->request, "memory"), "output",
                     json_object_get(r->request, "output"));
     CHECK_DONE(job, ERR_DATA, "a request to the code sandbox is incomplete");
-    TRY_DONE(ask(s, true, job, NULL, 3 * r->limit + 12, &ran, &raw));
+    TRY_DONE(ask(s, true, job, NULL, (2 * r->limit + 1) / 0.05 + 12, &ran, &raw));  // zygote.py: IDLE
     kill_orphans(s);
     const char *class = json_string_value(json_object_get(ran, "class"));
     snprintf(r->class, sizeof r->class, "%s", class ? class : "sandbox");

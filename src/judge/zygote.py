@@ -11,6 +11,7 @@ import textwrap, time, typing, abc, dataclasses, types
 
 libc = ctypes.CDLL(None)
 RESULTS = 1 << 20
+IDLE = 0.05  # share of the time below which a program that reached the wall limit is idle
 
 
 class Program(ctypes.Structure):
@@ -136,7 +137,15 @@ def watch(pid, r, results, output):
     poll.register(results, select.POLLIN)
     poll.register(output, select.POLLIN)
     open_fds, raw, printed, broken = 2, bytearray(), 0, None
-    deadline = time.monotonic() + 3 * r["cpu"] + 2
+    start = time.monotonic()
+
+    def over():
+        """A program that others keep from the processor is not idle: it ends by the CPU limit, however long that takes."""
+        used, spent = cpu_used(pid), time.monotonic() - start
+        if used > 2 * r["cpu"]:
+            return "cpu"
+        return "wall" if spent > 3 * r["cpu"] + 2 and used < IDLE * spent else None
+
     while open_fds and not broken:
         for fd, _ in poll.poll(20):
             data = os.read(fd, 65536)
@@ -147,18 +156,10 @@ def watch(pid, r, results, output):
                 printed += len(data)
             else:
                 raw += data
-        if len(raw) > RESULTS or printed > r["output"]:
-            broken = "output"
-        elif time.monotonic() > deadline:
-            broken = "wall"
-        elif cpu_used(pid) > 2 * r["cpu"]:
-            broken = "cpu"
+        broken = "output" if len(raw) > RESULTS or printed > r["output"] else over()
     if not broken:  # the pipes are closed; the process may still run
         while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            if time.monotonic() > deadline:
-                broken = "wall"
-            elif cpu_used(pid) > 2 * r["cpu"]:
-                broken = "cpu"
+            broken = over()
             if broken:
                 break
             time.sleep(0.002)

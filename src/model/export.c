@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/profile.h"
@@ -326,9 +327,12 @@ static Err write_directory(const Export *x, const Plan *p, const char *dir, void
 
 static Err swap_in(const char *tmp, const char *dir)
 {
+    fault_point("export-rename");
     TRY(io_remove_tree(dir));
+    fault_point("export-removed");
     CHECK(rename(tmp, dir) == 0, ERR_CREATE, "cannot rename %s to %s: %s", tmp, dir, strerror(errno));
     char parent[IO_PATH];
+    fault_point("export-renamed");
     snprintf(parent, sizeof parent, "%s/..", dir);
     return io_sync_dir(parent);
 }

@@ -201,16 +201,26 @@ static void say_digests(const char *run_dir)
     }
 }
 
+// Collective. The summary is written last of all.
+static Err is_complete(const char *run_dir, bool last_set_done, bool *out)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, run_dir, "pair.json"));
+    *out = last_set_done && io_exists(path);
+    return par_bcast(out, sizeof *out, 0);
+}
+
 Err stage_pair(const Job *job)
 {
     PairData d = {0};
     json_t *header = NULL;
-    bool done[PAIR_SETS];
+    bool done[PAIR_SETS], complete;
     Err err = OK;
     TRY_DONE(pair_open(&d, job->run_dir));
     TRY_DONE(make_header(&d, job->deck, &header));
     for (int i = 0; i < PAIR_SETS; i++) TRY_DONE(record_begin(job->run_dir, pair_sets[i], header, &done[i]));
-    if (!done[PAIR_SETS - 1]) TRY_DONE(make_pairs(&d, job, header, done));
+    TRY_DONE(is_complete(job->run_dir, done[PAIR_SETS - 1], &complete));
+    if (!complete) TRY_DONE(make_pairs(&d, job, header, done));
     say_digests(job->run_dir);
 done:
     json_decref(header);

@@ -14,6 +14,7 @@ enum { DROPPED, SFT, PAIRS };
 typedef struct Writing {
     PairData *d;
     RecordWriter *to[PAIR_SETS];  // NULL: that set has ended before
+    RecordSet *had[PAIR_SETS];    // what an interrupted job wrote
 } Writing;
 
 static Id id_of(const char *what, Id a, Id b)
@@ -137,19 +138,35 @@ static Err close_all(Writing *w, Err err)
     return err;
 }
 
-static Err write_share(PairData *d, const char *run_dir, const json_t *header, const bool done[PAIR_SETS])
+static Err write_share(Writing *w, const char *run_dir, const json_t *header, const bool done[PAIR_SETS])
 {
-    Writing w = {.d = d};
+    const PairData *d = w->d;
     int64_t from = d->n_prompts * par_rank() / par_size(), to = d->n_prompts * (par_rank() + 1) / par_size();
     Err err = OK;
-    for (int i = 0; i < PAIR_SETS; i++)
-        if (!done[i]) TRY_DONE(record_create(&w.to[i], run_dir, pair_sets[i], header));
+    for (int i = 0; i < PAIR_SETS; i++) {
+        if (done[i]) continue;
+        TRY_DONE(record_create(&w->to[i], run_dir, pair_sets[i], header));
+        record_skip(w->to[i], w->had[i]);
+    }
     for (int64_t i = from; i < to; i++) {
         TRY_DONE(par_stop_check("pair"));
-        TRY_DONE(write_prompt(&w, &d->p[i]));
+        TRY_DONE(write_prompt(w, &d->p[i]));
     }
 done:
-    return close_all(&w, err);
+    return close_all(w, err);
+}
+
+// Collective.
+static Err write_sets(PairData *d, const char *run_dir, const json_t *header, const bool done[PAIR_SETS])
+{
+    Writing w = {.d = d};
+    Err err = OK;
+    for (int i = 0; i < PAIR_SETS; i++) TRY_DONE(record_open(&w.had[i], run_dir, pair_sets[i]));
+    par_stop_watch();
+    TRY_DONE(par_agree(write_share(&w, run_dir, header, done)));
+done:
+    for (int i = 0; i < PAIR_SETS; i++) record_free(w.had[i]);
+    return err;
 }
 
 // ---- exports ---------------------------------------------------------------------------------------------------------
@@ -253,8 +270,7 @@ static Err export_set(const char *run_dir, const char *set, bool pairs, const ch
 Err pair_write(PairData *d, const Job *job, const json_t *header, const bool done[PAIR_SETS])
 {
     Id digest;
-    par_stop_watch();
-    TRY(par_agree(write_share(d, job->run_dir, header, done)));
+    TRY(write_sets(d, job->run_dir, header, done));
     for (int i = 0; i < PAIR_SETS; i++) TRY(record_finish(job->run_dir, pair_sets[i], &digest));
     TRY(export_set(job->run_dir, SET_SFT, false, "sft.jsonl"));
     return export_set(job->run_dir, SET_PAIRS, true, "dpo.jsonl");

@@ -51,7 +51,7 @@ typedef struct Asked {
 typedef struct Sampling {
     const Job *job;
     int64_t seed;
-    RecordSet *prompts, *samples;  // samples: of earlier jobs
+    RecordSet *prompts, *samples, *had_dropped;  // the last two: of earlier jobs
     RecordWriter *writer, *dropped;
     Source source;
     Pending pending;
@@ -471,7 +471,10 @@ static Err check_sources(const Deck *d)
 static Err open_writers(Sampling *s, const json_t *header)
 {
     TRY(record_create(&s->writer, s->job->run_dir, SET_SAMPLES, header));
-    return par_rank() == 0 ? record_create(&s->dropped, s->job->run_dir, SET_DROPPED_SAMPLES, header) : OK;
+    if (par_rank() != 0) return OK;
+    TRY(record_create(&s->dropped, s->job->run_dir, SET_DROPPED_SAMPLES, header));
+    record_skip(s->dropped, s->had_dropped);
+    return OK;
 }
 
 static Err close_writers(Sampling *s)
@@ -484,6 +487,7 @@ static Err close_writers(Sampling *s)
 static Err sample_all(Sampling *s, const json_t *header)
 {
     TRY(record_open(&s->samples, s->job->run_dir, SET_SAMPLES));
+    TRY(record_open(&s->had_dropped, s->job->run_dir, SET_DROPPED_SAMPLES));
     if (record_count(s->samples) > 0)
         log_info("sample", "resumed: %lld samples are there already", (long long)record_count(s->samples));
     TRY(par_agree(open_writers(s, header)));
@@ -515,6 +519,7 @@ done:
     if (err != OK) (void)close_writers(&s);
     record_free(s.prompts);
     record_free(s.samples);
+    record_free(s.had_dropped);
     str_free(&s.text);
     json_decref(header);
     return err;

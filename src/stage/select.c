@@ -199,11 +199,14 @@ static Err write_dropped(RecordWriter *w, const Candidate *c, int64_t copy)
     return err;
 }
 
-static Err write_set(const Selection *s, const char *run_dir, const char *set, const json_t *header, bool dropped)
+// had: what an interrupted job wrote.
+static Err write_set(const Selection *s, const char *run_dir, const char *set, const json_t *header, const RecordSet *had,
+                     bool dropped)
 {
     RecordWriter *w;
     Err err = OK;
     TRY(record_create(&w, run_dir, set, header));
+    record_skip(w, had);
     int64_t copy = 0;
     for (int64_t i = 0; i < s->n && err == OK; i++) {
         const Candidate *c = &s->c[i];
@@ -240,17 +243,17 @@ static Err check_some(const Selection *s)
 }
 
 // Rank 0.
-static Err select_all(const Job *job, const json_t *header)
+static Err select_all(const Job *job, const json_t *header, const RecordSet *had, const RecordSet *had_dropped)
 {
     Selection s = {.seed = (uint64_t)deck_i64(job->deck, "seed")};
     Err err = OK;
     TRY_DONE(read_prompts(&s, job->deck));
     TRY_DONE(read_held_out(&s, job->deck));
     TRY_DONE(choose(&s, job->deck));
-    TRY_DONE(write_set(&s, job->run_dir, SET_DROPPED_PROMPTS, header, true));
+    TRY_DONE(write_set(&s, job->run_dir, SET_DROPPED_PROMPTS, header, had_dropped, true));
     report(&s);
     TRY_DONE(check_some(&s));
-    TRY_DONE(write_set(&s, job->run_dir, SET_PROMPTS, header, false));
+    TRY_DONE(write_set(&s, job->run_dir, SET_PROMPTS, header, had, false));
 done:
     for (int64_t i = 0; i < s.n; i++) json_decref(s.c[i].data);
     mem_free(s.c);
@@ -285,6 +288,21 @@ static Err make_header(const Deck *d, json_t **out)
     return OK;
 }
 
+// Collective.
+static Err select_rest(const Job *job, const json_t *header)
+{
+    RecordSet *had = NULL, *had_dropped = NULL;
+    Err err = OK;
+    TRY_DONE(record_open(&had, job->run_dir, SET_PROMPTS));
+    TRY_DONE(record_open(&had_dropped, job->run_dir, SET_DROPPED_PROMPTS));
+    par_stop_watch();
+    TRY_DONE(par_agree(par_rank() == 0 ? select_all(job, header, had, had_dropped) : OK));
+done:
+    record_free(had);
+    record_free(had_dropped);
+    return err;
+}
+
 Err stage_select(const Job *job)
 {
     json_t *header = NULL;
@@ -294,9 +312,7 @@ Err stage_select(const Job *job)
     Err err = OK;
     TRY_DONE(par_agree(make_header(job->deck, &header)));
     TRY_DONE(record_begin(job->run_dir, SET_PROMPTS, header, &done));
-    par_stop_watch();
-    if (!done && par_rank() == 0) err = select_all(job, header);
-    TRY_DONE(par_agree(err));
+    if (!done) TRY_DONE(select_rest(job, header));
     TRY_DONE(record_finish(job->run_dir, SET_PROMPTS, &digest));
     TRY_DONE(record_finish(job->run_dir, SET_DROPPED_PROMPTS, &dropped));  // after: a job killed in between can be run again
     id_print(digest, text);

@@ -36,6 +36,9 @@ Err record_create(RecordWriter **out, const char *run_dir, const char *stage, co
 // Writes one line; data and run (may be NULL) are borrowed. fsync at most every 30 s and at close. After an error the part
 // ends with the last whole record.
 Err record_write(RecordWriter *w, Id id, const json_t *data, const json_t *run) ERR_MUST_CHECK;
+// From now on record_write leaves out what `had` holds (borrowed until record_close; NULL: nothing): for stages that go through all
+// of their work again after an interruption.
+void record_skip(RecordWriter *w, const RecordSet *had);
 Err record_close(RecordWriter *w) ERR_MUST_CHECK;  // frees w, also on errors; NULL is fine
 
 // All complete records of a stage, running or ended; none when it never ran. Collective: rank 0 lists and reads the indexes

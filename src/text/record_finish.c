@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/profile.h"
 #include "par/par.h"
@@ -114,7 +115,9 @@ static Err write_file(RecordSet *s, int64_t file, int64_t from, int64_t to, Id *
     TRY_DONE(output_add(&text, s->header.p, s->header.len));
     TRY_DONE(copy_records(s, from, to, &text, &index, hash));
     TRY_DONE(output_commit(&text));
+    fault_point("compact-text");
     TRY_DONE(output_commit(&index));
+    fault_point("compact-file");
 done:
     output_free(&text);
     output_free(&index);
@@ -177,19 +180,20 @@ done:
     return err;
 }
 
-// The parts, and what a broken compaction left; other files of the directory stay.
-static Err remove_rest(const RecordSet *s, int64_t files)
+// The parts, and what a broken compaction left (files: how many are merged); other files of the directory stay.
+static Err remove_rest(const char *dir, int64_t files)
 {
     char **name = NULL, path[IO_PATH];
     int64_t n = 0;
     Err err = OK;
-    TRY_DONE(io_list(s->dir, &name, &n));
+    TRY_DONE(io_list(dir, &name, &n));
     for (int64_t i = 0; i < n; i++) {
         int64_t number = files;
         bool stale = sscanf(name[i], "data-%" SCNd64, &number) == 1 && (number >= files || str_ends(name[i], ".tmp"));
         if (!stale && !str_starts(name[i], "part-")) continue;
-        TRY_DONE(io_join(path, s->dir, name[i]));
+        TRY_DONE(io_join(path, dir, name[i]));
         CHECK_DONE(unlink(path) == 0, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+        fault_point("compact-remove");
     }
 done:
     io_list_free(name, n);
@@ -205,8 +209,10 @@ static Err compact(RecordSet *s, Id *digest)
     TRY_DONE(par_allgather(own, n * (int64_t)sizeof *own, &all, &total, NULL));
     CHECK_DONE(total == s->n * (int64_t)sizeof *all, ERR_INTERNAL, "compaction of %s: records are missing", s->dir);
     TRY_DONE(digest_of(s, all, digest));
+    fault_point("compact-files");
     TRY_DONE(par_agree(par_rank() == 0 ? write_done(s, files, *digest) : OK));
-    TRY_DONE(par_agree(par_rank() == 0 ? remove_rest(s, files) : OK));
+    fault_point("compact-done");
+    TRY_DONE(par_agree(par_rank() == 0 ? remove_rest(s->dir, files) : OK));
 done:
     mem_free(own);
     mem_free(all);
@@ -226,10 +232,12 @@ Err record_finish(const char *run_dir, const char *stage, Id *digest)
     if (par_rank() == 0) old.done = record_done(run_dir, stage, &old.digest, NULL);
     TRY(par_bcast(&old, sizeof old, 0));
     *digest = old.digest;
-    if (old.done) return OK;
+    // A job may have been killed between `done` and the removal.
+    if (old.done) return par_agree(par_rank() == 0 ? remove_rest(dir, FILES_MAX) : OK);
     TRY(par_agree(par_rank() == 0 ? io_mkdirs(dir) : OK));
     TRY(record_open(&s, run_dir, stage));
     if (s->header.len == 0) TRY_DONE(record_header_text(stage, NULL, &s->header));
+    fault_point("compact-begin");
     TRY_DONE(compact(s, digest));
 done:
     record_free(s);

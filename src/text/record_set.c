@@ -200,14 +200,17 @@ static int compare_entries(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+// Nobody writes a record twice; if it is there twice all the same, that is said.
 static void sort_and_unite(RecordSet *s)
 {
-    if (s->n < 2) return;
+    const int64_t n = s->n;
+    if (n < 2) return;
     qsort(s->entry, (size_t)s->n, sizeof *s->entry, compare_entries);
     int64_t kept = 1;
     for (int64_t i = 1; i < s->n; i++)
         if (!id_equal(s->entry[i].id, s->entry[kept - 1].id)) s->entry[kept++] = s->entry[i];
     s->n = kept;
+    if (kept < n) log_warn("records", "%s: %" PRId64 " records are there twice; the first of them counts", s->dir, n - kept);
 }
 
 // Rank 0 alone.

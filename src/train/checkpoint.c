@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -251,15 +252,18 @@ static Err commit(Save *s)
     char path[IO_PATH], final[IO_PATH], old[IO_PATH];
     Str text = {0};
     Err err = OK;
+    fault_point("manifest");
     TRY_DONE(manifest_print(&s->manifest, &text));
     TRY_DONE(io_join(path, s->tmp, "MANIFEST.json"));
     TRY_DONE(io_write(path, str_text(&text), text.len));
     TRY_DONE(io_sync_dir(s->tmp));
     TRY_DONE(step_path(final, s->dir, s->manifest.state.step, ""));
     TRY_DONE(step_path(old, s->dir, s->manifest.state.step, ".tmp.replaced"));
+    fault_point("checkpoint-rename");
     CHECK_DONE(!io_exists(final) || rename(final, old) == 0, ERR_IO, "cannot move %s aside: %s", final, strerror(errno));
     TRY_DONE(take_name(s, final, old));
     TRY_DONE(io_sync_dir(s->dir));
+    fault_point("checkpoint-renamed");
     TRY_DONE(io_remove_tree(old));
 done:
     str_free(&text);
@@ -469,6 +473,7 @@ static Err remove_step(const char *dir, int64_t step)
     TRY(step_path(path, dir, step, ""));
     TRY(step_path(gone, dir, step, ".tmp.pruned"));
     CHECK(rename(path, gone) == 0, ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+    fault_point("prune");
     return io_remove_tree(gone);
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/stop.h"
 #include "base/version.h"
@@ -220,6 +221,7 @@ static void write_tile(Nc *nc, const Model *model, const TileSource *src, int64_
     int var = variable(nc, model, t, slot, name);
     tile_window(model, src->tiles, src->file, i, start, count);
     if (nc->status == NC_NOERR) nc_did(nc, nc_put_vara_float(nc->id, var, start, count, tile_in(src, t, slot)), "write", name);
+    fault_point("shard-write");
 }
 
 Err checkpoint_file_write(const char *path, const Model *model, const TileSource *src, const char *history)
@@ -237,6 +239,7 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
     TRY(par_agree(nc_result(&nc, ERR_IO)));
     watch(path);
     nc_did(&nc, close_file(&nc), "close", "the file");
+    fault_point("shard-close");
     Err err = par_agree(nc_result(&nc, ERR_IO));
     watch_end();
     return err;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/profile.h"
@@ -121,6 +122,11 @@ static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char
     else
         TRY_DONE(str_printf(&t, ",\"%smean_token_accuracy\":%.9g", prefix, s->accuracy));
     TRY_DONE(str_puts(&t, "}\n"));
+    fault_point("step-finished");
+    if (fault_due("step-line")) {
+        (void)!io_write_all(m->fd, "metrics.jsonl", t.p, t.len / 2);
+        fault_kill("step-line");
+    }
     TRY_DONE(io_write_all(m->fd, "metrics.jsonl", t.p, t.len));
 done:
     str_free(&t);

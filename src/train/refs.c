@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -164,7 +165,10 @@ Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset 
     }
     TRY(compute(ctx, spec, model, d, row_tokens, *ref));
     TRY(par_agree(check_finite(model, d, *ref)));
-    return par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK);
+    fault_point("refs-computed");
+    TRY(par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK));
+    fault_point("refs-written");
+    return OK;
 }
 
 Err refs_show(const char *path, Str *out)
