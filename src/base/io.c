@@ -19,14 +19,15 @@ Err io_map(const char *path, FileMap *out)
 {
     PROFILE(PHASE_IO);
     *out = (FileMap){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a pipe without a writer must not hold us
     CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s", path, strerror(errno));
     struct stat st;
     void *p = MAP_FAILED;
     int ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     if (ok && st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
-    CHECK(ok, ERR_NOINPUT, "cannot read %s: not a regular file", path);
+    CHECK(ok, ERR_NOINPUT, "cannot read %s: %s; name a regular file", path,
+          S_ISDIR(st.st_mode) ? "it is a directory" : "it is no regular file");
     if (st.st_size == 0) {
         out->p = "";
         return OK;
@@ -48,7 +49,7 @@ Err io_read(const char *path, Str *s, int64_t limit)
     FileMap map;
     TRY(io_map(path, &map));
     Err err = OK;
-    CHECK_DONE(map.size <= limit, ERR_DATA, "%s has %lld bytes; at most %lld are allowed here", path,
+    CHECK_DONE(map.size <= limit, ERR_DATA, "%s has %lld bytes; at most %lld are allowed here: is it the right file?", path,
                (long long)map.size, (long long)limit);
     TRY_DONE(str_add(s, map.p, map.size));
 done:
