@@ -275,7 +275,7 @@ static void test_jsonl(void **state)
     check_jsonl("{\"a\":1}\n{\"a\":\"x\"}\n", ERR_DATA, 2, "rows.jsonl:2: \"a\" must be a whole number; it is text");
     check_jsonl("{\"a\":1,\"a\":2}\n", ERR_DATA, 0, "duplicate");
     check_jsonl("{}\n", ERR_DATA, 1, "missing");
-    check_jsonl("{\"a\":1}\n{\"a\":\xe9}\n", ERR_DATA, 1, "rows.jsonl:2: not JSON: unable to decode byte 0xe9");
+    check_jsonl("{\"a\":1}\n{\"a\":\xe9}\n", ERR_DATA, 1, "rows.jsonl:2, column 5: not JSON: unable to decode byte 0xe9");
     check_jsonl("", OK, 0, "");
     check_jsonl("\n\n{\"a\":\n", ERR_DATA, 0, "rows.jsonl:3");
 }
@@ -288,8 +288,8 @@ static void test_jsonl_array(void **state)
     check_jsonl("[{\"a\":1,\"b\":\"],[{\\\"],\\\\\"},{\"a\":2,\"b\":[[1,2],{\"c\":[3]}]}]\n", OK, 2, "");
     check_jsonl("[{\"a\":1},\n{\"a\":", ERR_DATA, 1, "rows.jsonl: entry 2: the file ends inside of its array");
     check_jsonl("[", ERR_DATA, 0, "entry 1: the file ends");
-    check_jsonl("[{\"a\":1},]", ERR_DATA, 1, "entry 2: not JSON");
-    check_jsonl("[{\"a\":1} {\"a\":2}]", ERR_DATA, 0, "entry 1: not JSON");
+    check_jsonl("[{\"a\":1},]", ERR_DATA, 1, "entry 2, column 0: not JSON");
+    check_jsonl("[{\"a\":1} {\"a\":2}]", ERR_DATA, 0, "entry 1, column 9: not JSON");
     check_jsonl("[{\"a\":1}]\n[{\"a\":2}]\n", ERR_DATA, 1, "something stands behind the array");
     check_jsonl("[{\"a\":1]}", ERR_DATA, 0, "entry 1");
 }

@@ -44,6 +44,13 @@ Err err_context(Err code, const char *fmt, ...)
     return code;
 }
 
+Err err_add(Err code, const char *text)
+{
+    size_t n = strlen(message);
+    snprintf(message + n, sizeof message - n, "%s", text);
+    return code;
+}
+
 const char *err_message(void) { return message; }
 const char *err_trace(void) { return trace; }
 

@@ -2,20 +2,38 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "text/record.h"
+
+static Err not_json(const char *place, const json_error_t *e)
+{
+    CHECK(!strstr(e->text, "JSON_ALLOW_NUL"), ERR_DATA, "%s: a text holds \\u0000; remove it", place);  // not for programmers
+    const char *advice = strstr(e->text, "unable to decode")  ? "save it as UTF-8"
+                         : strstr(e->text, "maximum parsing") ? "is it the right file?"
+                         : strstr(e->text, "duplicate")       ? "keep one of them"
+                                                              : "correct it there, or copy it again";
+    FAIL(ERR_DATA, "%s: not JSON: %s; %s", place, e->text, advice);
+}
 
 Err json_parse(const char *text, int64_t n, const char *where, json_t **out)
 {
     json_error_t e;
+    char place[IO_PATH + 64];
     *out = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (*out) return OK;
-    char line[32] = "";
-    if (e.line > 1) snprintf(line, sizeof line, "line %d, ", e.line);
-    const char *advice = strstr(e.text, "unable to decode")  ? "save it as UTF-8"
-                         : strstr(e.text, "maximum parsing") ? "is it the right file?"
-                         : strstr(e.text, "duplicate")       ? "keep one of them"
-                                                             : "correct it there";
-    FAIL(ERR_DATA, "%s: not JSON: %s (%scolumn %d); %s", where, e.text, line, e.column, advice);
+    if (e.line > 1) snprintf(place, sizeof place, "%s, line %d, column %d", where, e.line, e.column);
+    else snprintf(place, sizeof place, "%s, column %d", where, e.column);
+    return not_json(place, &e);
+}
+
+Err json_parse_file(const Str *text, const char *path, json_t **out)
+{
+    json_error_t e;
+    char place[IO_PATH + 64];
+    *out = json_loadb(str_text(text), (size_t)text->len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (*out) return OK;
+    snprintf(place, sizeof place, "%s:%d:%d", path, e.line, e.column);
+    return not_json(place, &e);
 }
 
 static const char *type_name(const json_t *v)

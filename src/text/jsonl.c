@@ -38,7 +38,7 @@ static Err fill(Lines *l)
     }
     ssize_t n = read(l->fd, block, sizeof block);
     if (n < 0 && errno == EINTR) return OK;
-    CHECK(n >= 0, ERR_IO, "cannot read %s: %s", l->name, strerror(errno));
+    CHECK(n >= 0, ERR_IO, "cannot read %s: %s%s", l->name, strerror(errno), io_advice(errno));
     l->ended = n == 0;
     return str_add(&l->text, block, n);
 }
@@ -50,10 +50,10 @@ typedef struct Scan {
     bool string, escape;
 } Scan;
 
-static Err too_long(const Lines *l, const char *where)
+static Err too_long(const char *where)
 {
-    FAIL(ERR_DATA, "%s: this row is longer than %d MiB, the most that is taken; is %s a file of JSON rows, one a line?", where,
-         JSONL_ROW >> 20, l->name);
+    FAIL(ERR_DATA, "%s: this row is longer than %d MiB, the most that is taken; put one JSON row on a line", where,
+         JSONL_ROW >> 20);
 }
 
 static Err give(Lines *l, int64_t n, const char *where)
@@ -74,7 +74,7 @@ static Err find_line(Lines *l, const char *where, int64_t *n)
         const char *row = l->text.p + l->at, *newline = memchr(row + seen, '\n', (size_t)(l->text.len - l->at - seen));
         seen = l->text.len - l->at;
         *n = newline ? newline - row : seen;
-        if (*n > JSONL_ROW) return too_long(l, where);
+        if (*n > JSONL_ROW) return too_long(where);
         if (newline || l->ended) return OK;
         TRY(fill(l));
     }
@@ -130,7 +130,7 @@ static Err find_entry(Lines *l, const char *where, int64_t *n)
             *n = s.n;
             if (entry_ends(&s, l->text.p[l->at + s.n])) return OK;
         }
-        if (s.n > JSONL_ROW) return too_long(l, where);
+        if (s.n > JSONL_ROW) return too_long(where);
         CHECK(!l->ended, ERR_DATA, "%s: the file ends inside of its array; was it cut off?", where);
         TRY(fill(l));
     }
@@ -188,7 +188,7 @@ Err jsonl_each(const char *path, JsonlFn f, void *user)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s", path, strerror(errno));
+    CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s%s", path, strerror(errno), io_advice(errno));
     bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     Err err = regular ? each(fd, path, f, user) : OK;
     close(fd);

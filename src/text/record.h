@@ -60,6 +60,8 @@ bool record_done(const char *run_dir, const char *stage, Id *digest, int64_t *co
 
 // Parses one JSON text (duplicates rejected, depth limited); `where` goes into messages.
 Err json_parse(const char *text, int64_t n, const char *where, json_t **out) ERR_MUST_CHECK;
+// The same for a whole file's text; the message begins with path:line:column.
+Err json_parse_file(const Str *text, const char *path, json_t **out) ERR_MUST_CHECK;
 Err json_get_text(const json_t *o, const char *key, const char *where, const char **out) ERR_MUST_CHECK;
 Err json_get_i64(const json_t *o, const char *key, const char *where, int64_t *out) ERR_MUST_CHECK;
 Err json_get_f64(const json_t *o, const char *key, const char *where, double *out) ERR_MUST_CHECK;
