@@ -8,6 +8,7 @@ RANKS    = 2
 V        =
 BENCH_THREADS = 2
 FAULTS   = 1000
+SECONDS  = 600
 MODELS   = $(BUILD)/models
 CHAOS_SEEDS = 200
 SEED     =
@@ -29,15 +30,21 @@ FAST    := $(wildcard kernels/cpu/fast*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PLAIN:%.c=$(BUILD)/%.o) \
            $(foreach i,base avx2 avx512,$(FAST:%.c=$(BUILD)/%.$(i).o))
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/t[0-9]*.c))
+FUZZ    := $(filter-out replay,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+REPLAY  := $(FUZZ:%=$(BUILD)/tests/fuzz/%)
+FUZZED  := $(patsubst %.c,$(BUILD)/fuzz/%.o,$(wildcard src/base/*.c src/text/*.c src/judge/math*.c) src/model/safetensors.c src/par/par.c)
 NEED    := libopenmpi-dev openmpi-bin libnetcdf-mpi-dev libdnnl-dev libjansson-dev libyaml-dev libpcre2-dev libgmp-dev \
            libutf8proc-dev libseccomp-dev libxxhash-dev libcmocka-dev pkg-config python3
 
 ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv python3-torch
 endif
+ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
+NEED    += clang libclang-rt-14-dev llvm
+endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults \
-        bench-cpu clean distclean FORCE
+        bench-cpu fuzz clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
@@ -54,6 +61,21 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 $(BUILD)/tests/lib/fault_io.so: tests/lib/fault_io.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(filter-out -Wpedantic,$(WARN)) -O1 -fPIC -shared -o $@ $< -ldl
+
+$(REPLAY): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libimf.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+FUZZFLAGS = -std=c11 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+$(BUILD)/fuzz/%.o: %.c config.mk
+	@mkdir -p $(@D)
+	$(call say,CLANG)
+	$(Q)clang $(CPP) -DIMF_VERSION='"fuzz"' -DIMF_COMPILER='"clang"' $(FUZZFLAGS) -c -o $@ $<
+$(BUILD)/fuzz/libimf.a: $(FUZZED)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/libimf.a
+	$(call say,LD)
+	$(Q)clang $(FUZZFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c config.mk
@@ -93,7 +115,7 @@ setup:            ## install the Debian packages that are missing (root or sudo)
 check: setup      ## build, then every test
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@$(MAKE) --no-print-directory check-built
-programs: $(BUILD)/imf $(TESTS) $(BUILD)/tests/lib/fault_io.so
+programs: $(BUILD)/imf $(TESTS) $(REPLAY) $(BUILD)/tests/lib/fault_io.so
 check-built: programs
 	@sh tests/run.sh $(BUILD)
 check-real: setup ## comparisons that need the real models (downloads 1.4 GB once); 0 skips or it fails
@@ -111,6 +133,9 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
+fuzz: setup       ## libFuzzer with ASan and UBSan for SECONDS in all (default 600), or on one TARGET; found inputs in build/fuzz/found
+	@$(MAKE) --no-print-directory -j$$(nproc) $(addprefix $(BUILD)/fuzz/,$(or $(TARGET),$(FUZZ)))
+	@sh tools/fuzz.sh $(BUILD)/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ))
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

@@ -356,7 +356,9 @@ static Err work(int argc, char **argv)
     log_quiet(o.quiet);
     TRY(run_job(name, &o));
     int failed = fflush(stdout) | ferror(stdout);
-    return par_agree(failed ? err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot write standard output") : OK);
+    return par_agree(failed ? err_raise(ERR_IO, __func__, __FILE__, __LINE__,
+                                        "cannot write standard output; is its disk full or its reader gone?")
+                            : OK);
 }
 
 // Ends MPI and the sandbox; returns the exit code. An agreed error is the same on all ranks: rank 0 speaks, and all wait for

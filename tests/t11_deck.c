@@ -70,13 +70,14 @@ static void test_refusals_name_the_place(void **state)
 {
     (void)state;
     static const Bad bad[] = {
-        {"seed: 1\nsft:\n  learning_ratee: 1\n", NULL, ":3:3: unknown key 'sft.learning_ratee'; did you mean 'sft.learning_rate'"},
+        {"seed: 1\nsft:\n  learning_ratee: 1\n", NULL,
+         ":3:3: unknown key 'sft.learning_ratee'; did you mean 'sft.learning_rate'"},
         {"learning_rate: 1\n", NULL, ":1:1: unknown key 'learning_rate'; did you mean '"},
         {"sft: {beta: 1}\n", NULL, ":1:7: unknown key 'sft.beta'; did you mean 'dpo.beta'"},
         {"sorces:\n - path: x\n", NULL, ":1:1: unknown key 'sorces'; did you mean 'sources'"},
         {"seed: one\n", NULL, ":1:7: seed is 'one'; it wants a whole number"},
         {"seed: 1.5\n", NULL, "whole number"},
-        {"seed: 99999999999999999999\n", NULL, "whole number"},
+        {"seed: 99999999999999999999\n", NULL, "it must be from 0 to 9000000000000000"},
         {"sft:\n  learning_rate: fast\n", NULL, ":2:18: sft.learning_rate is 'fast'; it wants a number"},
         {"sft: {learning_rate: nan}\n", NULL, "wants a number"},
         {"sft: {learning_rate: -1}\n", NULL, "it must be from 0 to 1"},

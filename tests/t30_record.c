@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/io.h"
+#include "base/mem.h"
 #include "text/record.h"
 
 static char dir[] = "/tmp/imf-t30-XXXXXX";
@@ -273,6 +275,65 @@ static void test_jsonl(void **state)
     check_jsonl("{\"a\":1}\n{\"a\":\"x\"}\n", ERR_DATA, 2, "rows.jsonl:2: \"a\" must be a whole number; it is text");
     check_jsonl("{\"a\":1,\"a\":2}\n", ERR_DATA, 0, "duplicate");
     check_jsonl("{}\n", ERR_DATA, 1, "missing");
+    check_jsonl("{\"a\":1}\n{\"a\":\xe9}\n", ERR_DATA, 1, "rows.jsonl:2, column 5: not JSON: unable to decode byte 0xe9");
+    check_jsonl("", OK, 0, "");
+    check_jsonl("\n\n{\"a\":\n", ERR_DATA, 0, "rows.jsonl:3");
+}
+
+// Arrays: brackets and quotes in strings, every way to end too early or too late.
+static void test_jsonl_array(void **state)
+{
+    (void)state;
+    check_jsonl(" \n[ ]\n", OK, 0, "");
+    check_jsonl("[{\"a\":1,\"b\":\"],[{\\\"],\\\\\"},{\"a\":2,\"b\":[[1,2],{\"c\":[3]}]}]\n", OK, 2, "");
+    check_jsonl("[{\"a\":1},\n{\"a\":", ERR_DATA, 1, "rows.jsonl: entry 2: the file ends inside of its array");
+    check_jsonl("[", ERR_DATA, 0, "entry 1: the file ends");
+    check_jsonl("[{\"a\":1},]", ERR_DATA, 1, "entry 2, column 0: not JSON");
+    check_jsonl("[{\"a\":1} {\"a\":2}]", ERR_DATA, 0, "entry 1, column 9: not JSON");
+    check_jsonl("[{\"a\":1}]\n[{\"a\":2}]\n", ERR_DATA, 1, "something stands behind the array");
+    check_jsonl("[{\"a\":1]}", ERR_DATA, 0, "entry 1");
+}
+
+// Rows and arrays longer than the blocks they are read in; every length around a block's end.
+static void test_jsonl_blocks(void **state)
+{
+    (void)state;
+    Str s = {0};
+    for (int array = 0; array < 2; array++) {
+        str_clear(&s);
+        int rows = 0;
+        if (array) assert_int_equal(str_puts(&s, "["), OK);
+        for (int n = 65500; n < 65560; n += 3, rows++)
+            assert_int_equal(str_printf(&s, "%s{\"a\":%d,\"b\":\"%*s\"}%s", array && rows ? "," : "", n, n, "", array ? "" : "\n"), OK);
+        if (array) assert_int_equal(str_puts(&s, "]"), OK);
+        check_jsonl(str_text(&s), OK, rows, "");
+    }
+    str_free(&s);
+}
+
+// 1 GB without a line end, or of brackets that never close: refused after JSONL_ROW bytes, in little memory. A pipe is not waited for.
+static void test_jsonl_endless(void **state)
+{
+    (void)state;
+    static const char *const begins[] = {"", "[", "[{\"a\":\"", "{\"a\": 1}\n[", "\n\n"};
+    char path[IO_PATH];
+    Rows r = {0};
+    assert_int_equal(io_join(path, dir, "rows.jsonl"), OK);
+    for (size_t i = 0; i < sizeof begins / sizeof begins[0]; i++) {
+        assert_int_equal(io_write(path, begins[i], (int64_t)strlen(begins[i])), OK);
+        assert_int_equal(truncate(path, 1000000000), 0);  // sparse: NUL bytes
+        int64_t before = mem_peak();
+        assert_int_equal(jsonl_each(path, count_row, &r), ERR_DATA);
+        assert_non_null(strstr(err_message(), "this row is longer than 64 MiB"));
+        assert_true(mem_peak() <= before + 6 * (int64_t)JSONL_ROW);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(jsonl_each(path, count_row, &r), ERR_NOINPUT);
+    assert_non_null(strstr(err_message(), "name a regular file"));
+    FileMap map;
+    assert_int_equal(io_map(path, &map), ERR_NOINPUT);
+    assert_int_equal(unlink(path), 0);
 }
 
 static void test_canonical(void **state)
@@ -305,7 +366,8 @@ int main(void)
         cmocka_unit_test(test_crashed_compaction),
         cmocka_unit_test(test_other_recipe_is_refused),
         cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_jsonl),
+        cmocka_unit_test(test_jsonl), cmocka_unit_test(test_jsonl_array), cmocka_unit_test(test_jsonl_blocks),
+        cmocka_unit_test(test_jsonl_endless),
         cmocka_unit_test(test_canonical),
     };
     if (!mkdtemp(dir)) return 1;

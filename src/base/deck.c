@@ -19,7 +19,7 @@ Err deck_pattern(const char *path, const char *where, char out[DECK_PATH])
 {
     int n = 0;
     for (const char *p = path; *p; p++) {
-        CHECK(n < DECK_PATH - 2, ERR_RECIPE, "%s: key too long", where);
+        CHECK(n < DECK_PATH - 2, ERR_RECIPE, "%s: no key is that long (imf help recipe lists all)", where);
         out[n++] = *p;
         if (*p != '[') continue;
         size_t digits = strspn(p + 1, "0123456789");
@@ -71,7 +71,8 @@ static int known_part(const char *pattern)
     return known;
 }
 
-// The nearest name beside the wrong component; when that is the last one, the same name in another section counts too.
+// The nearest name beside the wrong component; when that is the last one, the same name in another section counts too. Empty
+// when even that differs in more than half of its letters.
 static void nearest(const char *pattern, char out[DECK_PATH])
 {
     char name[DECK_PATH], other[DECK_PATH];
@@ -93,12 +94,14 @@ static void nearest(const char *pattern, char out[DECK_PATH])
             snprintf(out, DECK_PATH, "%s", path);
         }
     }
+    if (best / 2 > (n + 1) / 2) *out = '\0';
 }
 
 static Err unknown(const char *path, const char *pattern, const char *where)
 {
     char near[DECK_PATH] = "";
     nearest(pattern, near);
+    CHECK(*near, ERR_RECIPE, "%s: unknown key '%s'; imf help recipe lists all", where, path);
     FAIL(ERR_RECIPE, "%s: unknown key '%s'; did you mean '%s'? (imf help recipe lists all)", where, path, near);
 }
 
@@ -108,15 +111,15 @@ static bool choice_known(const char *choices, const char *value)
 {
     size_t n = strlen(value);
     for (const char *p = choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
-        if (!strncmp(p, value, n) && (p[n] == '|' || p[n] == '\0')) return n > 0;
+        if (strcspn(p, "|") == n && !strncmp(p, value, n)) return n > 0;
     return false;
 }
 
 static Err check_range(const DeckKey *k, double v, const char *where, const char *path, const char *text)
 {
     char upper[40] = "";
-    if (k->max < 1e15) snprintf(upper, sizeof upper, " to %g", k->max);
-    CHECK(v >= k->min && v <= k->max, ERR_RECIPE, "%s: %s is %s; it must be from %g%s%s%s", where, path, text, k->min, upper,
+    if (k->max < 1e15 || v > k->max) snprintf(upper, sizeof upper, " to %.16g", k->max);
+    CHECK(v >= k->min && v <= k->max, ERR_RECIPE, "%s: %s is %.60s; it must be from %g%s%s%s", where, path, text, k->min, upper,
           *k->unit ? " " : "", k->unit);
     return OK;
 }
@@ -133,21 +136,24 @@ static void print_f64(double v, char out[40])
 static Err normal_f64(const DeckKey *k, const char *path, const char *text, const char *where, char out[40])
 {
     char *end;
+    errno = 0;
     double v = strtod(text, &end);
-    CHECK(*text && !*end && isfinite(v) && !isspace((unsigned char)*text) && !strpbrk(text, "xX"), ERR_RECIPE,
-          "%s: %s is '%s'; it wants a number", where, path, text);
+    bool number = *text && !*end && !isspace((unsigned char)*text) && !strpbrk(text, "xXnN");
+    CHECK(number && (errno == 0 || isinf(v)), ERR_RECIPE, "%s: %s is '%.60s'; it wants a number like 0.5 or 1e-6", where, path,
+          text);
     TRY(check_range(k, v, where, path, text));
-    print_f64(v, out);
+    print_f64(v + 0.0, out);  // -0 is 0
     return OK;
 }
 
 static Err normal_i64(const DeckKey *k, const char *path, const char *text, const char *where, char out[40])
 {
     char *end;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
-    CHECK(*text && !*end && errno == 0 && !isspace((unsigned char)*text), ERR_RECIPE, "%s: %s is '%s'; it wants a whole number",
-          where, path, text);
+    long long v = strtoll(text, &end, 10);  // far too large ones become the largest, which no range holds
+    const char *digits = text + (*text == '-' || *text == '+');
+    bool octal = digits[0] == '0' && digits[1];  // 010 is 8 to YAML 1.1 and 10 to most people
+    CHECK(*text && !*end && !isspace((unsigned char)*text) && !octal, ERR_RECIPE,
+          "%s: %s is '%.60s'; it wants a whole number, digits alone and no leading 0", where, path, text);
     TRY(check_range(k, (double)v, where, path, text));
     snprintf(out, 40, "%lld", v);
     return OK;
@@ -159,12 +165,14 @@ static Err normal_value(const DeckKey *k, const char *path, const char *text, co
     char number[40];
     switch (k->type) {
     case DECK_STR:
-        CHECK(!k->choices || choice_known(k->choices, text), ERR_RECIPE, "%s: %s is '%s'; it must be one of %s", where, path, text,
-              k->choices);
+        CHECK(deck_utf8(text), ERR_RECIPE, "%s: the value of %s is not UTF-8; write it in UTF-8 (rename the file or directory)",
+              where, path);
+        CHECK(!k->choices || choice_known(k->choices, text), ERR_RECIPE, "%s: %s is '%.60s'; it must be one of %s", where, path,
+              text, k->choices);
         return mem_strdup(out, text);
     case DECK_BOOL:
-        CHECK(!strcmp(text, "true") || !strcmp(text, "false"), ERR_RECIPE, "%s: %s is '%s'; it must be true or false", where, path,
-              text);
+        CHECK(!strcmp(text, "true") || !strcmp(text, "false"), ERR_RECIPE, "%s: %s is '%.60s'; it must be true or false", where,
+              path, text);
         return mem_strdup(out, text);
     case DECK_I64:
         TRY(normal_i64(k, path, text, where, number));
@@ -179,7 +187,8 @@ static Err normal_value(const DeckKey *k, const char *path, const char *text, co
 static Err add_node(Deck *d, const char *path, char *value, const char *where)
 {
     Err err = OK;
-    CHECK_DONE(d->n < DECK_NODES, ERR_RECIPE, "%s: more than %d values in a recipe", where, DECK_NODES);
+    CHECK_DONE(d->n < DECK_NODES, ERR_RECIPE, "%s: a recipe has at most %d values; put long lists into data files", where,
+               DECK_NODES);
     TRY_DONE(MEM_GROW(&d->node, d->n, &d->cap, d->n + 1));
     DeckNode *node = &d->node[d->n];
     *node = (DeckNode){.value = value};
@@ -198,11 +207,12 @@ Err deck_put(Deck *d, const char *path, const char *value, const char *where, bo
     const DeckKey *key = deck_key(pattern);
     bool section = deck_is_section(pattern);
     if (!key && !section) return unknown(path, pattern, where);
-    CHECK(key || !value, ERR_RECIPE, "%s: '%s' holds keys of its own, not one value", where, path);
-    CHECK(section || value, ERR_RECIPE, "%s: '%s' wants one value, not a list or a section", where, path);
+    CHECK(key || !value, ERR_RECIPE,
+          "%s: '%s' holds keys of its own, not one value; give one of them (imf help recipe lists all)", where, path);
+    CHECK(section || value, ERR_RECIPE, "%s: '%s' wants one value behind its colon, not a list or a section", where, path);
     DeckNode *old = deck_node(d, path);
     if (old && !value && again) return OK;
-    CHECK(!old || again, ERR_RECIPE, "%s: key '%s' is given twice (first at %s)", where, path, old->where);
+    CHECK(!old || again, ERR_RECIPE, "%s: key '%s' is given twice (first at %s); remove one", where, path, old->where);
     if (value) TRY(normal_value(key, path, value, where, &normal));
     if (!old) return add_node(d, path, normal, where);
     mem_free(old->value);
@@ -232,7 +242,7 @@ static Err apply_set(Deck *d, const char *set)
 {
     char path[DECK_PATH], where[DECK_PATH + 16], pattern[DECK_PATH];
     const char *equals = strchr(set, '=');
-    CHECK(equals && equals > set && equals - set < DECK_PATH, ERR_USAGE, "--set %s: it wants key=value", set);
+    CHECK(equals && equals > set && equals - set < DECK_PATH, ERR_USAGE, "--set %.200s: it wants key=value", set);
     snprintf(path, sizeof path, "%.*s", (int)(equals - set), set);
     snprintf(where, sizeof where, "--set %s", path);
     TRY(deck_pattern(path, where, pattern));

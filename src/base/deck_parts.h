@@ -33,6 +33,9 @@ Err deck_read_yaml(Deck *d, const char *file) ERR_MUST_CHECK;
 // Value as text, given or default; NULL when neither.
 const char *deck_text(const Deck *d, const DeckKey *key, const char *path);
 
+// Is the text UTF-8 (without surrogates and over-long forms)?
+bool deck_utf8(const char *text);
+
 // Length of the first component of a path after `at`: up to '.', '[' or the end.
 int deck_component(const char *at);
 

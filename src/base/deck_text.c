@@ -5,20 +5,53 @@
 
 #include "base/deck_parts.h"
 
+// One code point of a NUL-terminated text; returns its bytes, 0 when they are not UTF-8.
+static int next_code(const char *s, uint32_t *code)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    unsigned char c = (unsigned char)*s;
+    int n = c < 0x80 ? 1 : c < 0xc0 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf8 ? 4 : 0;
+    *code = n == 1 ? c : n ? c & (0x7fu >> n) : 0;
+    for (int i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80) return 0;
+        *code = *code << 6 | (s[i] & 0x3f);
+    }
+    return n && *code >= least[n] && *code <= 0x10ffff && (*code < 0xd800 || *code > 0xdfff) ? n : 0;
+}
+
+bool deck_utf8(const char *text)
+{
+    uint32_t code;
+    for (int n; *text; text += n)
+        if (!(n = next_code(text, &code))) return false;
+    return true;
+}
+
+// Characters that YAML does not take as they stand, or reads as line breaks.
+static bool needs_escape(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 || code == 0xfeff ||
+           (code & 0xfffe) == 0xfffe;
+}
+
 static bool plain_text(const char *s)
 {
-    return *s && strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+-") == strlen(s) && *s != '-';
+    bool null = !strcmp(s, "null") || !strcmp(s, "Null") || !strcmp(s, "NULL");  // deck_yaml.c reads these as "not given"
+    return *s && !null && strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+-") == strlen(s) &&
+           *s != '-';
 }
 
 static Err print_value(Str *out, DeckType type, const char *text)
 {
     if (type != DECK_STR || plain_text(text)) return str_puts(out, text);
     TRY(str_puts(out, "\""));
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\') TRY(str_printf(out, "\\%c", c));
-        else if (c < 0x20 || c == 0x7f) TRY(str_printf(out, "\\x%02x", c));
-        else TRY(str_add(out, text, 1));
+    uint32_t code;
+    for (int n; *text; text += n) {
+        n = next_code(text, &code);
+        ASSERT(n > 0);
+        if (code == '"' || code == '\\') TRY(str_printf(out, "\\%c", (char)code));
+        else if (needs_escape(code)) TRY(str_printf(out, "\\U%08x", code));
+        else TRY(str_add(out, text, n));
     }
     return str_puts(out, "\"");
 }

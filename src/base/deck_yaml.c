@@ -12,6 +12,7 @@ typedef struct Reader {
     yaml_parser_t parser;
     yaml_event_t event;  // the current one, if `held`
     bool held;
+    Str text;  // of the file
 } Reader;
 
 static void drop_event(Reader *r)
@@ -32,15 +33,34 @@ static Err refuse(const Reader *r, yaml_mark_t mark, const char *what)
     FAIL(ERR_RECIPE, "%s: %s", where, what);
 }
 
+// Where the parser stopped. For a byte that is no text it knows the offset only.
+static yaml_mark_t trouble(const Reader *r)
+{
+    if (r->parser.error != YAML_READER_ERROR) return r->parser.problem_mark;
+    yaml_mark_t at = {0};
+    for (size_t i = 0; i < r->parser.problem_offset && i < (size_t)r->text.len; i++) {
+        at.column++;
+        if (r->text.p[i] == '\n') at.line++, at.column = 0;
+    }
+    return at;
+}
+
+static Err not_yaml(const Reader *r)
+{
+    const yaml_parser_t *p = &r->parser;
+    yaml_mark_t at = trouble(r);
+    bool tab = p->error == YAML_SCANNER_ERROR && at.index < (size_t)r->text.len && r->text.p[at.index] == '\t';
+    const char *advice = p->error == YAML_READER_ERROR ? "save the recipe as plain UTF-8 text"
+                         : tab                         ? "indent with spaces, not with tabs"
+                                                       : "check quotes, brackets and indentation from there upwards";
+    FAIL(ERR_RECIPE, "%s:%zu:%zu: not YAML: %s%s%s; %s", r->file, at.line + 1, at.column + 1,
+         p->problem ? p->problem : "unreadable", p->context ? " " : "", p->context ? p->context : "", advice);
+}
+
 static Err next(Reader *r)
 {
     drop_event(r);
-    if (!yaml_parser_parse(&r->parser, &r->event)) {
-        yaml_mark_t at = r->parser.problem_mark;
-        FAIL(ERR_RECIPE, "%s:%zu:%zu: not YAML: %s%s%s", r->file, at.line + 1, at.column + 1,
-             r->parser.problem ? r->parser.problem : "unreadable", r->parser.context ? " " : "",
-             r->parser.context ? r->parser.context : "");
-    }
+    if (!yaml_parser_parse(&r->parser, &r->event)) return not_yaml(r);
     r->held = true;
     const yaml_event_t *e = &r->event;
     bool anchored = (e->type == YAML_SCALAR_EVENT && e->data.scalar.anchor) ||
@@ -50,8 +70,10 @@ static Err next(Reader *r)
                   (e->type == YAML_MAPPING_START_EVENT && e->data.mapping_start.tag) ||
                   (e->type == YAML_SEQUENCE_START_EVENT && e->data.sequence_start.tag);
     if (anchored || e->type == YAML_ALIAS_EVENT)
-        return refuse(r, e->start_mark, "anchors and aliases (& and *) are not allowed in a recipe");
-    if (tagged) return refuse(r, e->start_mark, "tags (!) are not allowed in a recipe");
+        return refuse(r, e->start_mark,
+                      "anchors and aliases (& and *) are not allowed in a recipe; write the value out or put it in quotes");
+    if (tagged)
+        return refuse(r, e->start_mark, "tags (!) are not allowed in a recipe; leave it out or put the value in quotes");
     return OK;
 }
 
@@ -63,8 +85,10 @@ static Err read_scalar(Reader *r, const char *path)
     place(r, r->event.start_mark, where);
     const char *text = (const char *)r->event.data.scalar.value;
     bool plain = r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    if (strlen(text) != r->event.data.scalar.length) return refuse(r, r->event.start_mark, "a NUL character in a value");
-    if (plain && !*text) return OK;  // "key:" alone: the default
+    if (strlen(text) != r->event.data.scalar.length)
+        return refuse(r, r->event.start_mark, "a NUL character in a value; remove it");
+    bool null = !*text || !strcmp(text, "~") || !strcmp(text, "null") || !strcmp(text, "Null") || !strcmp(text, "NULL");
+    if (plain && null) return OK;  // "key:" alone, or null: the default
     return deck_put(r->deck, path, text, where, false);
 }
 
@@ -74,12 +98,13 @@ static Err read_mapping(Reader *r, const char *path, int depth)
     for (;;) {
         TRY(next(r));
         if (r->event.type == YAML_MAPPING_END_EVENT) return OK;
-        if (r->event.type != YAML_SCALAR_EVENT) return refuse(r, r->event.start_mark, "a key must be one word");
-        const char *key = (const char *)r->event.data.scalar.value;
+        const char *key = r->event.type == YAML_SCALAR_EVENT ? (const char *)r->event.data.scalar.value : "";
+        if (r->event.type != YAML_SCALAR_EVENT || !*key || strlen(key) != r->event.data.scalar.length)
+            return refuse(r, r->event.start_mark, "a key must be one word, as imf help recipe lists them");
         yaml_mark_t at = r->event.start_mark;
         if (strpbrk(key, ".[]")) return refuse(r, at, "a key must not contain . [ or ]; nest the sections instead");
         int n = snprintf(child, sizeof child, "%s%s%s", path, *path ? "." : "", key);
-        if (n >= DECK_PATH) return refuse(r, at, "key too long");
+        if (n >= DECK_PATH) return refuse(r, at, "no key is that long (imf help recipe lists all)");
         TRY(next(r));
         TRY(read_value(r, child, at, depth + 1));
     }
@@ -92,7 +117,7 @@ static Err read_sequence(Reader *r, const char *path, int depth)
         TRY(next(r));
         if (r->event.type == YAML_SEQUENCE_END_EVENT) return OK;
         int n = snprintf(child, sizeof child, "%s[%d]", path, i);
-        if (n >= DECK_PATH) return refuse(r, r->event.start_mark, "key too long");
+        if (n >= DECK_PATH) return refuse(r, r->event.start_mark, "no key is that long (imf help recipe lists all)");
         TRY(read_value(r, child, r->event.start_mark, depth + 1));
     }
 }
@@ -101,7 +126,7 @@ static Err read_sequence(Reader *r, const char *path, int depth)
 static Err read_value(Reader *r, const char *path, yaml_mark_t at, int depth)
 {
     char where[IO_PATH + 48], pattern[DECK_PATH];
-    if (depth > DECK_DEPTH) return refuse(r, at, "nested deeper than 32 levels");
+    if (depth > DECK_DEPTH) return refuse(r, at, "nested deeper than 32 levels; a recipe needs four");
     place(r, at, where);
     TRY(deck_pattern(path, where, pattern));
     bool list = r->event.type == YAML_SEQUENCE_START_EVENT, entry = strchr(path, '[') && str_ends(path, "]");
@@ -109,8 +134,9 @@ static Err read_value(Reader *r, const char *path, yaml_mark_t at, int depth)
     if (r->event.type == YAML_SCALAR_EVENT) {
         if (deck_key(pattern)) return read_scalar(r, path);
         if (!*(const char *)r->event.data.scalar.value) return OK;  // an empty section
-        return refuse(r, r->event.start_mark, entry ? "a list entry holds keys of its own, not one value"
-                                                    : "a section or list is wanted here, not one value");
+        return refuse(r, r->event.start_mark,
+                      entry ? "a list entry holds keys of its own: write 'key: value', not one value"
+                            : "a section of keys or a list is wanted here, not one value (imf help recipe lists all)");
     }
     char as_list[DECK_PATH + 2];
     snprintf(as_list, sizeof as_list, "%s[]", pattern);
@@ -141,15 +167,14 @@ static Err read_document(Reader *r)
 Err deck_read_yaml(Deck *d, const char *file)
 {
     Reader r = {.deck = d, .file = file};
-    Str text = {0};
     Err err = OK;
     if (!yaml_parser_initialize(&r.parser)) FAIL(ERR_UNAVAILABLE, "out of memory for the recipe reader");
-    TRY_DONE(io_read(file, &text, DECK_BYTES));
-    yaml_parser_set_input_string(&r.parser, (const unsigned char *)str_text(&text), (size_t)text.len);
+    TRY_DONE(io_read(file, &r.text, DECK_BYTES));
+    yaml_parser_set_input_string(&r.parser, (const unsigned char *)str_text(&r.text), (size_t)r.text.len);
     TRY_DONE(read_document(&r));
 done:
     drop_event(&r);
     yaml_parser_delete(&r.parser);
-    str_free(&text);
+    str_free(&r.text);
     return err;
 }

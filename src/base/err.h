@@ -38,6 +38,9 @@ void err_set_message(const char *text);
 // Puts "context: " before the current message and returns `code`; for callers that know the file or line.
 Err err_context(Err code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// Puts text behind the current message and returns `code`; for advice that holds for every error of a function.
+Err err_add(Err code, const char *text);
+
 // Returns from the enclosing function with a new error.
 #define FAIL(code, ...) return err_raise((code), __func__, __FILE__, __LINE__, __VA_ARGS__)
 

@@ -16,18 +16,42 @@
 #include "base/mem.h"
 #include "base/profile.h"
 
+const char *io_advice(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+        return "; is the path right, seen from the current directory?";
+    case EACCES:
+    case EPERM:
+        return "; check who may read and write it";
+    case EISDIR:
+        return "; name a file";
+    case EROFS:
+        return "; choose a place that can be written";
+    case ENOSPC:
+    case EDQUOT:
+        return "; make room there, or choose another place";
+    default:
+        return "; is the disk or its server in order?";
+    }
+}
+
 Err io_map(const char *path, FileMap *out)
 {
     PROFILE(PHASE_IO);
     *out = (FileMap){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s", path, strerror(errno));
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a pipe without a writer must not hold us
+    CHECK(fd >= 0, ERR_NOINPUT, "cannot open %s: %s%s", path, strerror(errno), io_advice(errno));
     struct stat st;
     void *p = MAP_FAILED;
     int ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     if (ok && st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
-    CHECK(ok, ERR_NOINPUT, "cannot read %s: not a regular file", path);
+    CHECK(ok, ERR_NOINPUT, "cannot read %s: %s; name a regular file", path,
+          S_ISDIR(st.st_mode) ? "it is a directory" : "it is no regular file");
     if (st.st_size == 0) {
         out->p = "";
         return OK;
@@ -49,7 +73,7 @@ Err io_read(const char *path, Str *s, int64_t limit)
     FileMap map;
     TRY(io_map(path, &map));
     Err err = OK;
-    CHECK_DONE(map.size <= limit, ERR_DATA, "%s has %lld bytes; at most %lld are allowed here", path,
+    CHECK_DONE(map.size <= limit, ERR_DATA, "%s has %lld bytes; at most %lld are allowed here: is it the right file?", path,
                (long long)map.size, (long long)limit);
     TRY_DONE(str_add(s, map.p, map.size));
 done:
@@ -64,7 +88,7 @@ Err io_write_all(int fd, const char *path, const void *bytes, int64_t n)
     while (n > 0) {
         ssize_t put = write(fd, p, (size_t)n);
         if (put < 0 && errno == EINTR) continue;
-        CHECK(put > 0, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+        CHECK(put > 0, ERR_IO, "cannot write %s: %s%s", path, strerror(errno), io_advice(errno));
         p += put;
         n -= put;
     }
@@ -75,10 +99,10 @@ Err io_sync_dir(const char *path)
 {
     PROFILE(PHASE_IO);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK(fd >= 0, ERR_IO, "cannot open directory %s: %s", path, strerror(errno));
+    CHECK(fd >= 0, ERR_IO, "cannot open directory %s: %s%s", path, strerror(errno), io_advice(errno));
     int rc = fsync(fd), why = errno;
     close(fd);
-    CHECK(rc == 0 || why == EINVAL, ERR_IO, "cannot sync directory %s: %s", path, strerror(why));
+    CHECK(rc == 0 || why == EINVAL, ERR_IO, "cannot sync directory %s: %s%s", path, strerror(why), io_advice(why));
     return OK;
 }
 
@@ -95,12 +119,12 @@ static Err sync_parent(const char *path)
 static Err write_and_sync(const char *path, const char *bytes, int64_t n)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    CHECK(fd >= 0, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
+    CHECK(fd >= 0, ERR_CREATE, "cannot create %s: %s%s", path, strerror(errno), io_advice(errno));
     Err err = io_write_all(fd, path, bytes, n);
     int synced = fsync(fd), why = errno, closed = close(fd);
     if (err != OK) return err;
-    CHECK(synced == 0, ERR_IO, "cannot sync %s: %s", path, strerror(why));
-    CHECK(closed == 0, ERR_IO, "cannot close %s: %s", path, strerror(errno));
+    CHECK(synced == 0, ERR_IO, "cannot sync %s: %s%s", path, strerror(why), io_advice(why));
+    CHECK(closed == 0, ERR_IO, "cannot close %s: %s%s", path, strerror(errno), io_advice(errno));
     return OK;
 }
 
@@ -113,7 +137,7 @@ Err io_write(const char *path, const char *bytes, int64_t n)
     Err err = OK;
     TRY_DONE(write_and_sync(tmp, bytes, n));
     fault_point("file-rename");
-    CHECK_DONE(rename(tmp, path) == 0, ERR_IO, "cannot rename %s to %s: %s", tmp, path, strerror(errno));
+    CHECK_DONE(rename(tmp, path) == 0, ERR_IO, "cannot rename %s to %s: %s%s", tmp, path, strerror(errno), io_advice(errno));
     fault_point("file-renamed");
     return sync_parent(path);
 done:
@@ -131,12 +155,12 @@ Err io_mkdirs(const char *path)
         char c = *p;
         if (c != '/' && c != '\0') continue;
         *p = '\0';
-        CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, ERR_CREATE, "cannot create directory %s: %s", part,
-              strerror(errno));
+        CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, ERR_CREATE, "cannot create directory %s: %s%s", part, strerror(errno),
+              io_advice(errno));
         if (c == '\0') break;
         *p = c;
     }
-    CHECK(io_is_dir(path), ERR_CREATE, "%s is in the way: not a directory", path);
+    CHECK(io_is_dir(path), ERR_CREATE, "%s is in the way: not a directory; remove it or choose another place", path);
     return OK;
 }
 
@@ -150,8 +174,8 @@ Err io_remove_tree(const char *path)
 {
     PROFILE(PHASE_IO);
     if (!io_exists(path)) return OK;
-    CHECK(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0, ERR_IO, "cannot remove %s: %s", path,
-          strerror(errno));
+    CHECK(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0, ERR_IO, "cannot remove %s: %s%s", path, strerror(errno),
+          io_advice(errno));
     return OK;
 }
 
@@ -191,7 +215,7 @@ Err io_list(const char *path, char ***names, int64_t *n)
     *n = 0;
     int64_t cap = 0;
     DIR *dir = opendir(path);
-    CHECK(dir, ERR_NOINPUT, "cannot open directory %s: %s", path, strerror(errno));
+    CHECK(dir, ERR_NOINPUT, "cannot open directory %s: %s%s", path, strerror(errno), io_advice(errno));
     Err err = OK;
     for (struct dirent *e; (e = readdir(dir));) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
@@ -227,7 +251,7 @@ const char *io_basename(const char *path)
 Err io_free_bytes(const char *dir, int64_t *out)
 {
     struct statvfs v;
-    CHECK(statvfs(dir, &v) == 0, ERR_IO, "cannot ask for the free space of %s: %s", dir, strerror(errno));
+    CHECK(statvfs(dir, &v) == 0, ERR_IO, "cannot ask for the free space of %s: %s%s", dir, strerror(errno), io_advice(errno));
     *out = (int64_t)v.f_bavail * (int64_t)v.f_frsize;
     return OK;
 }

@@ -8,6 +8,9 @@
 #include "base/err.h"
 #include "base/str.h"
 
+// What to do about an errno of a file: "; ..." to end a message with.
+const char *io_advice(int error);
+
 typedef struct FileMap {
     const char *p;  // read-only contents, valid until io_unmap
     int64_t size;

@@ -124,7 +124,7 @@ static Err take(const char *run_dir, const char *path, const char *own, const ch
     TRY(write_own(own, host));
     for (int i = 0; i < TRIES; i++) {
         if (link(own, path) == 0) return OK;
-        CHECK(errno == EEXIST, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
+        CHECK(errno == EEXIST, ERR_CREATE, "cannot create %s: %s%s", path, strerror(errno), io_advice(errno));
         TRY(remove_dead(run_dir, path, host));
     }
     FAIL(ERR_CREATE, "cannot take %s from a dead job; remove it and %s/lease.dead.*", path, run_dir);

@@ -318,12 +318,19 @@ static const struct Kind *find_kind(const char *name)
     return NULL;
 }
 
-static const char *nearest_kind(const char *name)
+// The nearest name, or all of them when none is near.
+static Err unknown_kind(const char *name, size_t number, const char *where)
 {
+    char all[512] = "";
     int best = 0;
-    for (int i = 1; i < KINDS; i++)
+    for (int i = 0; i < KINDS; i++) {
         if (str_distance(kinds[i].name, name) < str_distance(kinds[best].name, name)) best = i;
-    return kinds[best].name;
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", kinds[i].name);
+    }
+    bool near = 2 * str_distance(kinds[best].name, name) <= (int)strlen(name);
+    CHECK(!near, ERR_DATA, "%s: check %zu: unknown kind \"%.40s\"; did you mean \"%s\"?", where, number, name,
+          kinds[best].name);
+    FAIL(ERR_DATA, "%s: check %zu: unknown kind \"%.40s\"; it must be one of %s", where, number, name, all);
 }
 
 static Err check_one(const json_t *spec, size_t number, const char *where, Span answer, double *weight, bool *met)
@@ -333,7 +340,7 @@ static Err check_one(const json_t *spec, size_t number, const char *where, Span 
     c.kind = json_string_value(json_object_get(spec, "kind"));
     CHECK(c.kind, ERR_DATA, "%s: check %zu has no \"kind\"", where, number);
     const struct Kind *kind = find_kind(c.kind);
-    CHECK(kind, ERR_DATA, "%s: check %zu: unknown kind \"%.40s\"; did you mean \"%s\"?", where, number, c.kind, nearest_kind(c.kind));
+    if (!kind) return unknown_kind(c.kind, number, where);
     snprintf(c.where, sizeof c.where, "%.100s: check %zu (%s)", where, number, kind->name);
     c.ignore_case = json_is_true(json_object_get(spec, "ignore_case"));
     const json_t *w = json_object_get(spec, "weight");

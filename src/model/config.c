@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "model/model.h"
+#include "text/record.h"
 
 enum { JSON_LIMIT = 1 << 20 };
 
@@ -17,15 +18,13 @@ typedef struct Source {
 static Err load_json(const char *path, json_t **out)
 {
     Str text = {0};
-    json_error_t e;
     Err err = OK;
     TRY_DONE(io_read(path, &text, JSON_LIMIT));
-    *out = json_loadb(str_text(&text), (size_t)text.len, JSON_REJECT_DUPLICATES, &e);
-    CHECK_DONE(*out, ERR_DATA, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    TRY_DONE(json_parse_file(&text, path, out));
     if (!json_is_object(*out)) {
         json_decref(*out);
         *out = NULL;
-        CHECK_DONE(false, ERR_DATA, "%s: not a JSON object", path);
+        CHECK_DONE(false, ERR_DATA, "%s: not a JSON object; is it the model's own file?", path);
     }
 done:
     str_free(&text);
@@ -37,7 +36,7 @@ static Err get_i64(Source s, const char *key, int64_t min, int64_t max, int64_t 
 {
     const json_t *v = json_object_get(s.o, key);
     if (!v || json_is_null(v)) {
-        CHECK(*out >= min, ERR_DATA, "%s: key '%s' is missing", s.path, key);
+        CHECK(*out >= min, ERR_DATA, "%s: key '%s' is missing; is it the model's own file?", s.path, key);
         return OK;
     }
     CHECK(json_is_integer(v) && json_integer_value(v) >= min && json_integer_value(v) <= max, ERR_DATA,
@@ -69,7 +68,7 @@ static Err read_family(Source s, ModelConfig *c)
     const char *type = get_text(s.o, "model_type", "");
     if (!strcmp(type, "llama")) c->family = FAMILY_LLAMA;
     else if (!strcmp(type, "qwen2")) c->family = FAMILY_QWEN2;
-    else FAIL(ERR_DATA, "%s: model_type '%s' is not supported; llama and qwen2 are", s.path, type);
+    else FAIL(ERR_DATA, "%s: model_type '%s' is not supported; use a model of type llama or qwen2", s.path, type);
     c->qkv_bias = c->family == FAMILY_QWEN2;
     c->headless = json_object_get(s.o, "num_objectives") != NULL;
     c->tied = is_true(s, "tie_word_embeddings") && !c->headless;
@@ -139,21 +138,24 @@ static Err read_rope(Source s, ModelConfig *c)
     return OK;
 }
 
-static void add_stop(ModelConfig *c, const json_t *v)
+static Err add_stop(Source s, ModelConfig *c, const json_t *v)
 {
-    if (!json_is_integer(v)) return;
-    int32_t id = (int32_t)json_integer_value(v);
+    if (!v || json_is_null(v)) return OK;
+    CHECK(json_is_integer(v), ERR_DATA, "%s: 'eos_token_id' must be a token's id or a list of ids", s.path);
+    int64_t id = json_integer_value(v);
     for (int i = 0; i < c->stops; i++)
-        if (c->stop[i] == id) return;
-    if (id >= 0 && id < c->V && c->stops < MODEL_STOPS) c->stop[c->stops++] = id;
+        if (c->stop[i] == id) return OK;
+    if (id >= 0 && id < c->V && c->stops < MODEL_STOPS) c->stop[c->stops++] = (int32_t)id;
+    return OK;
 }
 
-static void add_stops(ModelConfig *c, const json_t *o)
+static Err add_stops(Source s, ModelConfig *c)
 {
-    const json_t *v = json_object_get(o, "eos_token_id"), *e;
+    const json_t *v = json_object_get(s.o, "eos_token_id"), *e;
     size_t i;
-    if (!json_is_array(v)) add_stop(c, v);
-    json_array_foreach(v, i, e) add_stop(c, e);
+    if (!json_is_array(v)) return add_stop(s, c, v);
+    json_array_foreach(v, i, e) TRY(add_stop(s, c, e));
+    return OK;
 }
 
 static Err read_storage(Source s, ModelConfig *c)
@@ -176,8 +178,7 @@ static Err read_config(Source s, ModelConfig *c)
     int64_t bos = -1;
     if (json_is_integer(json_object_get(s.o, "bos_token_id"))) TRY(get_i64(s, "bos_token_id", 0, c->V - 1, &bos));
     c->bos = (int32_t)bos;
-    add_stops(c, s.o);
-    return OK;
+    return add_stops(s, c);
 }
 
 static Err read_generation(const char *dir, ModelConfig *c)
@@ -187,9 +188,9 @@ static Err read_generation(const char *dir, ModelConfig *c)
     TRY(io_join(path, dir, "generation_config.json"));
     if (!io_exists(path)) return OK;
     TRY(load_json(path, &o));
-    add_stops(c, o);
+    Err err = add_stops((Source){o, path}, c);
     json_decref(o);
-    return OK;
+    return err;
 }
 
 Err model_config_load(const char *dir, ModelConfig *out)
@@ -198,7 +199,7 @@ Err model_config_load(const char *dir, ModelConfig *out)
     json_t *o = NULL;
     *out = (ModelConfig){.bos = -1};
     TRY(io_join(path, dir, "config.json"));
-    CHECK(io_is_dir(dir), ERR_NOINPUT, "%s: no such model directory", dir);
+    CHECK(io_is_dir(dir), ERR_NOINPUT, "%s: no such model directory; is the path right, seen from the current directory?", dir);
     TRY(load_json(path, &o));
     Err err = read_config((Source){o, path}, out);
     json_decref(o);

@@ -108,14 +108,14 @@ static Err write_shard(const Plan *p, int32_t shard, const char *dir, void *buff
     TRY_DONE(io_join(path, dir, name));
     TRY_DONE(shard_header(p, shard, &header));
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    CHECK_DONE(fd >= 0, ERR_CREATE, "cannot create %s: %s", path, strerror(errno));
+    CHECK_DONE(fd >= 0, ERR_CREATE, "cannot create %s: %s%s", path, strerror(errno), io_advice(errno));
     TRY_DONE(io_write_all(fd, path, header.p, header.len));
     for (int64_t i = 0; i < p->n; i++)
         if (p->shard[i] == shard) TRY_DONE(write_tensor(fd, path, &p->tensor[i], buffer));
-    CHECK_DONE(fsync(fd) == 0, ERR_IO, "%s: fsync: %s", path, strerror(errno));
+    CHECK_DONE(fsync(fd) == 0, ERR_IO, "%s: fsync: %s%s", path, strerror(errno), io_advice(errno));
     int last = close(fd);
     fd = -1;
-    CHECK_DONE(last == 0, ERR_IO, "%s: close: %s", path, strerror(errno));
+    CHECK_DONE(last == 0, ERR_IO, "%s: close: %s%s", path, strerror(errno), io_advice(errno));
 done:
     if (fd >= 0) close(fd);
     str_free(&header);
@@ -330,7 +330,7 @@ static Err swap_in(const char *tmp, const char *dir)
     fault_point("export-rename");
     TRY(io_remove_tree(dir));
     fault_point("export-removed");
-    CHECK(rename(tmp, dir) == 0, ERR_CREATE, "cannot rename %s to %s: %s", tmp, dir, strerror(errno));
+    CHECK(rename(tmp, dir) == 0, ERR_CREATE, "cannot rename %s to %s: %s%s", tmp, dir, strerror(errno), io_advice(errno));
     char parent[IO_PATH];
     fault_point("export-renamed");
     snprintf(parent, sizeof parent, "%s/..", dir);

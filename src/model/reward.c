@@ -10,6 +10,7 @@
 #include "model/export.h"
 #include "model/safetensors.h"
 #include "par/par.h"
+#include "text/record.h"
 
 // Llama-3's end of turn, assistant header and blank line: what ArmoRM looks for.
 static const int32_t armorm_pattern[] = {128009, 128006, 78191, 128007, 271};
@@ -67,11 +68,9 @@ void reward_head_free(RewardHead *h)
 static Err read_json(const char *path, json_t **out)
 {
     Str text = {0};
-    json_error_t e;
     Err err = OK;
     TRY_DONE(io_read(path, &text, JSON_LIMIT));
-    *out = json_loadb(str_text(&text), (size_t)text.len, JSON_REJECT_DUPLICATES, &e);
-    CHECK_DONE(*out, ERR_DATA, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    TRY_DONE(json_parse_file(&text, path, out));
 done:
     str_free(&text);
     return err;
@@ -143,7 +142,8 @@ static Err read_head_tensor(const StDir *st, const char *name, int64_t rows, int
     CHECK(t, ERR_DATA, "%s: tensor '%s' is missing: not a reward model of ArmoRM's shape",
           st->tensors ? st->tensor[0].file : "(no tensors)", name);
     bool fits = cols ? t->dims == 2 && t->dim[0] == rows && t->dim[1] == cols : t->n == rows && t->dims <= 1;
-    CHECK(fits && t->readable, ERR_DATA, "%s: tensor '%s' has the wrong shape or type", t->file, name);
+    CHECK(fits && t->readable, ERR_DATA,
+          "%s: tensor '%s' has the wrong shape or type; copy or download it and config.json again", t->file, name);
     TRY(st_read(t, 0, t->n, out));
     hash_add(hash, t->data, t->bytes);
     return OK;

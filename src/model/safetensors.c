@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/record.h"
 
 enum { HEADER_MAX = 100000000, TENSORS_MAX = 1000000, INDEX_MAX = 1 << 28, NAME_MAX_BYTES = 1024 };
 
@@ -141,8 +142,8 @@ static Err read_tensor(const json_t *o, const char *data, int64_t size, StTensor
           "%s: tensor '%s': want exactly dtype, shape and data_offsets [begin, end]", t->file, t->name);
     int64_t begin = json_integer_value(b), end = json_integer_value(e), item = 0;
     CHECK(begin >= 0 && begin <= end && end <= size, ERR_DATA,
-          "%s: tensor '%s': bytes %lld to %lld do not lie in the file's %lld (cut off?)", t->file, t->name,
-          (long long)begin, (long long)end, (long long)size);
+          "%s: tensor '%s': bytes %lld to %lld do not lie in the file's %lld", t->file, t->name, (long long)begin,
+          (long long)end, (long long)size);
     TRY(read_dtype(dtype, t, &item));
     TRY(read_shape(json_object_get(o, "shape"), t));
     CHECK(!__builtin_mul_overflow(t->n, item, &t->bytes) && t->bytes == end - begin, ERR_DATA,
@@ -244,10 +245,10 @@ static Err add_file(StDir *d, const char *path, const char *name)
     Err err = io_map(path, map);
     if (err != OK) return err_context(err, "weights %s", name);
     d->maps++;
-    TRY(parse_header(file, *map, &header, &n));
-    err = add_tensors(d, header, file, map->p + 8 + n, map->size - 8 - n);
+    err = parse_header(file, *map, &header, &n);
+    if (err == OK) err = add_tensors(d, header, file, map->p + 8 + n, map->size - 8 - n);
     json_decref(header);
-    return err;
+    return err == ERR_DATA ? err_add(err, "; copy or download the file again") : err;
 }
 
 // --- a directory -----------------------------------------------------------------------------------------------------
@@ -286,7 +287,8 @@ static Err shard_names(const json_t *map, const char *path, const char ***out, i
     {
         const char *file = json_string_value(v);
         CHECK(file && *file && !strchr(file, '/') && !strstr(file, "..") && strlen(file) < 256, ERR_DATA,
-              "%s: tensor '%s': '%s' is not a plain file name", path, key, file ? file : "(not a string)");
+              "%s: tensor '%s': '%s' is not a plain file name; keep the shards beside their index", path, key,
+              file ? file : "(not a string)");
         name[count++] = file;
     }
     qsort(name, (size_t)count, sizeof *name, compare_text);
@@ -304,8 +306,8 @@ static Err check_index(const StDir *d, const json_t *map, const char *path)
     json_object_foreach((json_t *)map, key, v)
     {
         const StTensor *t = st_find(d, key);
-        CHECK(t && !strcmp(io_basename(t->file), json_string_value(v)), ERR_DATA, "%s: tensor '%s' is not in %s", path, key,
-              json_string_value(v));
+        CHECK(t && !strcmp(io_basename(t->file), json_string_value(v)), ERR_DATA,
+              "%s: tensor '%s' is not in %s; copy or download both again", path, key, json_string_value(v));
     }
     return OK;
 }
@@ -317,7 +319,7 @@ static Err open_shards(const char *dir, const char *path, const json_t *index, S
     char file[IO_PATH];
     int64_t n = 0;
     Err err = OK;
-    CHECK(json_is_object(map), ERR_DATA, "%s: no object weight_map", path);
+    CHECK(json_is_object(map), ERR_DATA, "%s: no object weight_map; copy or download the file again", path);
     TRY_DONE(shard_names(map, path, &name, &n));
     TRY_DONE(MEM_ARRAY(&out->map, n + 1));
     for (int64_t i = 0; i < n; i++) {
@@ -335,11 +337,9 @@ static Err open_index(const char *dir, const char *path, StDir *out)
 {
     Str text = {0};
     json_t *index = NULL;
-    json_error_t e;
     Err err = OK;
     TRY_DONE(io_read(path, &text, INDEX_MAX));
-    index = json_loadb(str_text(&text), (size_t)text.len, JSON_REJECT_DUPLICATES, &e);
-    CHECK_DONE(index, ERR_DATA, "%s:%d: %s", path, e.line, e.text);
+    TRY_DONE(json_parse_file(&text, path, &index));
     TRY_DONE(open_shards(dir, path, index, out));
 done:
     json_decref(index);
@@ -354,7 +354,8 @@ Err st_open(const char *dir, StDir *out)
     TRY(io_join(path, dir, "model.safetensors"));
     TRY(io_join(index, dir, "model.safetensors.index.json"));
     if (io_exists(path)) return st_open_file(path, out);
-    CHECK(io_exists(index), ERR_NOINPUT, "%s: neither model.safetensors nor model.safetensors.index.json is there", dir);
+    CHECK(io_exists(index), ERR_NOINPUT,
+          "%s: neither model.safetensors nor model.safetensors.index.json is there; is it the model's directory?", dir);
     Err err = open_index(dir, index, out);
     if (err != OK) st_close(out);
     return err;

@@ -219,7 +219,8 @@ static Err write_line(FILE *f, const char *path, const json_t *row, Str *line)
     str_clear(line);
     TRY(json_canonical(row, line));
     TRY(str_puts(line, "\n"));
-    CHECK(fwrite(line->p, 1, (size_t)line->len, f) == (size_t)line->len, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+    CHECK(fwrite(line->p, 1, (size_t)line->len, f) == (size_t)line->len, ERR_IO, "cannot write %s: %s%s", path, strerror(errno),
+          io_advice(errno));
     return OK;
 }
 
@@ -248,11 +249,11 @@ static Err export_file(RecordSet *s, bool pairs, const char *dir, const char *na
     TRY(io_join(path, dir, name));
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     FILE *f = fopen(tmp, "we");
-    CHECK(f, ERR_CREATE, "cannot create %s: %s", tmp, strerror(errno));
+    CHECK(f, ERR_CREATE, "cannot create %s: %s%s", tmp, strerror(errno), io_advice(errno));
     Err err = export_lines(s, pairs, f, tmp);
     int closed = fclose(f);
     TRY(err);
-    CHECK(closed == 0 && rename(tmp, path) == 0, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+    CHECK(closed == 0 && rename(tmp, path) == 0, ERR_IO, "cannot write %s: %s%s", path, strerror(errno), io_advice(errno));
     return OK;
 }
 

@@ -157,7 +157,10 @@ static Err check_messages(const ChatTemplate *c, const Tokenizer *t, const Messa
         const char *r = m[i].role;
         CHECK(is_role(r, "system") || is_role(r, "user") || is_role(r, "assistant"), ERR_DATA,
               "message %lld has the role '%.40s'; known are system, user, assistant", (long long)i, r);
-        CHECK(has_role(c, t, r), ERR_DATA, "message %lld: this tokenizer has no token for the role %s", (long long)i, r);
+        CHECK(
+            has_role(c, t, r), ERR_DATA,
+            "message %lld: template %s has no token for the role %s in this tokenizer; use rows without it or another template",
+            (long long)i, c->name, r);
     }
     return OK;
 }

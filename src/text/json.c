@@ -1,20 +1,39 @@
 // JSON through jansson, with messages that name file, line and key.
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/io.h"
-#include "base/log.h"
 #include "text/record.h"
+
+static Err not_json(const char *place, const json_error_t *e)
+{
+    CHECK(!strstr(e->text, "JSON_ALLOW_NUL"), ERR_DATA, "%s: a text holds \\u0000; remove it", place);  // not for programmers
+    const char *advice = strstr(e->text, "unable to decode")  ? "save it as UTF-8"
+                         : strstr(e->text, "maximum parsing") ? "is it the right file?"
+                         : strstr(e->text, "duplicate")       ? "keep one of them"
+                                                              : "correct it there, or copy it again";
+    FAIL(ERR_DATA, "%s: not JSON: %s; %s", place, e->text, advice);
+}
 
 Err json_parse(const char *text, int64_t n, const char *where, json_t **out)
 {
     json_error_t e;
+    char place[IO_PATH + 64];
     *out = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
-    CHECK(*out, ERR_DATA, "%s: not JSON: %s (line %d, column %d)", where, e.text, e.line, e.column);
-    return OK;
+    if (*out) return OK;
+    if (e.line > 1) snprintf(place, sizeof place, "%s, line %d, column %d", where, e.line, e.column);
+    else snprintf(place, sizeof place, "%s, column %d", where, e.column);
+    return not_json(place, &e);
+}
+
+Err json_parse_file(const Str *text, const char *path, json_t **out)
+{
+    json_error_t e;
+    char place[IO_PATH + 64];
+    *out = json_loadb(str_text(text), (size_t)text->len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (*out) return OK;
+    snprintf(place, sizeof place, "%s:%d:%d", path, e.line, e.column);
+    return not_json(place, &e);
 }
 
 static const char *type_name(const json_t *v)
@@ -69,80 +88,4 @@ Err json_canonical(const json_t *v, Str *out)
     int rc = json_dump_callback(v, append, out, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     CHECK(rc == 0, ERR_INTERNAL, "cannot write a value as JSON: not finite, not UTF-8, or no memory");
     return OK;
-}
-
-static Err array_each(const char *path, const char *text, int64_t n, JsonlFn f, void *user)
-{
-    json_t *rows, *row;
-    size_t i;
-    char where[IO_PATH + 32];
-    Err err = OK;
-    TRY(json_parse(text, n, path, &rows));
-    json_array_foreach(rows, i, row) {
-        snprintf(where, sizeof where, "%s: entry %zu", path, i + 1);
-        TRY_DONE(f(user, row, where));
-    }
-done:
-    json_decref(rows);
-    return err;
-}
-
-static Err line_each(const char *path, const char *text, int64_t n, JsonlFn f, void *user)
-{
-    char where[IO_PATH + 32];
-    const char *end = text + n;
-    for (int64_t number = 1; text < end; number++) {
-        const char *newline = memchr(text, '\n', (size_t)(end - text)), *stop = newline ? newline : end;
-        const char *first = text + strspn(text, " \t\r");  // stops at '\n' or the map's end at the latest
-        if (first < stop) {
-            json_t *row;
-            snprintf(where, sizeof where, "%s:%" PRId64, path, number);
-            TRY(json_parse(text, stop - text, where, &row));
-            Err err = f(user, row, where);
-            json_decref(row);
-            TRY(err);
-        }
-        text = stop + 1;
-    }
-    return OK;
-}
-
-static Err text_each(const char *path, const Str *text, JsonlFn f, void *user)
-{
-    const char *p = str_text(text), *end = p + text->len;
-    if (str_starts(p, "\xef\xbb\xbf")) p += 3;
-    bool array = p[strspn(p, " \t\r\n")] == '[';
-    return array ? array_each(path, p, end - p, f, user) : line_each(path, p, end - p, f, user);
-}
-
-Err jsonl_each(const char *path, JsonlFn f, void *user)
-{
-    Str text = {0};
-    FileMap map;
-    Err err = OK;
-    TRY(io_map(path, &map));
-    TRY_DONE(str_add(&text, map.p, map.size));  // a copy: NUL-terminated, and safe from a file that is cut meanwhile
-    io_unmap(&map);
-    TRY_DONE(text_each(path, &text, f, user));
-done:
-    io_unmap(&map);
-    str_free(&text);
-    return err;
-}
-
-Err jsonl_stdin(JsonlFn f, void *user)
-{
-    Str text = {0};
-    char block[65536];
-    Err err = OK;
-    for (ssize_t n = 1; n != 0;) {
-        n = read(STDIN_FILENO, block, sizeof block);
-        if (n < 0 && errno == EINTR) continue;
-        CHECK_DONE(n >= 0, ERR_IO, "cannot read standard input: %s", strerror(errno));
-        TRY_DONE(str_add(&text, block, n));
-    }
-    TRY_DONE(text_each("standard input", &text, f, user));
-done:
-    str_free(&text);
-    return err;
 }

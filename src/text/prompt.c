@@ -173,7 +173,8 @@ static Err fill(const json_t *row, const char *kind, const char *dataset, const 
     int l = 0;
     while (l < LAYOUTS && !(has(row, layouts[l].key) && has(row, layouts[l].key2))) l++;
     CHECK(l < LAYOUTS, ERR_DATA,
-          "%s: not a prompt: none of messages, prompt, question + answer, problem, text + test_list, instruction", where);
+          "%s: not a prompt: a row must have messages, prompt, question + answer, problem, text + test_list or instruction",
+          where);
     TRY(set_new(data, "messages", json_array()));
     TRY(layouts[l].import(row, data, where));
     TRY(copy_field(row, "gold", json_is_string(json_object_get(row, "gold")), data, where));

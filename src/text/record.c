@@ -89,11 +89,11 @@ static Err open_part(RecordWriter *w, const char *dir)
         w->fd = open(w->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->fd >= 0 || errno != EEXIST) break;
     }
-    CHECK(w->fd >= 0, ERR_CREATE, "cannot create %s: %s", w->path, strerror(errno));
+    CHECK(w->fd >= 0, ERR_CREATE, "cannot create %s: %s%s", w->path, strerror(errno), io_advice(errno));
     int stem = (int)strlen(w->path) - 6;
     snprintf(w->index_path, sizeof w->index_path, "%.*s.idx", stem, w->path);
     w->index_fd = open(w->index_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    CHECK(w->index_fd >= 0, ERR_CREATE, "cannot create %s: %s", w->index_path, strerror(errno));
+    CHECK(w->index_fd >= 0, ERR_CREATE, "cannot create %s: %s%s", w->index_path, strerror(errno), io_advice(errno));
     return OK;
 }
 
@@ -132,8 +132,8 @@ static Err sync_part(RecordWriter *w)
 {
     PROFILE(PHASE_IO);
     w->synced = time_now();
-    CHECK(fsync(w->fd) == 0, ERR_IO, "cannot write %s: %s", w->path, strerror(errno));
-    CHECK(fsync(w->index_fd) == 0, ERR_IO, "cannot write %s: %s", w->index_path, strerror(errno));
+    CHECK(fsync(w->fd) == 0, ERR_IO, "cannot write %s: %s%s", w->path, strerror(errno), io_advice(errno));
+    CHECK(fsync(w->index_fd) == 0, ERR_IO, "cannot write %s: %s%s", w->index_path, strerror(errno), io_advice(errno));
     return OK;
 }
 
@@ -202,7 +202,8 @@ Err record_close(RecordWriter *w)
     int a = close(w->fd), b = close(w->index_fd);
     w->fd = w->index_fd = -1;
     if (err == OK && (a != 0 || b != 0))
-        err = err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot write %s: %s", w->path, strerror(errno));
+        err = err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot write %s: %s%s", w->path, strerror(errno),
+                        io_advice(errno));
     free_writer(w);
     return err;
 }

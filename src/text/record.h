@@ -27,8 +27,8 @@
 typedef struct RecordWriter RecordWriter;
 typedef struct RecordSet RecordSet;
 
-// How a stage starts. Collective. header: {"recipe":..,"inputs":{..}} (borrowed); an input that is null agrees with any. *done: it has ended before. ERR_RECIPE
-// when the directory holds records of another recipe or of other inputs.
+// How a stage starts. Collective. header: {"recipe":..,"inputs":{..}} (borrowed); an input that is null agrees with any. *done:
+// it has ended before. ERR_RECIPE when the directory holds records of another recipe or of other inputs.
 Err record_begin(const char *run_dir, const char *stage, const json_t *header, bool *done) ERR_MUST_CHECK;
 
 // Opens this process's own part (local; makes the directory). header as above.
@@ -63,6 +63,8 @@ bool record_done(const char *run_dir, const char *stage, Id *digest, int64_t *co
 
 // Parses one JSON text (duplicates rejected, depth limited); `where` goes into messages.
 Err json_parse(const char *text, int64_t n, const char *where, json_t **out) ERR_MUST_CHECK;
+// The same for a whole file's text; the message begins with path:line:column.
+Err json_parse_file(const Str *text, const char *path, json_t **out) ERR_MUST_CHECK;
 Err json_get_text(const json_t *o, const char *key, const char *where, const char **out) ERR_MUST_CHECK;
 Err json_get_i64(const json_t *o, const char *key, const char *where, int64_t *out) ERR_MUST_CHECK;
 Err json_get_f64(const json_t *o, const char *key, const char *where, double *out) ERR_MUST_CHECK;
@@ -71,10 +73,12 @@ Err json_get_id(const json_t *o, const char *key, const char *where, Id *out) ER
 // json_pack and json_object_set_new for ids.
 json_t *json_id(Id id);
 
-// Calls f for every line of a JSONL file (blank lines skipped; a JSON array file is accepted too).
+// Calls f for every line of a JSONL file (blank lines skipped; a JSON array file is accepted too). Rows are read one by one:
+// memory is that of the longest, and one over JSONL_ROW bytes is ERR_DATA.
+enum { JSONL_ROW = 64 << 20 };
 typedef Err (*JsonlFn)(void *user, const json_t *row, const char *where);
 Err jsonl_each(const char *path, JsonlFn f, void *user) ERR_MUST_CHECK;
-Err jsonl_stdin(JsonlFn f, void *user) ERR_MUST_CHECK;  // the same for standard input, read to its end first
+Err jsonl_stdin(JsonlFn f, void *user) ERR_MUST_CHECK;  // the same for standard input
 
 // Canonical text of a JSON value (sorted keys, compact, 17 digits), appended to *out: what ids are hashed from.
 Err json_canonical(const json_t *v, Str *out) ERR_MUST_CHECK;

@@ -33,7 +33,7 @@ static Err output_open(Output *o, const char *dir, int64_t file, const char *suf
     snprintf(name, sizeof name, "data-%05" PRId64 ".%s.tmp", file, suffix);
     TRY(io_join(o->tmp, dir, name));
     o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    CHECK(o->fd >= 0, ERR_CREATE, "cannot create %s: %s", o->tmp, strerror(errno));
+    CHECK(o->fd >= 0, ERR_CREATE, "cannot create %s: %s%s", o->tmp, strerror(errno), io_advice(errno));
     return OK;
 }
 
@@ -57,8 +57,9 @@ static Err output_commit(Output *o)
     TRY(output_flush(o));
     int synced = fsync(o->fd), closed = close(o->fd);
     o->fd = -1;
-    CHECK(synced == 0 && closed == 0, ERR_IO, "cannot write %s: %s", o->tmp, strerror(errno));
-    CHECK(rename(o->tmp, o->name) == 0, ERR_IO, "cannot rename %s to %s: %s", o->tmp, o->name, strerror(errno));
+    CHECK(synced == 0 && closed == 0, ERR_IO, "cannot write %s: %s%s", o->tmp, strerror(errno), io_advice(errno));
+    CHECK(rename(o->tmp, o->name) == 0, ERR_IO, "cannot rename %s to %s: %s%s", o->tmp, o->name, strerror(errno),
+          io_advice(errno));
     return OK;
 }
 
@@ -192,7 +193,7 @@ static Err remove_rest(const char *dir, int64_t files)
         bool stale = sscanf(name[i], "data-%" SCNd64, &number) == 1 && (number >= files || str_ends(name[i], ".tmp"));
         if (!stale && !str_starts(name[i], "part-")) continue;
         TRY_DONE(io_join(path, dir, name[i]));
-        CHECK_DONE(unlink(path) == 0, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+        CHECK_DONE(unlink(path) == 0, ERR_IO, "cannot remove %s: %s%s", path, strerror(errno), io_advice(errno));
         fault_point("compact-remove");
     }
 done:

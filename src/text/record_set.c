@@ -83,8 +83,9 @@ static Err parse_header(const char *path, const char *stage, const char *text, i
     TRY(json_parse(text, n, path, out));
     TRY_DONE(json_get_text(*out, "format", path, &format));
     TRY_DONE(json_get_i64(*out, "version", path, &version));
-    CHECK_DONE(!strcmp(format, wanted) && version == 1, ERR_DATA, "%s: format is %s version %" PRId64 "; %s version 1 is wanted",
-               path, format, version, wanted);
+    CHECK_DONE(!strcmp(format, wanted) && version == 1, ERR_DATA,
+               "%s: format is %s version %" PRId64 ", %s version 1 is wanted; give this program a run_dir of its own", path,
+               format, version, wanted);
     return OK;
 done:
     json_decref(*out);
@@ -227,7 +228,9 @@ static Err load(RecordSet *s, const char *run_dir, const char *stage)
     for (int64_t i = 0; i < names; i++)
         if (str_starts(name[i], done ? "data-" : "part-") && str_ends(name[i], ".jsonl")) TRY_DONE(load_part(&l, name[i]));
     sort_and_unite(s);
-    CHECK_DONE(!done || s->n == count, ERR_DATA, "%s is damaged: %" PRId64 " records of %" PRId64 " are there", s->dir, s->n, count);
+    CHECK_DONE(!done || s->n == count, ERR_DATA,
+               "%s is damaged: %" PRId64 " records of %" PRId64 " are there; remove it and run its command again", s->dir, s->n,
+               count);
 done:
     io_list_free(name, names);
     json_decref(l.header);
@@ -339,7 +342,8 @@ static Err remove_part(const char *path)
     Str index = {0};
     Err err = str_printf(&index, "%.*s.idx", (int)(strlen(path) - strlen(".jsonl")), path);
     if (err == OK && (unlink(path) != 0 || (unlink(str_text(&index)) != 0 && errno != ENOENT)))
-        err = err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot remove %s: %s", path, strerror(errno));
+        err =
+            err_raise(ERR_IO, __func__, __FILE__, __LINE__, "cannot remove %s: %s%s", path, strerror(errno), io_advice(errno));
     str_free(&index);
     return err;
 }
@@ -418,7 +422,7 @@ static Err open_file(RecordSet *s, int64_t file, char path[IO_PATH])
     TRY(io_join(path, s->dir, s->file[file]));
     if (s->fd[file] >= 0) return OK;
     s->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(s->fd[file] >= 0, ERR_NOINPUT, "cannot open %s: %s", path, strerror(errno));
+    CHECK(s->fd[file] >= 0, ERR_NOINPUT, "cannot open %s: %s%s", path, strerror(errno), io_advice(errno));
     return OK;
 }
 
@@ -439,7 +443,10 @@ Err record_fetch(RecordSet *s, int64_t i, const char **line, int64_t *n)
     s->line.p[e->length] = '\0';
     s->line.len = e->length;
     CHECK(record_sum(s->line.p, e->length) == e->sum, ERR_DATA,
-          "%s: the record at byte %" PRId64 " does not match its checksum; the file was changed or is damaged", path, e->offset);
+          "%s: the record at byte %" PRId64
+          " does not match its checksum: the file was changed or is damaged; remove its directory and run the command "
+          "that made it again",
+          path, e->offset);
     *line = s->line.p;
     *n = e->length;
     return OK;

@@ -68,7 +68,7 @@ static Err read_config(Tokenizer *t, const char *dir, const char *name)
     if (!io_exists(path)) return OK;
     // model_max_length may be 1e30, written as an integer
     TRY(tok_parse_file(path, JSON_DECODE_INT_AS_REAL, &config, NULL));
-    CHECK_DONE(json_is_object(config), ERR_DATA, "not an object");
+    CHECK_DONE(json_is_object(config), ERR_DATA, "not an object; copy or download the file again");
     TRY_DONE(read_special(t, config, "bos_token", &t->bos));
     TRY_DONE(read_special(t, config, "eos_token", &t->eos));
     if (!t->chat_template) TRY_DONE(read_template(t, config));

@@ -43,10 +43,12 @@ Err tok_parse_file(const char *path, size_t flags, json_t **out, Id *hash)
     json_error_t e;
     Err err = OK;
     TRY(io_map(path, &map));
-    CHECK_DONE(map.size <= FILE_BYTES, ERR_DATA, "%s: %lld bytes; at most %d are allowed", path, (long long)map.size, FILE_BYTES);
-    CHECK_DONE(depth_within(map.p, map.size, DEPTH), ERR_DATA, "%s: nested deeper than %d", path, DEPTH);
+    CHECK_DONE(map.size <= FILE_BYTES, ERR_DATA, "%s: %lld bytes; at most %d are allowed: is it a tokenizer's file?", path,
+               (long long)map.size, FILE_BYTES);
+    CHECK_DONE(depth_within(map.p, map.size, DEPTH), ERR_DATA, "%s: nested deeper than %d; is it a tokenizer's file?", path,
+               DEPTH);
     *out = json_loadb(map.p, (size_t)map.size, JSON_REJECT_DUPLICATES | flags, &e);
-    CHECK_DONE(*out, ERR_DATA, "%s:%d:%d: not JSON: %s", path, e.line, e.column, e.text);
+    CHECK_DONE(*out, ERR_DATA, "%s:%d:%d: not JSON: %s; copy or download the file again", path, e.line, e.column, e.text);
     if (hash) *hash = hash_bytes(map.p, map.size);
 done:
     io_unmap(&map);
@@ -80,7 +82,7 @@ static Err get_type(const json_t *o, const char **type)
 {
     int64_t n;
     *type = "";
-    CHECK(json_is_object(o), ERR_DATA, "not an object");
+    CHECK(json_is_object(o), ERR_DATA, "not an object; copy or download the file again");
     return get_text(o, "type", type, &n);
 }
 
@@ -90,7 +92,7 @@ static Err check_model(const json_t *m)
 {
     static const char *const wanted_empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     const json_t *type = json_object_get(m, "type"), *dropout = json_object_get(m, "dropout");
-    CHECK(json_is_object(m), ERR_DATA, "not an object");
+    CHECK(json_is_object(m), ERR_DATA, "not an object; copy or download the file again");
     CHECK(!type || (json_is_string(type) && !strcmp(json_string_value(type), "BPE")), ERR_DATA,
           "type: only byte-level BPE is supported");
     CHECK(absent(dropout) || json_number_value(dropout) == 0, ERR_DATA, "dropout: must be null");
@@ -109,7 +111,7 @@ static Err count_vocab(const json_t *vocab, const json_t *added, int64_t *tokens
     const char *key;
     const json_t *v;
     size_t i;
-    CHECK(json_is_object(vocab), ERR_DATA, "model.vocab: not an object");
+    CHECK(json_is_object(vocab), ERR_DATA, "model.vocab: not an object; copy or download the file again");
     CHECK(absent(added) || json_is_array(added), ERR_DATA, "added_tokens: not an array");
     *tokens = (int64_t)json_object_size(vocab) + (int64_t)json_array_size(added);
     CHECK(*tokens >= 1 && *tokens <= VOCAB_LARGEST, ERR_DATA, "model.vocab: %lld tokens (1 to %d)", (long long)*tokens,
@@ -250,7 +252,7 @@ static Err read_split(Pretok *p, const json_t *o)
     PretokBehavior behavior = PRE_ISOLATED;
     const char *text;
     int64_t n;
-    CHECK(json_is_object(pattern), ERR_DATA, "pattern: not an object");
+    CHECK(json_is_object(pattern), ERR_DATA, "pattern: not an object; copy or download the file again");
     TRY_AT(get_text(pattern, literal ? "String" : "Regex", &text, &n), "pattern");
     TRY(read_behavior(o, &behavior));
     TRY(get_bool(o, "invert", false, &invert));
@@ -331,8 +333,9 @@ Err tok_read_json(Tokenizer *t, const char *path)
 {
     json_t *root = NULL;
     TRY(tok_parse_file(path, 0, &root, &t->fingerprint));
-    Err err = json_is_object(root) ? read_root(t, root)
-                                   : err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "not an object");
+    Err err = json_is_object(root)
+                  ? read_root(t, root)
+                  : err_raise(ERR_DATA, __func__, __FILE__, __LINE__, "not an object; copy or download the file again");
     json_decref(root);
     return err == OK ? OK : err_context(err, "%s", path);
 }

@@ -110,7 +110,7 @@ static Err parse_prompt(const json_t *o, const json_t *whole, const char *where,
 static Err parse_pair(const json_t *o, const char *where, Arena *a, Row *out)
 {
     const json_t *chosen = json_object_get(o, "chosen"), *rejected = json_object_get(o, "rejected");
-    CHECK(chosen && rejected, ERR_DATA, "%s: a preference row wants \"chosen\" and \"rejected\"", where);
+    CHECK(chosen && rejected, ERR_DATA, "%s: a preference row must have \"chosen\" and \"rejected\"", where);
     TRY(parse_prompt(o, chosen, where, a, out));
     TRY(parse_answer(chosen, where, a, &out->answer[0]));
     TRY(parse_answer(rejected, where, a, &out->answer[1]));
@@ -132,8 +132,8 @@ static Err parse_sft(const json_t *o, const char *where, Arena *a, Row *out)
     if (json_object_get(o, "instruction")) return parse_alpaca(o, where, a, out);
     const json_t *m = json_object_get(o, "messages");
     if (!m) m = json_object_get(o, "conversations");
-    CHECK(m, ERR_DATA, "%s: the row has none of \"messages\", \"conversations\", \"instruction\", \"prompt\" with \"completion\"",
-          where);
+    CHECK(m, ERR_DATA,
+          "%s: the row must have \"messages\", \"conversations\", \"instruction\", or \"prompt\" with \"completion\"", where);
     TRY(rows_messages(m, where, a, &out->m, &out->n));
     for (int64_t i = 0; i < out->n; i++)
         if (!strcmp(out->m[i].role, "assistant")) return OK;
