@@ -36,7 +36,7 @@ ifneq ($(filter check-real,$(MAKECMDGOALS)),)
 NEED    += python3-venv python3-torch
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-slurm check-scale rules format hdr-check bench check-faults \
         bench-cpu clean distclean FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
@@ -111,6 +111,10 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
+check-slurm: setup  ## a chain of jobs in a Slurm of its own (installs slurm-wlm, munge, shellcheck), 3 minutes
+	@sh tools/setup.sh slurm-wlm munge shellcheck || true
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@sh tests/run.sh $(BUILD) tests/slurm
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
