@@ -1,9 +1,9 @@
 #!/bin/sh
-# pipeline.sh [--dry-run] [--stages "STAGE ..."] RECIPE [--set key=value ...]: submits the stages of a recipe as a chain of jobs, each
-# after the one before has ended well, and prints "STAGE JOBID". A stage belongs to the chain when the recipe has its section (verify
-# and pair: when it has prompts or samples); --stages says otherwise. Ended stages are left out and jobs that still wait or run are kept:
-# after a failure, or a job that was cancelled, the same command submits what is missing. --dry-run prints the sbatch commands.
-# The jobs' output and the list of job ids are in RUN_DIR.jobs. Settings: jobs/site.sh.
+# pipeline.sh [--dry-run] [--stages "STAGE ..."] RECIPE [--set key=value ...]: submits the stages of a recipe as a chain of
+# jobs, each after the one before has ended well, and prints "STAGE JOBID". A stage belongs to the chain when the recipe has
+# its section (verify and pair: when it has prompts or samples); --stages says otherwise. Ended stages are left out and jobs
+# that still wait or run are kept: after a failure, or a job that was cancelled, the same command submits what is missing.
+# --dry-run prints the sbatch commands. The jobs' output and the list of job ids are in RUN_DIR.jobs. Settings: jobs/site.sh.
 set -eu
 IMF_HOME=${IMF_HOME:-$(cd "$(dirname "$0")/.." && pwd)}
 export IMF_HOME
@@ -42,7 +42,8 @@ list=$run.jobs/list  # a line a job: stage, id
 live_job() {  # STAGE
     [ -e "$list" ] || return 0
     id=$(awk -v stage="$1" '$1 == stage { id = $2 } END { print id }' "$list")
-    [ -z "$id" ] || [ -z "$(squeue -h -j "$id" -o %i -t pending,running,suspended,configuring,completing 2>/dev/null)" ] || echo "$id"
+    [ -n "$id" ] || return 0
+    [ -z "$(squeue -h -j "$id" -o %i -t pending,running,suspended,configuring,completing 2>/dev/null)" ] || echo "$id"
 }
 
 after='' new=''
@@ -67,7 +68,8 @@ for stage in $stages; do
         after="<$stage>"
         continue
     fi
-    id=$(IMF_AFTER=$after sh "$IMF_HOME/jobs/submit.sh" "$stage" "$recipe" "$@") || imf_die 69 "sbatch refuses $stage; the jobs above stay"
+    id=$(IMF_AFTER=$after sh "$IMF_HOME/jobs/submit.sh" "$stage" "$recipe" "$@") ||
+        imf_die 69 "sbatch refuses $stage; the jobs above stay"
     id=${id%%;*}  # with several clusters: id;cluster
     echo "$stage $id"
     echo "$stage $id" >>"$list"

@@ -1,5 +1,5 @@
-# site.sh: the only file that a site edits. It is read by jobs/pipeline.sh and jobs/submit.sh (what to ask Slurm for) and inside every
-# job (how to start the program). Plain sh: NAME=value. IMF_SITE=FILE takes another file in its place.
+# site.sh: the only file that a site edits. It is read by jobs/pipeline.sh and jobs/submit.sh (what to ask Slurm for) and
+# inside every job (how to start the program). Plain sh: NAME=value. IMF_SITE=FILE takes another file in its place.
 # shellcheck shell=sh disable=SC2034
 PARTITION=                # sbatch --partition; empty: the cluster's default
 ACCOUNT=                  # sbatch --account; empty: your default
@@ -7,7 +7,7 @@ NODES=1                   # nodes of a job
 RANKS_PER_NODE=2          # MPI ranks of a node; a good start: one per NUMA domain (lscpu), and THREADS for its cores
 THREADS=1                 # cores of a rank (sbatch --cpus-per-task), and so its threads
 MEMORY=                   # memory of a node, as sbatch --mem wants it (240G; 0: all of it); empty: the cluster's default
-TIME=                     # longest job (24:00:00); empty: what the .slurm file says. A job that reaches it saves and goes on later
+TIME=                     # longest job (24:00:00); empty: what the .slurm file says. At its end a job saves and is queued again
 SBATCH_OPTIONS=           # anything else for sbatch, separated by blanks: --constraint=genoa --qos=long
 MODULES=                  # modules to load, separated by blanks: gcc/12 openmpi/4.1 netcdf-c/4.9; empty: none
 LAUNCHER=srun             # srun (--mpi=pmix: Slurm and Open MPI both have PMIx, see srun --mpi=list) or mpirun

@@ -1,5 +1,5 @@
 #!/bin/sh
-# submit.sh SCRIPT RECIPE [--set key=value ...]: submits jobs/SCRIPT.slurm with the site's settings (jobs/site.sh) and prints the job id.
+# submit.sh SCRIPT RECIPE [--set key=value ...]: submits jobs/SCRIPT.slurm with the settings of jobs/site.sh, prints the job id.
 # SCRIPT: a stage (select ... eval, reward) or a paper model (dpo_llama8b). Run it where the recipe's paths begin.
 # IMF_AFTER=JOBID: not before that job has ended well. IMF_DRY=1: print the sbatch command instead.
 set -eu
@@ -22,7 +22,8 @@ set -- "$IMF_HOME/jobs/$script.slurm" "$recipe" "$@"
 [ -z "$TIME" ] || set -- "--time=$TIME" "$@"
 # shellcheck disable=SC2086
 set -- sbatch --parsable "--job-name=imf-$script-$(basename "$run")" "--output=$run.jobs/%x-%j.out" "--nodes=$NODES" \
-    "--ntasks-per-node=$RANKS_PER_NODE" "--cpus-per-task=$THREADS" "--export=ALL,IMF_HOME=$IMF_HOME,IMF_SITE=$IMF_SITE" $SBATCH_OPTIONS "$@"
+    "--ntasks-per-node=$RANKS_PER_NODE" "--cpus-per-task=$THREADS" "--export=ALL,IMF_HOME=$IMF_HOME,IMF_SITE=$IMF_SITE" \
+    $SBATCH_OPTIONS "$@"
 if [ -n "${IMF_DRY:-}" ]; then echo "$@"; exit 0; fi
 mkdir -p "$run.jobs"
 exec "$@"

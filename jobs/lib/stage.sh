@@ -1,16 +1,20 @@
 # stage.sh: the body of every job. Sourced by bash from a .slurm file:
 #   imf_job STAGE RECIPE [--set key=value ...]
-# Starts one stage on all ranks of the job and waits for it. Slurm sends SIGUSR1 to this script some minutes before the time limit
-# (--signal=B:USR1@300); it is passed on, the stage saves and ends with 75, and the job is queued again, at most MAX_RESTARTS times.
-# Any other exit code is the job's, but a 0 only when the stage's results are there: srun was seen to return 0 when it could not start
-# the ranks, and the next job would have begun with what it found. After SIGTERM (scancel, a node that is wanted by others) a stage may save and end with 75 too, but
-# the job is not queued again: who cancels a job does not want it back, and who preempts it queues it himself.
+# Starts one stage on all ranks of the job and waits for it. Slurm sends SIGUSR1 to this script some minutes before the time
+# limit (--signal=B:USR1@300); it is passed on, the stage saves and ends with 75, and the job is queued again, at most
+# MAX_RESTARTS times. Any other exit code is the job's, but a 0 only when the stage's results are there: srun was seen to
+# return 0 when it could not start the ranks, and the next job would have begun with what it found. After SIGTERM (scancel, a
+# node that is wanted by others) a stage may save and end with 75 too, but the job is not queued again: who cancels a job
+# does not want it back, and who preempts it queues it himself.
 # shellcheck shell=bash
 set -euo pipefail
 IMF_HOME=${IMF_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 # shellcheck source=jobs/lib/common.sh
 . "$IMF_HOME/jobs/lib/common.sh"
 
+imf_nodes=${SLURM_JOB_NUM_NODES:-1}
+imf_ranks=${SLURM_NTASKS:-$((imf_nodes * ${SLURM_NTASKS_PER_NODE:-1}))}  # SLURM_NTASKS is not set everywhere
+imf_cores=${SLURM_CPUS_PER_TASK:-1}
 imf_pid='' imf_stop='' imf_terminated='' imf_signalled=''
 imf_say() { echo "imf job ${SLURM_JOB_ID:-none}: $*"; }
 
@@ -59,15 +63,16 @@ imf_plan() {  # STAGE RECIPE [OPTIONS...]
     shift 2
     imf_knows plan || { imf_say "this imf has no plan command: whether the job fits is not known"; return 0; }
     [ "${SLURM_MEM_PER_NODE:-0}" = 0 ] || memory=(--memory $((SLURM_MEM_PER_NODE / 1024)))
-    imf_alone plan "$recipe" --stage "$stage" --ranks "$SLURM_NTASKS" --ranks-per-node $((SLURM_NTASKS / SLURM_JOB_NUM_NODES)) \
-        ${memory[@]+"${memory[@]}"} "$@" || imf_die $? "imf plan: this job cannot hold $stage (above); nothing was started"
+    imf_alone plan "$recipe" --stage "$stage" --ranks "$imf_ranks" \
+        --ranks-per-node $((imf_ranks / imf_nodes)) ${memory[@]+"${memory[@]}"} "$@" ||
+        imf_die $? "imf plan: this job cannot hold $stage (see above); nothing was started"
 }
 
 imf_launch() {  # COMMAND...: in the background
     # shellcheck disable=SC2086
     case $LAUNCHER in
-    srun) srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" $LAUNCH_OPTIONS "$@" & ;;
-    mpirun) mpirun -n "${SLURM_NTASKS:-1}" $LAUNCH_OPTIONS "$@" & ;;
+    srun) srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$imf_cores" $LAUNCH_OPTIONS "$@" & ;;
+    mpirun) mpirun -n "$imf_ranks" $LAUNCH_OPTIONS "$@" & ;;
     esac
     imf_pid=$!
 }
@@ -84,22 +89,38 @@ imf_wait() {
 
 imf_requeue() {  # STAGE
     local restarts=${SLURM_RESTART_COUNT:-0}
-    [ -z "$imf_terminated" ] || { imf_say "stopped from outside; its work is saved, sh jobs/pipeline.sh goes on"; exit 75; }
+    local then="its work is saved, sh jobs/pipeline.sh goes on"
+    [ -z "$imf_terminated" ] || imf_die 75 "imf $1 was stopped from outside; $then"
     [ "$restarts" -lt "$MAX_RESTARTS" ] ||
-        imf_die 75 "imf $1 was restarted $restarts times (MAX_RESTARTS in $IMF_SITE); its work is saved, sh jobs/pipeline.sh goes on"
+        imf_die 75 "imf $1 was restarted $restarts times (MAX_RESTARTS in $IMF_SITE); $then"
     imf_say "the work is saved; queued again ($((restarts + 1)) of at most $MAX_RESTARTS restarts)"
-    scontrol requeue "$SLURM_JOB_ID" || imf_die 75 "scontrol requeue failed; the work is saved, sh jobs/pipeline.sh goes on"
+    scontrol requeue "$SLURM_JOB_ID" || imf_die 75 "scontrol requeue failed; $then"
     exit 75
+}
+
+# A node that died left a lease in the run directory that another node can only see grow old (10 minutes): a job that was
+# queued again waits for that instead of failing.
+imf_wait_lease() {  # RUN_DIR
+    local job='' host=''
+    [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || return 0
+    for _ in $(seq 45); do
+        [ -z "$imf_stop" ] && [ -e "$1/lease" ] && read -r job host _ <"$1/lease" || return 0
+        [ "$job" = "${SLURM_JOB_ID:-}" ] && [ "$host" != "$(hostname)" ] || return 0
+        [ -z "$(find "$1/lease" -mmin +10)" ] || return 0
+        imf_say "the former start on $host left a lease; it ends ten minutes after that node's last sign of life"
+        sleep 20 &
+        wait $! || true
+    done
 }
 
 imf_tell() {  # STAGE RECIPE RUN_DIR
     imf_say "$1 of $2 into $3, start $((${SLURM_RESTART_COUNT:-0} + 1)) at $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-    imf_say "nodes ${SLURM_JOB_NODELIST:-$(hostname)}, ${SLURM_NTASKS:-1} ranks of ${SLURM_CPUS_PER_TASK:-1} cores by $LAUNCHER," \
+    imf_say "nodes ${SLURM_JOB_NODELIST:-$(hostname)}, $imf_ranks ranks of $imf_cores cores by $LAUNCHER," \
         "$("$IMF" --version | head -n 1)"
 }
 
-# A script may set IMF_SCRIPT, its name in site_stage where that is not the stage's, and IMF_FIRST, what runs between preflight and
-# start with the stage's own arguments: imf_plan.
+# A script may set IMF_SCRIPT, its name in site_stage where that is not the stage's, and IMF_FIRST, what runs between
+# preflight and start with the stage's own arguments: imf_plan.
 imf_job() {  # STAGE RECIPE [OPTIONS...]
     [ $# -ge 2 ] || imf_die 64 "this job wants a recipe: sbatch jobs/$1.slurm RECIPE.yaml [--set key=value ...]"
     local stage=$1 recipe=$2 code=0 run
@@ -108,9 +129,10 @@ imf_job() {  # STAGE RECIPE [OPTIONS...]
     imf_load_modules
     imf_preflight "$recipe"
     run=$(imf_run_dir "$recipe" "$@")
-    set -- --set run_dir="$run" --set threads="${SLURM_CPUS_PER_TASK:-1}" "$@"
+    set -- --set run_dir="$run" --set threads="$imf_cores" "$@"
     imf_tell "$stage" "$recipe" "$run"
     [ -z "${IMF_FIRST:-}" ] || "$IMF_FIRST" "$stage" "$recipe" "$@"
+    imf_wait_lease "$run"
     [ -z "$imf_stop" ] || imf_requeue "$stage"  # the signal came before the start
     imf_launch "$IMF" "$stage" "$recipe" "$@"
     imf_wait || code=$?

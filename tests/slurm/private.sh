@@ -1,9 +1,10 @@
 # private.sh: sourced; a Slurm of one's own on the loopback interface, beside any other that the machine may have.
 # shellcheck shell=sh
-#   slurm_start DIR   starts munged, slurmctld and slurmd with own ports, key and state in DIR (a short path: a socket lives there);
-#                     exports SLURM_CONF. 1: it did not come up, and the end of its logs is printed
+#   slurm_start DIR   starts munged, slurmctld and slurmd with own ports, key and state in DIR (a short path: a socket lives
+#                     there); exports SLURM_CONF. 1: it did not come up, and the end of its logs is printed
 #   slurm_stop        ends everything that slurm_start began and every job; call it from a trap
-# It runs as the caller, so its jobs do too. The node claims more cores than the machine has: jobs of two ranks fit anywhere.
+# It runs as the caller, so its jobs do too. The node claims more cores than the machine may have: jobs of two ranks fit
+# anywhere. The nodes big[1-32] are never there: sbatch --test-only wants them.
 slurm_dir=
 
 # A port of the loopback interface that nobody listens at. /proc/net/tcp lists them in hex.

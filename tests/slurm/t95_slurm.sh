@@ -9,7 +9,10 @@
 set -u
 build=$(cd "$1" && pwd)
 for program in sbatch slurmctld slurmd munged shellcheck; do
-    PATH=$PATH:/usr/sbin command -v $program >/dev/null || { echo "$program is not installed (slurm-wlm, munge, shellcheck)"; exit 77; }
+    PATH=$PATH:/usr/sbin command -v $program >/dev/null || {
+        echo "$program is not installed (packages slurm-wlm, munge, shellcheck)"
+        exit 77
+    }
 done
 work=$(mktemp -d)
 . tests/slurm/private.sh
@@ -26,8 +29,8 @@ fail() {
 say() { [ -z "${VERBOSE:-}" ] || echo "$(date +%T) $*"; }
 
 recipe=tests/data/law1.yaml
-options="--set sft.num_train_epochs=40 --set dpo.num_train_epochs=30 --set sources[0].n=24 --set eval.sets[0].path=input/demo/heldout_math.jsonl
-    --set eval.sets[0].limit=12 --set eval.max_new_tokens=40"
+options="--set sft.num_train_epochs=40 --set dpo.num_train_epochs=30 --set sources[0].n=24
+    --set eval.sets[0].path=input/demo/heldout_math.jsonl --set eval.sets[0].limit=12 --set eval.max_new_tokens=40"
 stages="select sample score verify pair sft dpo eval"
 cat >"$work/site.sh" <<END
 . "\$IMF_HOME/jobs/site.sh"
@@ -57,15 +60,16 @@ check_scripts() {
 # --- waiting ------------------------------------------------------------------------------------------------------------------
 pipeline() {  # [WORDS...]: its lines in $work/chain
     # shellcheck disable=SC2086
-    sh jobs/pipeline.sh "$@" --stages "$stages" "$recipe" $options >"$work/chain" 2>"$work/chain.err" || fail "pipeline.sh: $(cat "$work/chain.err")"
+    sh jobs/pipeline.sh "$@" --stages "$stages" "$recipe" $options >"$work/chain" 2>"$work/chain.err" ||
+        fail "pipeline.sh: $(cat "$work/chain.err")"
 }
 job_of() { awk -v stage="$1" '$1 == stage { print $2 }' "$work/chain"; }
 submitted() { awk '/^[a-z]* [0-9]+$/ { printf "%s%s", space, $1; space = " " }' "$work/chain"; }
 state_of() { scontrol -o show job "$1" 2>/dev/null | sed -n 's/.* JobState=\([A-Z_]*\) .*/\1/p'; }
 log_of() { cat "$run.jobs/imf-$1-law1-$(job_of "$1").out" 2>/dev/null; }
 
-# Waits until COMMAND says yes. A job that was queued again would wait for two minutes: it is let go as soon as its old step has taken
-# its PMIx socket away (with the socket there srun cannot start the ranks, says so, and returns 0).
+# Waits until COMMAND says yes. A job that was queued again would wait for two minutes: it is let go as soon as its old step
+# has taken its PMIx socket away (with the socket there srun cannot start the ranks, says so, and returns 0).
 until_yes() {  # SECONDS WHAT COMMAND...
     tries=$(($1 * 5)) what=$2
     shift 2
