@@ -114,7 +114,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 check-slurm: setup  ## a chain of jobs in a Slurm of its own (installs slurm-wlm, munge, shellcheck), 3 minutes
 	@sh tools/setup.sh slurm-wlm munge shellcheck || true
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@sh tests/run.sh $(BUILD) tests/slurm
+	@TEST_LIMIT=1500 sh tests/run.sh $(BUILD) tests/slurm
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)

@@ -39,7 +39,7 @@ NODES=1 RANKS_PER_NODE=2 THREADS=1
 site_stage() {
     case \$1 in
     select | pair) RANKS_PER_NODE=1 ;;
-    sft) TIME=1 SBATCH_OPTIONS=--signal=B:USR1@15 ;;
+    sft) TIME=2 SBATCH_OPTIONS=--signal=B:USR1@60 ;;
     eval) LAUNCHER=mpirun ;;
     esac
 }
@@ -68,17 +68,25 @@ submitted() { awk '/^[a-z]* [0-9]+$/ { printf "%s%s", space, $1; space = " " }' 
 state_of() { scontrol -o show job "$1" 2>/dev/null | sed -n 's/.* JobState=\([A-Z_]*\) .*/\1/p'; }
 log_of() { cat "$run.jobs/imf-$1-law1-$(job_of "$1").out" 2>/dev/null; }
 
-# Waits until COMMAND says yes. A job that was queued again would wait for two minutes: it is let go as soon as its old step
-# has taken its PMIx socket away (with the socket there srun cannot start the ranks, says so, and returns 0).
+# A job that was queued again would wait for two minutes. It is let go four seconds from now, once, when its old step has taken
+# its PMIx socket away: with the socket there srun cannot start the ranks, says so, and returns 0; within the same second slurmd
+# takes the new start for the one that it has killed.
+let_go() {
+    for id in $(squeue -h -t pending -o '%i %r' | awk '$2 == "BeginTime" { print $1 }'); do
+        start=$work/$id.$(scontrol -o show job "$id" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
+        [ ! -e "$start" ] && [ ! -e "$work/slurm/spool/stepd.slurm.pmix.$id.0" ] || continue
+        scontrol update JobId="$id" StartTime=now+4seconds && : >"$start"
+    done
+}
+
+# Waits until COMMAND says yes; in vain when no job is left that could change its mind.
 until_yes() {  # SECONDS WHAT COMMAND...
-    tries=$(($1 * 5)) what=$2
+    tries=$(($1 * 15)) what=$2  # three times what an idle machine may take
     shift 2
     until "$@"; do
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || fail "waited in vain until $what; $(squeue 2>&1)"
-        for id in $(squeue -h -t pending -o '%i %r' | awk '$2 == "BeginTime" { print $1 }'); do
-            [ -e "$work/slurm/spool/stepd.slurm.pmix.$id.0" ] || scontrol update JobId="$id" StartTime=now 2>/dev/null
-        done
+        [ "$tries" -gt 0 ] && { ! queue_empty || "$@"; } || fail "waited in vain until $what; $(squeue 2>&1)"
+        let_go
         sleep 0.2
     done
 }
@@ -110,7 +118,7 @@ sft_reaches_its_limit() {
     held=$(ranks_of "$(job_of sft)")
     # shellcheck disable=SC2086
     kill -STOP $held || fail "no ranks of sft to be held"
-    until_yes 80 "the time limit of sft comes" logged sft 'SIGUSR1 at'
+    until_yes 120 "the time limit of sft comes" logged sft 'SIGUSR1 at'
     # shellcheck disable=SC2086
     kill -CONT $held
     until_yes 60 "sft is queued again" logged sft 'queued again (1 of at most 20'
