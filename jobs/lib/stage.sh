@@ -54,8 +54,9 @@ imf_preflight() {  # RECIPE
         command -v mpirun >/dev/null || imf_die 69 "mpirun is not in PATH; set MODULES in $IMF_SITE" ;;
     *) imf_die 78 "LAUNCHER=$LAUNCHER in $IMF_SITE: srun and mpirun are known" ;;
     esac
-    ! imf_knows doctor || imf_alone doctor || imf_die $? "imf doctor says that this node cannot run imf"
 }
+
+imf_doctor() { ! imf_knows doctor || imf_alone doctor || imf_die $? "imf doctor says that this node cannot run imf"; }
 
 # Whether this job can hold the stage: exit 69 with the reason where it cannot. Slurm gives the memory of a node in MiB.
 imf_plan() {  # STAGE RECIPE [OPTIONS...]
@@ -131,6 +132,7 @@ imf_job() {  # STAGE RECIPE [OPTIONS...]
     run=$(imf_run_dir "$recipe" "$@")
     set -- --set run_dir="$run" --set threads="$imf_cores" "$@"
     imf_tell "$stage" "$recipe" "$run"
+    imf_doctor
     [ -z "${IMF_FIRST:-}" ] || "$IMF_FIRST" "$stage" "$recipe" "$@"
     imf_wait_lease "$run"
     [ -z "$imf_stop" ] || imf_requeue "$stage"  # the signal came before the start

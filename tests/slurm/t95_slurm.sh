@@ -166,9 +166,21 @@ wrong_launcher() {
     [ "$code" != 0 ] && [ ! -e "$work/apart/prompts/done" ] || fail "srun --mpi=none: code $code, $(cat "$work/out")"
 }
 
+# A job that asks for too little memory ends with 69 and the reason, and nothing was started.
+does_not_fit() {
+    model=tests/data/plan/llama-3.1-8b
+    { "$build/imf" --help | grep -q '^  plan ' && [ -d $model ]; } || return 0
+    id=$(sh jobs/submit.sh dpo_llama8b input/paper_llama8b.yaml --set target.path=$model) || fail "submit.sh dpo_llama8b"
+    until_yes 30 "dpo_llama8b has ended" is "$id" FAILED
+    scontrol -o show job "$id" | grep -q 'ExitCode=69:0' || fail "dpo_llama8b: $(scontrol -o show job "$id")"
+    grep -q 'error 69: dpo .* wants [0-9]* bytes' "$runs/paper_llama8b.jobs"/*.out || fail "$(cat "$runs/paper_llama8b.jobs"/*.out)"
+    [ ! -e "$runs/paper_llama8b" ] || fail "dpo_llama8b began"
+}
+
 say "Slurm starts"
 slurm_start "$work/slurm" || fail "the private Slurm does not start"
 check_scripts
+does_not_fit
 say "chain 1"; sample_is_killed
 say "chain 2"; sft_reaches_its_limit
 say "dpo"; dpo_is_cancelled_stopped_and_requeued
