@@ -43,8 +43,7 @@ ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
 NEED    += clang libclang-rt-14-dev llvm
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults \
-        bench-cpu fuzz clean distclean FORCE
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults bench-cpu fuzz clean distclean FORCE check-slurm \
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
@@ -136,6 +135,10 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 fuzz: setup       ## libFuzzer with ASan and UBSan for SECONDS in all (default 600), or on one TARGET; found inputs in build/fuzz/found
 	@$(MAKE) --no-print-directory -j$$(nproc) $(addprefix $(BUILD)/fuzz/,$(or $(TARGET),$(FUZZ)))
 	@sh tools/fuzz.sh $(BUILD)/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ))
+check-slurm: setup  ## a chain of jobs in a Slurm of its own (installs slurm-wlm, munge, shellcheck), 3 minutes
+	@sh tools/setup.sh slurm-wlm munge shellcheck || true
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@TEST_LIMIT=1500 sh tests/run.sh $(BUILD) tests/slurm
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
