@@ -89,8 +89,15 @@ static Err open_file(Metrics *m, const char *name, int64_t saved, int *fd)
 Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
 {
     double now = time_now();
-    *m = (Metrics){.spec = spec, .state = state, .fd = -1, .speed_fd = -1, .total = total, .steps_per_epoch = steps_per_epoch,
-                   .first_step = saved < 0 ? 0 : saved, .started = now, .line_at = now};
+    *m = (Metrics){.spec = spec,
+                   .state = state,
+                   .fd = -1,
+                   .speed_fd = -1,
+                   .total = total,
+                   .steps_per_epoch = steps_per_epoch,
+                   .first_step = saved < 0 ? 0 : saved,
+                   .started = now,
+                   .line_at = now};
     if (par_rank() != 0) return OK;
     TRY(open_file(m, "metrics.jsonl", saved, &m->fd));
     return open_file(m, SPEED_FILE, saved, &m->speed_fd);
@@ -160,12 +167,13 @@ void metrics_add(StepMetrics *sum, const StepMetrics *s, double factor)
 
 static void print_line(const Metrics *m, int64_t step, const StepMetrics *s, double lr, double norm)
 {
-    char pairs[96] = "";
+    char pairs[96] = "", span[32];
     double spent = time_now() - m->started, left = spent / (double)(step - m->first_step) * (double)(m->total - step);
     if (m->spec->pairs) snprintf(pairs, sizeof pairs, "  margin %.4f  accuracy %.3f", s->margin, s->accuracy);
-    log_info(m->spec->stage, "step %lld/%lld  epoch %.2f  loss %.4f%s  grad norm %.3f  lr %.3g  %.0f tokens/s, %.0f s left",
+    time_span(left, span);
+    log_info(m->spec->stage, "step %lld/%lld  epoch %.2f  loss %.4f%s  grad norm %.3f  lr %.3g  %.0f tokens/s, %s left",
              (long long)step, (long long)m->total, (double)step / m->steps_per_epoch, s->loss, pairs, norm, lr,
-             m->tokens / spent, left);
+             m->tokens / spent, span);
 }
 
 static void warn_logps(Metrics *m, int64_t step, const StepMetrics *s)

@@ -1,5 +1,5 @@
-// What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings. Beside it
-// speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts.
+// What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings.
+// Beside it speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts.
 #ifndef IMF_TRAIN_METRICS_H
 #define IMF_TRAIN_METRICS_H
 
@@ -49,9 +49,9 @@ typedef struct Metrics {
     int64_t first_step;
 } Metrics;
 
-// Opens run_dir/metrics.jsonl and speed.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from, -1 when it begins;
-// lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0 writes, others do
-// nothing.
+// Opens run_dir/metrics.jsonl and speed.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from,
+// -1 when it begins; lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0
+// writes, others do nothing.
 Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
     ERR_MUST_CHECK;
 void metrics_close(Metrics *m);
@@ -63,8 +63,8 @@ Err metrics_sync(const Metrics *m) ERR_MUST_CHECK;
 Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, double grad_norm, int64_t tokens) ERR_MUST_CHECK;
 Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s) ERR_MUST_CHECK;
 
-// A remark on the data: plain words when their chosen answers are much longer than the rejected ones (mean tokens). Whether the
-// model's own answers lengthen is seen by imf eval.
+// A remark on the data: plain words when their chosen answers are much longer than the rejected ones (mean tokens). Whether
+// the model's own answers lengthen is seen by imf eval.
 void metrics_lengths(const TrainSpec *spec, double chosen, double rejected);
 
 #endif
