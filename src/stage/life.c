@@ -1,5 +1,5 @@
-// The life of a thing: what every stage made of a prompt, a sample, an SFT row or a pair, as text. A set is read once for each
-// field that is asked for (seconds for a million records).
+// The life of a thing: what every stage made of a prompt, a sample, an SFT row or a pair, as text. A set is read once for
+// each field that is asked for (seconds for a million records).
 #include "stage/life.h"
 
 #include <inttypes.h>
@@ -12,9 +12,14 @@
 #include "stage/stage.h"
 
 static const char *const sets[LIFE_SETS] = {
-    [LIFE_PROMPTS] = SET_PROMPTS,     [LIFE_SAMPLES] = SET_SAMPLES, [LIFE_SCORES] = SET_SCORES,
-    [LIFE_VERDICTS] = SET_VERDICTS,   [LIFE_ROWS] = SET_SFT,        [LIFE_PAIRS] = SET_PAIRS,
-    [LIFE_DROPPED] = SET_DROPPED,     [LIFE_DROPPED_BEFORE] = SET_DROPPED_PROMPTS,
+    [LIFE_PROMPTS] = SET_PROMPTS,
+    [LIFE_SAMPLES] = SET_SAMPLES,
+    [LIFE_SCORES] = SET_SCORES,
+    [LIFE_VERDICTS] = SET_VERDICTS,
+    [LIFE_ROWS] = SET_SFT,
+    [LIFE_PAIRS] = SET_PAIRS,
+    [LIFE_DROPPED] = SET_DROPPED,
+    [LIFE_DROPPED_BEFORE] = SET_DROPPED_PROMPTS,
     [LIFE_UNSAMPLED] = SET_DROPPED_SAMPLES,
 };
 
@@ -24,14 +29,23 @@ typedef struct Lookup {
     const char *side, *field;
 } Lookup;
 enum {
-    SAMPLES_OF_PROMPT, SCORE_OF, VERDICT_OF, ROW_OF, ROW_OF_PROMPT, CHOSEN_OF, REJECTED_OF, DROPPED_IS, DROPPED_BEFORE_IS,
-    UNSAMPLED_OF, LOOKUPS
+    SAMPLES_OF_PROMPT,
+    SCORE_OF,
+    VERDICT_OF,
+    ROW_OF,
+    ROW_OF_PROMPT,
+    CHOSEN_OF,
+    REJECTED_OF,
+    DROPPED_IS,
+    DROPPED_BEFORE_IS,
+    UNSAMPLED_OF,
+    LOOKUPS
 };
 static const Lookup lookups[LOOKUPS] = {
-    [SAMPLES_OF_PROMPT] = {LIFE_SAMPLES, NULL, "prompt"}, [SCORE_OF] = {LIFE_SCORES, NULL, "sample"},
-    [VERDICT_OF] = {LIFE_VERDICTS, NULL, "sample"},       [ROW_OF] = {LIFE_ROWS, NULL, "sample"},
-    [ROW_OF_PROMPT] = {LIFE_ROWS, NULL, "prompt"},        [CHOSEN_OF] = {LIFE_PAIRS, "chosen", "sample"},
-    [REJECTED_OF] = {LIFE_PAIRS, "rejected", "sample"},   [DROPPED_IS] = {LIFE_DROPPED, NULL, "id"},
+    [SAMPLES_OF_PROMPT] = {LIFE_SAMPLES, NULL, "prompt"},    [SCORE_OF] = {LIFE_SCORES, NULL, "sample"},
+    [VERDICT_OF] = {LIFE_VERDICTS, NULL, "sample"},          [ROW_OF] = {LIFE_ROWS, NULL, "sample"},
+    [ROW_OF_PROMPT] = {LIFE_ROWS, NULL, "prompt"},           [CHOSEN_OF] = {LIFE_PAIRS, "chosen", "sample"},
+    [REJECTED_OF] = {LIFE_PAIRS, "rejected", "sample"},      [DROPPED_IS] = {LIFE_DROPPED, NULL, "id"},
     [DROPPED_BEFORE_IS] = {LIFE_DROPPED_BEFORE, NULL, "id"}, [UNSAMPLED_OF] = {LIFE_UNSAMPLED, NULL, "id"},
 };
 

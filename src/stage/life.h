@@ -11,13 +11,22 @@ typedef struct Life Life;
 
 // The record sets of a run directory; LIFE_OWN_ROW is no set but a row of a user's file that training dropped or cut.
 enum {
-    LIFE_PROMPTS, LIFE_SAMPLES, LIFE_SCORES, LIFE_VERDICTS, LIFE_ROWS, LIFE_PAIRS, LIFE_DROPPED, LIFE_DROPPED_BEFORE,
-    LIFE_UNSAMPLED, LIFE_SETS, LIFE_OWN_ROW = LIFE_SETS
+    LIFE_PROMPTS,
+    LIFE_SAMPLES,
+    LIFE_SCORES,
+    LIFE_VERDICTS,
+    LIFE_ROWS,
+    LIFE_PAIRS,
+    LIFE_DROPPED,
+    LIFE_DROPPED_BEFORE,
+    LIFE_UNSAMPLED,
+    LIFE_SETS,
+    LIFE_OWN_ROW = LIFE_SETS
 };
 
 // Collective. Opens every set; one that is not there is empty. run_dir is borrowed until life_free.
 Err life_open(Life **out, const char *run_dir) ERR_MUST_CHECK;
-void life_free(Life *l);  // NULL is fine
+void life_free(Life *l);                // NULL is fine
 RecordSet *life_set(Life *l, int set);  // owned by l
 
 // Local. The only thing whose id begins with `prefix` (hex digits, lower case): its id and what it is. ERR_NOINPUT: none is,
