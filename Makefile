@@ -43,7 +43,7 @@ ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
 NEED    += clang libclang-rt-14-dev llvm
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults bench-cpu fuzz clean distclean FORCE check-slurm \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults bench-cpu fuzz clean distclean FORCE check-slurm check-report \
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
@@ -122,6 +122,11 @@ check-real: setup ## comparisons that need the real models (downloads 1.4 GB onc
 	@sh tools/fetch_models.sh $(MODELS)
 	@sh tools/fetch_reference.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
+check-report: setup ## the report's page in headless Chromium, which it installs; screenshots in $(BUILD)/report
+	@sh tools/setup.sh chromium
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@sh tests/t61_report.sh $(BUILD)
+	@sh tests/t62_report_browser.sh $(BUILD)
 check-law1: setup ## one digest: 36 layouts, then CHAOS_SEEDS=200 combinations with kills and restarts, or SEED=n alone
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@sh tests/lib/check_law1.sh $(BUILD) $(CHAOS_SEEDS) $(SEED)

@@ -40,15 +40,14 @@ static const Command commands[] = {
     {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model", NULL},
     {"score", stage_score, RECIPE | RUN_DIR | DIRECT, "reward",
      "score every sample with the reward model; or score --model DIR < JSONL", usage_score},
-    {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests",
-     NULL},
+    {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests", NULL},
     {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs", NULL},
     {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows", NULL},
     {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
     {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models", NULL},
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
-    {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE ID", NULL},
-    {"report", stage_report, RECIPE, "", "write the run's page (report.html) and print its table", NULL},
+    {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE|RUNDIR ID", NULL},
+    {"report", stage_report, RECIPE, "", "write the run's page, report.html, and print its table: report RECIPE|RUNDIR", NULL},
     {"plan", stage_plan, RECIPE | MORE, "", "memory, disk and hours that every stage will need: plan RECIPE [--ranks N ...]", usage_plan},
     {"status", stage_status, BARE, "", "what a run is doing, or where it stopped, from any shell: status RUNDIR", usage_status},
     {"doctor", stage_doctor, BARE | SANDBOX, "", "what this machine has for imf, and what each lack means", usage_doctor},
@@ -235,16 +234,34 @@ static Err run_command(const Command *c, const Job *job, bool print)
     return run_profiled(find_command("report"), job, print);
 }
 
+// Local. Commands that only look may be given a run directory for its recipe; it is looked at where it is now, wherever it was
+// made.
+static Err find_recipe(const char *name, int needs, const char *path, char recipe[IO_PATH])
+{
+    if (!io_is_dir(path)) {
+        snprintf(recipe, IO_PATH, "%s", path);
+        return OK;
+    }
+    TRY(io_join(recipe, path, "recipe.yaml"));
+    CHECK(!(needs & RUN_DIR), ERR_USAGE, "%s is a directory, and imf %s wants a recipe: imf %s %s", path, name, name, recipe);
+    CHECK(io_exists(recipe), ERR_NOINPUT,
+          "%s is no run directory: it has no recipe.yaml; give the recipe or a directory that a run left", path);
+    return OK;
+}
+
 // Local. Takes the recipe's path off the arguments; nothing may stand behind it unless the command takes more.
 static Err load_recipe(const char *name, int needs, const Options *o, Job *job, Deck **deck)
 {
     CHECK(job->argc >= 1, ERR_USAGE, "imf %s wants a recipe: imf %s RECIPE.yaml", name, name);
-    TRY(deck_load(deck, job->argv[0], o->sets, o->n_sets));
+    char recipe[IO_PATH];
+    TRY(find_recipe(name, needs, job->argv[0], recipe));
+    TRY(deck_load(deck, recipe, o->sets, o->n_sets));
+    const char *given = job->argv[0];
     job->argc--, job->argv++;
     CHECK(!job->argc || needs & MORE, ERR_USAGE, "imf %s does not understand '%s'; keys of the recipe are given as --set key=value",
           name, job->argv[0]);
     job->deck = *deck;
-    job->run_dir = deck_str(*deck, "run_dir");
+    job->run_dir = io_is_dir(given) ? given : deck_str(*deck, "run_dir");
     return OK;
 }
 

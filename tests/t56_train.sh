@@ -63,7 +63,7 @@ EOF
 train 1 sft 1
 grep -q 'already trained' "$dir/1.log" || fail "an ended run is repeated"
 train 1 dpo 1
-grep -q '^reference log-probs: .* s left$' "$dir/1.log" || fail "no progress line: $(cat "$dir/1.log")"
+grep -q '^reference log-probs: \([0-9]*\)/\1 pairs (100 %), in .* s$' "$dir/1.log" || fail "no progress line: $(cat "$dir/1.log")"
 LC_ALL=C grep -q "$(printf '[\001-\010\013-\037]')" "$dir/1.log" && fail "control characters, and this is no terminal"
 train 1 reward 1 --set reward_train.data[0].limit=30
 grep -q 'held-out pairs: the better answer wins' "$dir/1.log" || fail "no held-out accuracy: $(cat "$dir/1.log")"

@@ -75,18 +75,26 @@ static void put_json_text(FILE *f, const char *s)
     fputc('"', f);
 }
 
+// A line of log.jsonl.
+static void put_file(const char *level, const char *component, const char *text)
+{
+    char when[32];
+    if (!g.file) return;
+    time_text(when);
+    fprintf(g.file, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":", when, level);
+    put_json_text(g.file, component);  // a progress names what the recipe calls a source
+    fputs(",\"text\":", g.file);
+    put_json_text(g.file, text);
+    fputs("}\n", g.file);
+    fflush(g.file);
+}
+
 static void put(const char *level, const char *component, const char *text)
 {
     lease_renew();
     if (g.rank == 0 && (!g.quiet || strcmp(level, "info") != 0))
         fprintf(stderr, "%s%s: %s\n", strcmp(level, "warn") ? "" : "warning: ", component, text);
-    if (!g.file) return;
-    char when[32];
-    time_text(when);
-    fprintf(g.file, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"text\":", when, level, component);
-    put_json_text(g.file, text);
-    fputs("}\n", g.file);
-    fflush(g.file);
+    put_file(level, component, text);
 }
 
 void log_info(const char *component, const char *fmt, ...)
@@ -156,13 +164,24 @@ void progress_note(Progress *p, int64_t done, int64_t tokens)
     if (time_now() - p->kept >= KEEP_SECONDS) keep(p, done, tokens);
 }
 
-static void line(const Progress *p, int64_t done, int64_t tokens, const char *end)
+void time_span(double s, char buf[32])
+{
+    int64_t t = (int64_t)(s + 0.5);
+    if (s < 9.95) snprintf(buf, 32, "%.1f s", s > 0 ? s : 0);
+    else if (t < 100) snprintf(buf, 32, "%d s", (int)t);
+    else if (t < 3600) snprintf(buf, 32, "%d min %02d s", (int)(t / 60), (int)(t % 60));
+    else snprintf(buf, 32, "%d h %02d min", (int)(t / 3600), (int)(t % 3600 / 60));
+}
+
+// "12/64 samples (19 %), 199 tokens/s, 2 min 05 s left"; at the end ".., in 3 min 10 s".
+static void progress_text(const Progress *p, int64_t done, int64_t tokens, bool end, char out[256])
 {
     double spent = time_now() - p->started;
-    char rate[64] = "";
+    char rate[64] = "", span[32] = "";
     if (tokens > 0 && spent > 0) snprintf(rate, sizeof rate, ", %.0f tokens/s", (double)tokens / spent);
-    fprintf(stderr, "%s: %" PRId64 "/%" PRId64 " %s%s, %.0f s spent, %.0f s left%s", p->what, done, p->total, p->unit,
-            rate, spent, time_left(p, done, spent), end);
+    time_span(end ? spent : time_left(p, done, spent), span);
+    snprintf(out, 256, "%" PRId64 "/%" PRId64 " %s (%.0f %%)%s, %s%s%s", done, p->total, p->unit,
+             p->total > 0 ? 100.0 * (double)done / (double)p->total : 100.0, rate, end ? "in " : "", span, end ? "" : " left");
 }
 
 void progress_show(Progress *p, int64_t done, int64_t tokens)
@@ -172,14 +191,17 @@ void progress_show(Progress *p, int64_t done, int64_t tokens)
     progress_note(p, done, tokens);
     if (g.rank != 0 || g.quiet || now - p->shown < (terminal ? 1.0 : 10.0)) return;
     p->shown = now;
-    if (terminal) fputc('\r', stderr);
-    line(p, done, tokens, terminal ? "   " : "\n");
+    char text[256];
+    progress_text(p, done, tokens, false, text);
+    fprintf(stderr, terminal ? "\r%s: %s\033[K" : "%s: %s\n", p->what, text);
 }
 
 void progress_end(Progress *p, int64_t done, int64_t tokens)
 {
     keep(p, done, tokens);
-    if (g.rank != 0 || g.quiet) return;
-    if (isatty(STDERR_FILENO)) fputc('\r', stderr);
-    line(p, done, tokens, "\n");
+    if (g.rank != 0) return;
+    char text[256];
+    progress_text(p, done, tokens, true, text);
+    if (!g.quiet) fprintf(stderr, isatty(STDERR_FILENO) ? "\r%s: %s\033[K\n" : "%s: %s\n", p->what, text);
+    put_file("info", p->what, text);
 }

@@ -20,7 +20,7 @@ void log_warn(const char *component, const char *fmt, ...) __attribute__((format
 void log_stage(const char *stage);
 
 // Progress of a stage: at most one line a second on a terminal (overwritten), one every 10 s otherwise, with rate and time
-// left. unit: "tok", "samples", "steps".
+// left; the last one, with the time spent, is in log.jsonl too. unit: "tok", "samples", "steps".
 //
 // Besides, and whatever is quiet or a terminal, rank 0 keeps run_dir/progress.json (at most every 5 s, by rename, no result):
 //   {"stage","what","unit","done","total","tokens_per_s","spent_s","left_s","time"}
@@ -36,5 +36,6 @@ void progress_end(Progress *p, int64_t done, int64_t tokens);
 
 double time_now(void);                   // seconds, monotonic
 void time_text(char buf[32]);            // 2026-01-02T03:04:05Z
+void time_span(double s, char buf[32]);  // 8.2 s, 45 s, 3 min 05 s, 2 h 10 min
 
 #endif

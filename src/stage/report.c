@@ -1,5 +1,5 @@
-// imf report: run_dir/report.html, one page that needs no network, and its main table on stdout. Rank 0 reads what the
-// stages left; a stage that did not run leaves a gap and no error.
+// imf report RECIPE|RUNDIR: run_dir/report.html, one page that needs no network and runs no script, and its main table on
+// stdout. Rank 0 reads what the stages left; a stage that did not run leaves a gap that the page names, and no error.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,16 +12,9 @@
 #include "stage/stage.h"
 #include "text/prompt.h"
 #include "text/record.h"
+#include "train/metrics.h"
 
-enum { EXAMPLES = 3 };
-
-static const char *text(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
-static double number(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
+enum { EXAMPLES = 3 };  // held-out prompts that are shown
 
 // ---- gathering -------------------------------------------------------------------------------------------------------
 
@@ -38,18 +31,42 @@ static Err read_optional(const char *run_dir, const char *name, json_t **out)
     return err;
 }
 
-static Err keep_line(void *user, const json_t *row, const char *where)
+// The lines of a JSONL file that a running or a killed stage may have left torn: what is no line of JSON is counted and told.
+static Err read_lines(Report *r, const char *name, bool (*wanted)(json_t *row), json_t *out)
 {
-    (void)where;
-    json_array_append(user, (json_t *)row);
+    char path[IO_PATH];
+    FileMap map;
+    int64_t torn = 0;
+    TRY(io_join(path, r->run_dir, name));
+    if (io_size(path) <= 0) return OK;
+    TRY(io_map(path, &map));
+    for (const char *p = map.p, *end = p + map.size, *stop; p < end; p = stop + 1) {
+        json_t *row = NULL;
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        stop = newline ? newline : end;
+        if (stop == p) continue;
+        bool good = json_parse(p, stop - p, name, &row) == OK && json_is_object(row);
+        torn += !good;
+        if (good && (!wanted || wanted(row))) json_array_append(out, row);
+        json_decref(row);
+    }
+    io_unmap(&map);
+    if (torn) json_object_set_new(r->torn, name, json_integer(torn));
     return OK;
 }
 
-static Err read_lines(const char *run_dir, const char *name, json_t *out)
+// Of log.jsonl: warnings, and what says on which machine and with how many ranks a stage ran.
+static bool is_told(json_t *row)
 {
-    char path[IO_PATH];
-    TRY(io_join(path, run_dir, name));
-    return io_exists(path) ? jsonl_each(path, keep_line, out) : OK;
+    return !strcmp(report_text(row, "level"), "warn") || !strcmp(report_text(row, "component"), "cpu");
+}
+
+static bool add_rate(json_t *row)
+{
+    double seconds = report_number(row, "seconds");
+    if (seconds <= 0) return false;
+    json_object_set_new(row, "tokens_per_s", json_real(report_number(row, "tokens") / seconds));
+    return true;
 }
 
 static void read_sets(const char *run_dir, json_t *out)
@@ -60,20 +77,9 @@ static void read_sets(const char *run_dir, json_t *out)
         Id digest;
         int64_t n;
         if (!record_done(run_dir, sets[i], &digest, &n)) continue;
-        json_array_append_new(out, json_pack("{s:s,s:I,s:o}", "name", sets[i], "count", (json_int_t)n, "digest", json_id(digest)));
+        json_t *set = json_pack("{s:s,s:I,s:o}", "name", sets[i], "count", (json_int_t)n, "digest", json_id(digest));
+        json_array_append_new(out, set);
     }
-}
-
-// Records spread evenly over a set.
-static Err take_examples(RecordSet *s, json_t *out)
-{
-    int64_t n = record_count(s), take = n < EXAMPLES ? n : EXAMPLES;
-    for (int64_t i = 0; i < take; i++) {
-        json_t *line;
-        TRY(record_read_line(s, n * i / take, &line));
-        json_array_append_new(out, line);
-    }
-    return OK;
 }
 
 // The first answer of each kind.
@@ -84,7 +90,7 @@ static Err first_of_kinds(RecordSet *s, json_t *out)
         size_t k;
         bool known = false;
         TRY(record_read(s, i, &data));
-        json_array_foreach(out, k, old) known |= !strcmp(text(old, "kind"), text(data, "kind"));
+        json_array_foreach(out, k, old) known |= !strcmp(report_text(old, "kind"), report_text(data, "kind"));
         if (!known) json_array_append(out, data);
         json_decref(data);
     }
@@ -98,8 +104,8 @@ static Err same_prompts(RecordSet *s, const json_t *wanted, json_t *out)
         json_t *data, *w;
         size_t k;
         TRY(record_read(s, i, &data));
-        json_array_foreach((json_t *)wanted, k, w)
-            if (!strcmp(text(w, "prompt"), text(data, "prompt"))) json_array_append(out, data);
+        json_array_foreach((json_t *)wanted, k, w) if (!strcmp(report_text(w, "prompt"), report_text(data, "prompt")))
+            json_array_append(out, data);
         json_decref(data);
     }
     return OK;
@@ -134,8 +140,8 @@ static Err keep_asked(void *user, const json_t *row, const char *where)
     Id id;
     TRY(prompt_import(row, NULL, "", where, &data, &id, &unfit));
     id_print(id, text_id);
-    json_array_foreach(r->answers, i, a)
-        if (!strcmp(text(a, "prompt"), text_id)) json_object_set(r->asked, text_id, json_object_get(data, "messages"));
+    json_array_foreach(r->answers, i, a) if (!strcmp(report_text(a, "prompt"), text_id))
+        json_object_set(r->asked, text_id, json_object_get(data, "messages"));
     json_decref(data);
     return OK;
 }
@@ -151,23 +157,17 @@ static Err gather_asked(Report *r, const Deck *deck)
     return OK;
 }
 
-static Err gather_pairs(Report *r)
-{
-    RecordSet *s;
-    TRY(record_open(&s, r->run_dir, SET_PAIRS));
-    Err err = par_rank() == 0 ? take_examples(s, r->examples) : OK;
-    record_free(s);
-    return par_agree(err);
-}
-
 static Err gather(Report *r)
 {
     TRY(read_optional(r->run_dir, "eval/summary.json", &r->eval));
     TRY(read_optional(r->run_dir, "pair.json", &r->pair));
-    TRY(read_lines(r->run_dir, "metrics.jsonl", r->metrics));
-    TRY(read_lines(r->run_dir, PHASES_FILE, r->profile));
+    TRY(read_lines(r, "metrics.jsonl", NULL, r->metrics));
+    TRY(read_lines(r, SPEED_FILE, add_rate, r->speed));
+    TRY(read_lines(r, PHASES_FILE, NULL, r->profile));
+    TRY(read_lines(r, "log.jsonl", is_told, r->log));
     read_sets(r->run_dir, r->sets);
-    return OK;
+    TRY(report_tally(r));
+    return report_drops(r);
 }
 
 // ---- the table -------------------------------------------------------------------------------------------------------
@@ -175,15 +175,16 @@ static Err gather(Report *r)
 void report_interval(const json_t *row, const char *mean, char out[64])
 {
     const char *form = !row ? "-" : strcmp(mean, "diff") ? "%.1f [%.1f, %.1f]" : "%+.1f [%+.1f, %+.1f]";
-    snprintf(out, 64, form, 100 * number(row, mean), 100 * number(row, "lo"), 100 * number(row, "hi"));
+    snprintf(out, 64, form, 100 * report_number(row, mean), 100 * report_number(row, "lo"), 100 * report_number(row, "hi"));
 }
 
 const json_t *report_row(const json_t *rows, const char *model, const char *set, const char *kind)
 {
     size_t i;
     json_t *row;
-    json_array_foreach((json_t *)rows, i, row)
-        if (!strcmp(text(row, "model"), model) && !strcmp(text(row, "set"), set) && !strcmp(text(row, "kind"), kind)) return row;
+    json_array_foreach((json_t *)rows, i, row) if (!strcmp(report_text(row, "model"), model) &&
+                                                   !strcmp(report_text(row, "set"), set) &&
+                                                   !strcmp(report_text(row, "kind"), kind)) return row;
     return NULL;
 }
 
@@ -191,10 +192,10 @@ const json_t *report_pair(const json_t *paired, const json_t *a, const json_t *b
 {
     size_t i;
     json_t *p;
-    json_array_foreach((json_t *)paired, i, p)
-        if (json_equal(json_object_get(p, "a"), a) && json_equal(json_object_get(p, "b"), b) &&
-            !strcmp(text(p, "set"), text(group, "set")) && !strcmp(text(p, "kind"), text(group, "kind")))
-            return p;
+    json_array_foreach((json_t *)paired, i, p) if (json_equal(json_object_get(p, "a"), a) &&
+                                                   json_equal(json_object_get(p, "b"), b) &&
+                                                   !strcmp(report_text(p, "set"), report_text(group, "set")) &&
+                                                   !strcmp(report_text(p, "kind"), report_text(group, "kind"))) return p;
     return NULL;
 }
 
@@ -218,8 +219,8 @@ json_t *report_groups(const json_t *rows)
     size_t i, k;
     json_array_foreach((json_t *)rows, i, row) {
         bool known = false;
-        json_array_foreach(groups, k, old)
-            known |= !strcmp(text(old, "set"), text(row, "set")) && !strcmp(text(old, "kind"), text(row, "kind"));
+        json_array_foreach(groups, k, old) known |= !strcmp(report_text(old, "set"), report_text(row, "set")) &&
+                                                    !strcmp(report_text(old, "kind"), report_text(row, "kind"));
         if (!known) json_array_append(groups, row);
     }
     return groups;
@@ -236,7 +237,7 @@ static void print_differences(const json_t *eval, const json_t *models, const js
             const json_t *x = json_array_get(models, a), *y = json_array_get(models, b);
             report_interval(report_pair(json_object_get(eval, "paired"), x, y, group), "diff", cell);
             printf("%s - %s, %s: %s points\n", json_string_value(y), json_string_value(x),
-                   strcmp(text(group, "kind"), "mean") ? text(group, "set") : "mean of the kinds", cell);
+                   strcmp(report_text(group, "kind"), "mean") ? report_text(group, "set") : "mean of the kinds", cell);
         }
 }
 
@@ -250,9 +251,10 @@ static void print_table(const json_t *eval)
     json_array_foreach(models, m, model) printf("  %-22s", json_string_value(model));
     puts("");
     json_array_foreach(groups, g, group) {
-        printf("%-14s %-5s %6.0f", text(group, "set"), text(group, "kind"), number(group, "n"));
+        printf("%-14s %-5s %6.0f", report_text(group, "set"), report_text(group, "kind"), report_number(group, "n"));
         json_array_foreach(models, m, model) {
-            report_interval(report_row(rows, json_string_value(model), text(group, "set"), text(group, "kind")), "mean", cell);
+            report_interval(report_row(rows, json_string_value(model), report_text(group, "set"), report_text(group, "kind")),
+                            "mean", cell);
             printf("  %-22s", cell);
         }
         puts("");
@@ -280,28 +282,34 @@ done:
     return err;
 }
 
+static void free_report(Report *r)
+{
+    json_t *const owned[] = {r->eval, r->pair,  r->metrics, r->speed, r->profile,       r->log,           r->torn,
+                             r->sets, r->drops, r->answers, r->asked, r->tally.sources, r->tally.datasets};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) json_decref(owned[i]);
+    life_free(r->life);
+}
+
 Err stage_report(const Job *job)
 {
     Report r = {.run_dir = job->run_dir,
+                .deck = job->deck,
                 .metrics = json_array(),
+                .speed = json_array(),
                 .profile = json_array(),
+                .log = json_array(),
+                .torn = json_object(),
                 .sets = json_array(),
-                .examples = json_array(),
+                .drops = json_array(),
                 .answers = json_array(),
-                .asked = json_object()};
+                .asked = json_object(),
+                .tally = {.sources = json_array(), .datasets = json_array()}};
     Err err = OK;
     CHECK_DONE(io_is_dir(job->run_dir), ERR_NOINPUT, "%s does not exist; run 'imf run' with this recipe first", job->run_dir);
-    TRY_DONE(gather_pairs(&r));
+    TRY_DONE(life_open(&r.life, job->run_dir));
     TRY_DONE(gather_answers(&r));
     TRY_DONE(par_agree(par_rank() == 0 ? write_report(&r, job->deck) : OK));
 done:
-    json_decref(r.eval);
-    json_decref(r.pair);
-    json_decref(r.metrics);
-    json_decref(r.profile);
-    json_decref(r.sets);
-    json_decref(r.examples);
-    json_decref(r.answers);
-    json_decref(r.asked);
+    free_report(&r);
     return err;
 }

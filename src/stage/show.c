@@ -99,7 +99,8 @@ static Err show_jsonl(const char *path, const FileMap *map, const json_t *first,
 {
     const char *format = json_string_value(json_object_get(first, "format"));
     if (format && str_starts(format, "imf-") && !json_object_get(first, "digest")) return show_part(path, map, first, out);
-    if (json_object_get(first, "step") && json_object_get(first, "stage")) return show_metrics(path, out);
+    if (json_object_get(first, "step") && json_object_get(first, "stage") && !json_object_get(first, "seconds"))
+        return show_metrics(path, out);
     return show_rows(path, first, out);
 }
 

@@ -76,34 +76,46 @@ done:
     return err;
 }
 
-static Err open_file(Metrics *m, int64_t saved)
+static Err open_file(Metrics *m, const char *name, int64_t saved, int *fd)
 {
     char path[IO_PATH];
-    TRY(io_join(path, m->spec->run_dir, "metrics.jsonl"));
+    TRY(io_join(path, m->spec->run_dir, name));
     if (io_size(path) > 0) TRY(forget_lines(m->spec, path, saved));
-    m->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    CHECK(m->fd >= 0, ERR_CREATE, "cannot write %s", path);
+    *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    CHECK(*fd >= 0, ERR_CREATE, "cannot write %s", path);
     return OK;
 }
 
 Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
 {
-    *m = (Metrics){.spec = spec, .state = state, .fd = -1, .total = total, .steps_per_epoch = steps_per_epoch,
-                   .first_step = saved < 0 ? 0 : saved, .started = time_now()};
-    return par_rank() == 0 ? open_file(m, saved) : OK;
+    double now = time_now();
+    *m = (Metrics){.spec = spec,
+                   .state = state,
+                   .fd = -1,
+                   .speed_fd = -1,
+                   .total = total,
+                   .steps_per_epoch = steps_per_epoch,
+                   .first_step = saved < 0 ? 0 : saved,
+                   .started = now,
+                   .line_at = now};
+    if (par_rank() != 0) return OK;
+    TRY(open_file(m, "metrics.jsonl", saved, &m->fd));
+    return open_file(m, SPEED_FILE, saved, &m->speed_fd);
 }
 
 Err metrics_sync(const Metrics *m)
 {
     PROFILE(PHASE_IO);
-    CHECK(m->fd < 0 || fdatasync(m->fd) == 0, ERR_IO, "cannot sync %s/metrics.jsonl: %s", m->spec->run_dir, strerror(errno));
+    const bool synced = m->fd < 0 || (fdatasync(m->fd) == 0 && fdatasync(m->speed_fd) == 0);
+    CHECK(synced, ERR_IO, "cannot sync metrics.jsonl and %s of %s: %s", SPEED_FILE, m->spec->run_dir, strerror(errno));
     return OK;
 }
 
 void metrics_close(Metrics *m)
 {
     if (m->fd >= 0) close(m->fd);
-    m->fd = -1;
+    if (m->speed_fd >= 0) close(m->speed_fd);
+    m->fd = m->speed_fd = -1;
 }
 
 static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char *prefix, const char *more)
@@ -133,6 +145,17 @@ done:
     return err;
 }
 
+// Tokens and seconds since the line before: not in metrics.jsonl, which is the same for every layout.
+static Err write_speed(Metrics *m, int64_t step)
+{
+    double now = time_now();
+    char line[192];
+    int n = snprintf(line, sizeof line, "{\"stage\":\"%s\",\"step\":%lld,\"tokens\":%.0f,\"seconds\":%.6f}\n", m->spec->stage,
+                     (long long)step, m->tokens - m->line_tokens, now - m->line_at);
+    m->line_at = now, m->line_tokens = m->tokens;
+    return m->speed_fd < 0 ? OK : io_write_all(m->speed_fd, SPEED_FILE, line, n);
+}
+
 // --- intervals and warnings --------------------------------------------------------------------------------------------
 
 void metrics_add(StepMetrics *sum, const StepMetrics *s, double factor)
@@ -144,12 +167,13 @@ void metrics_add(StepMetrics *sum, const StepMetrics *s, double factor)
 
 static void print_line(const Metrics *m, int64_t step, const StepMetrics *s, double lr, double norm)
 {
-    char pairs[96] = "";
+    char pairs[96] = "", span[32];
     double spent = time_now() - m->started, left = spent / (double)(step - m->first_step) * (double)(m->total - step);
     if (m->spec->pairs) snprintf(pairs, sizeof pairs, "  margin %.4f  accuracy %.3f", s->margin, s->accuracy);
-    log_info(m->spec->stage, "step %lld/%lld  epoch %.2f  loss %.4f%s  grad norm %.3f  lr %.3g  %.0f tokens/s, %.0f s left",
+    time_span(left, span);
+    log_info(m->spec->stage, "step %lld/%lld  epoch %.2f  loss %.4f%s  grad norm %.3f  lr %.3g  %.0f tokens/s, %s left",
              (long long)step, (long long)m->total, (double)step / m->steps_per_epoch, s->loss, pairs, norm, lr,
-             m->tokens / spent, left);
+             m->tokens / spent, span);
 }
 
 static void warn_logps(Metrics *m, int64_t step, const StepMetrics *s)
@@ -193,7 +217,8 @@ Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, doub
     now->count = 0;
     snprintf(more, sizeof more, ",\"grad_norm\":%.9g,\"learning_rate\":%.9g", norm, lr);
     print_line(m, step, &mean, lr, norm);
-    return write_line(m, step, &mean, "", more);
+    TRY(write_line(m, step, &mean, "", more));
+    return write_speed(m, step);
 }
 
 Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s)

@@ -1,9 +1,12 @@
 // What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings.
+// Beside it speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts.
 #ifndef IMF_TRAIN_METRICS_H
 #define IMF_TRAIN_METRICS_H
 
 #include "train/loss.h"
 #include "train/spec.h"
+
+#define SPEED_FILE "speed.jsonl"  // of the run directory
 
 // When a person is warned, in percent. WARN_LONGER is also that of imf eval.
 enum {
@@ -38,16 +41,17 @@ typedef struct MetricsState {
 typedef struct Metrics {
     const TrainSpec *spec;
     MetricsState *state;       // the caller's
-    int fd;                    // metrics.jsonl, rank 0; -1 elsewhere
+    int fd, speed_fd;          // metrics.jsonl and speed.jsonl, rank 0; -1 elsewhere
     int64_t steps, total;      // of the run
     double steps_per_epoch;
     double started, tokens;    // of this process: rate and time left
+    double line_at, line_tokens;  // started and tokens at the line before
     int64_t first_step;
 } Metrics;
 
-// Opens run_dir/metrics.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from, -1 when it begins;
-// lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0 writes, others do
-// nothing.
+// Opens run_dir/metrics.jsonl and speed.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from,
+// -1 when it begins; lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0
+// writes, others do nothing.
 Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
     ERR_MUST_CHECK;
 void metrics_close(Metrics *m);
@@ -59,8 +63,8 @@ Err metrics_sync(const Metrics *m) ERR_MUST_CHECK;
 Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, double grad_norm, int64_t tokens) ERR_MUST_CHECK;
 Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s) ERR_MUST_CHECK;
 
-// A remark on the data: plain words when their chosen answers are much longer than the rejected ones (mean tokens). Whether the
-// model's own answers lengthen is seen by imf eval.
+// A remark on the data: plain words when their chosen answers are much longer than the rejected ones (mean tokens). Whether
+// the model's own answers lengthen is seen by imf eval.
 void metrics_lengths(const TrainSpec *spec, double chosen, double rejected);
 
 #endif
