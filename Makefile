@@ -43,7 +43,8 @@ ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
 NEED    += clang libclang-rt-14-dev llvm
 endif
 
-.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format hdr-check bench check-faults bench-cpu fuzz clean distclean FORCE check-slurm check-report \
+.PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
+        hdr-check bench check-faults bench-cpu fuzz clean distclean check-slurm check-report FORCE
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
