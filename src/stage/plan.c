@@ -151,7 +151,7 @@ static void print_disk(const PlanStage *s)
 {
     const PlanDisk d = plan_disk(s);
     if (d.checkpoint)
-        printf("  disk: checkpoints %.2f GiB (%" PRId64 " of %.2f GiB at a time), model %.2f GiB\n",
+        printf("  disk: checkpoints %.2f GiB (at most %" PRId64 " of %.2f GiB), model %.2f GiB\n",
                (double)d.kept * (double)d.checkpoint / GIB, d.kept, (double)d.checkpoint / GIB, (double)d.model / GIB);
     if (d.records) printf("  disk: records up to about %.2f GiB\n", (double)d.records / GIB);
 }

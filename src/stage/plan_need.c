@@ -9,6 +9,7 @@
 #include "stage/plan_parts.h"
 #include "text/prompt.h"
 #include "text/record.h"
+#include "train/checkpoint.h"
 #include "train/finetune.h"
 
 // What libraries take of a rank while they work (MPI's buffers, oneDNN's code, JSON), the mean of the runs in docs/plan.md.
@@ -300,11 +301,13 @@ int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
 
 int64_t plan_most_ranks(const PlanStage *p) { return p->work == WORK_TRAIN ? p->spec.grad_chains : 0; }
 
-// A new checkpoint is there before the oldest goes.
+// At most: a new checkpoint is there before the oldest goes, and some are kept for good. Without either clock there is one, at the
+// end.
 static int64_t checkpoints_kept(const TrainSpec *s, int64_t steps)
 {
-    const int64_t saves = s->save_steps && steps > 0 ? (steps + s->save_steps - 1) / s->save_steps : s->save_steps ? INT64_MAX : 1;
-    return saves < s->save_total_limit + 1 ? saves : s->save_total_limit + 1;
+    const int64_t good = s->save_keep_every && steps > 0 ? steps / s->save_keep_every : 0, most = s->save_total_limit + 1 + good;
+    if (!s->save_steps && !s->save_seconds) return 1;
+    return steps > 0 && steps < most ? steps : most;
 }
 
 PlanDisk plan_disk(const PlanStage *p)
@@ -312,7 +315,7 @@ PlanDisk plan_disk(const PlanStage *p)
     PlanDisk d = {0};
     if (p->work == WORK_TRAIN) {
         const DType storage = finetune_export_dtype(p->deck, p->stage, p->model.cfg.storage);
-        d.checkpoint = p->model.elements * 3 * (int64_t)sizeof(float);  // weights and two moments
+        d.checkpoint = checkpoint_bytes(&p->model);
         d.kept = checkpoints_kept(&p->spec, p->train.steps);
         d.model = file_bytes(&p->model, storage);
     } else if (p->items > 0) {
