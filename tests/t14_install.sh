@@ -2,7 +2,7 @@
 # HPC-1: make install honours DESTDIR and prefix, writes the program, the manual page, the documents and the recipes; the
 # tree may be moved and its demo recipe is understood from there; other people's files stay; make uninstall leaves none of ours.
 set -u
-build=$(cd "$1" && pwd)
+build=$1  # as make was told: another spelling would write other names into the dependency files
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 unset MAKEFLAGS MAKELEVEL
