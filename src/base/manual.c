@@ -27,6 +27,7 @@ static const Item environment[] = {
     {"IMF_PYTHON", "the Python that the code judge runs, if it is not /usr/bin/python3 or the one of PATH"},
     {"IMF_SANDBOX", "t1: confine candidate programs by Landlock alone; userns: by namespaces alone; none: do not run any"},
     {"IMF_SANDBOX_STDERR", "any value: shows what candidate programs write on standard error"},
+    {"SLURM_JOB_END_TIME", "when the batch system ends the job: training stops in time by itself"},
     {"SLURM_JOB_ID", "the job's id in names of record parts and in the lease"},
 };
 
