@@ -23,11 +23,14 @@ static const Item environment[] = {
     {"IMF_ISA", "lowers the instruction set level: base, avx2, avx512, avx512bf16 or amx"},
     {"IMF_NODES", "pretends that the ranks lie on so many nodes; for tests"},
     {"IMF_IO_TIMEOUT", "seconds without progress after which writing a checkpoint gives up (1800)"},
+    {"IMF_FAULT", "lets a call fail or a rank die at a given point; for tests"},
     {"IMF_TRACE", "any value: an error also prints the calls that led to it"},
     {"IMF_PYTHON", "the Python that the code judge runs, if it is not /usr/bin/python3 or the one of PATH"},
     {"IMF_SANDBOX", "t1: confine candidate programs by Landlock alone; userns: by namespaces alone; none: do not run any"},
     {"IMF_SANDBOX_STDERR", "any value: shows what candidate programs write on standard error"},
     {"SLURM_JOB_END_TIME", "when the batch system ends the job: training stops in time by itself"},
+    {"SLURM_STEP_ID", "with SLURM_STEP_NUM_TASKS: a launch whose ranks do not know each other ends at once"},
+    {"SLURM_STEP_NUM_TASKS", "see SLURM_STEP_ID"},
     {"SLURM_JOB_ID", "the job's id in names of record parts and in the lease"},
 };
 
