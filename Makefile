@@ -12,17 +12,22 @@ SECONDS  = 600
 MODELS   = $(BUILD)/models
 CHAOS_SEEDS = 200
 SEED     =
--include config.mk
+CONFIG   = config.mk
+prefix   = /usr/local
+DESTDIR  =
+-include $(CONFIG)
 
 # ---- nothing to edit below --------------------------------------------------------------------------------------------
 Q       := $(if $(V),,@)
 say      = @$(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),:,echo '  $1  $@')
 VERSION := $(shell cat src/VERSION 2>/dev/null || echo 0.1.0)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
+DATE    := $(shell LC_ALL=C TZ=UTC git log -1 --date=format-local:'%B %-d, %Y' --format=%cd 2>/dev/null || \
+             LC_ALL=C date -u -r CHANGELOG.md +'%B %-d, %Y')
 WARN    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(DEV),-Werror)
 OPT     := $(if $(SANITIZE),-O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer,-O2) -g
 CPP     := -D_GNU_SOURCE -Isrc -I. -MMD -MP $(MPI_CFLAGS) $(NETCDF_CFLAGS) $(PKG_CFLAGS)
 CFLAGS  := $(WARN) $(OPT) -ffp-contract=off -fstack-protector-strong $(OPENMP)
-LDLIBS  := $(NETCDF_LIBS) $(MPI_LIBS) $(PKG_LIBS) -ldnnl -lm -lpthread
+LDLIBS  := $(LIB_DIRS) $(NETCDF_LIBS) $(MPI_LIBS) $(PKG_LIBS) -lm -lpthread
 
 SRC     := $(filter-out src/main.c,$(wildcard src/*/*.c))
 PLAIN   := $(filter-out kernels/cpu/fast%.c,$(wildcard kernels/cpu/*.c))
@@ -45,6 +50,12 @@ endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
         hdr-check bench check-faults bench-cpu fuzz clean distclean check-slurm check-report FORCE
+.PHONY: man docs install uninstall check-install
+ifneq ($(NO_CMOCKA),)
+ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
+$(error the tests want cmocka (Debian libcmocka-dev, Spack cmocka): install it, then make configure)
+endif
+endif
 all: $(BUILD)/imf
 .SECONDARY:  # objects of the tests are kept
 
@@ -56,7 +67,7 @@ $(BUILD)/libimf.a: $(OBJ)
 	$(Q)ar rcs $@ $^
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libimf.a
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LIB_DIRS) $(CMOCKA_LIBS) $(LDLIBS)
 
 $(BUILD)/tests/lib/fault_io.so: tests/lib/fault_io.c
 	@mkdir -p $(@D)
@@ -66,10 +77,10 @@ $(REPLAY): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/re
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 FUZZFLAGS = -std=c11 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-$(BUILD)/fuzz/%.o: %.c config.mk
+$(BUILD)/fuzz/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CLANG)
-	$(Q)clang $(CPP) -DIMF_VERSION='"fuzz"' -DIMF_COMPILER='"clang"' $(FUZZFLAGS) -c -o $@ $<
+	$(Q)clang $(CPP) -DIMF_VERSION='"fuzz"' -DIMF_COMPILER='"clang"' -DIMF_DATE='""' $(FUZZFLAGS) -c -o $@ $<
 $(BUILD)/fuzz/libimf.a: $(FUZZED)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
@@ -78,22 +89,22 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 	$(Q)clang $(FUZZFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
-$(BUILD)/%.o: %.c config.mk
+$(BUILD)/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPP) $(CFLAGS) -c -o $@ $<
-$(BUILD)/src/base/version.o: CPP += -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"'
+$(BUILD)/src/base/version.o: CPP += -DIMF_VERSION='"$(VERSION)"' -DIMF_COMPILER='"$(CC)"' -DIMF_DATE='"$(DATE)"'
 $(BUILD)/src/base/version.o: $(BUILD)/version
 $(BUILD)/version: FORCE
 	@mkdir -p $(@D)
-	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+	@echo '$(VERSION) $(DATE)' | cmp -s - $@ || echo '$(VERSION) $(DATE)' >$@
 FORCE:
 $(BUILD)/src/judge/code_python.o: src/judge/zygote.py src/judge/referee.py
 ISA_base   =
 ISA_avx2   = -mavx2 -mfma -mf16c
 ISA_avx512 = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
 define ISA_RULE
-$(BUILD)/%.$(1).o: %.c config.mk
+$(BUILD)/%.$(1).o: %.c $(CONFIG)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
 	$$(Q)$(CC) $(CPP) $(CFLAGS) -O3 -fno-math-errno -ffp-contract=fast $(ISA_$(1)) -DISA=$(1) -c -o $$@ $$<
@@ -103,16 +114,21 @@ $(foreach i,base avx2 avx512,$(eval $(call ISA_RULE,$(i))))
 $(BUILD)/kernels/cpu/tile16_avx512bf16.o: CFLAGS += -O3 -mavx512f -mavx512bf16
 $(BUILD)/kernels/cpu/tile16_amx.o: CFLAGS += -O3 -mamx-tile -mamx-bf16
 
-config.mk: tools/configure.sh
-	@sh tools/configure.sh > $@.tmp || { rm -f $@.tmp; exit 69; }
+$(BUILD)/tests/%.o: CPP += $(CMOCKA_CFLAGS)
+
+$(CONFIG): tools/configure.sh
+	@mkdir -p $(@D)
+	@CC='$(CC)' PREFIXES='$(PREFIXES)' NETCDF_DIR='$(NETCDF_DIR)' HDF5_DIR='$(HDF5_DIR)' \
+	  sh tools/configure.sh > $@.tmp || { rm -f $@.tmp; exit 69; }
 	@mv $@.tmp $@
-configure:
-	@rm -f config.mk
-	@$(MAKE) --no-print-directory config.mk
+configure:        ## look for the libraries; PREFIXES="/a /b" names places of your own
+	@rm -f $(CONFIG)
+	@$(MAKE) --no-print-directory $(CONFIG)
 
 setup:            ## install the Debian packages that are missing (root or sudo)
 	@sh tools/setup.sh $(NEED)
 check: setup      ## build, then every test
+	@$(if $(NO_CMOCKA),rm -f $(CONFIG))
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@$(MAKE) --no-print-directory check-built
 programs: $(BUILD)/imf $(TESTS) $(REPLAY) $(BUILD)/tests/lib/fault_io.so
@@ -161,9 +177,22 @@ bench-cpu: $(BUILD)/imf $(BUILD)/tests/bench/bench_ops  ## imf against torch, TR
 	@python3 tools/bench/bench_cpu.py --imf $(BUILD)/imf --bench-ops $(BUILD)/tests/bench/bench_ops --models $(MODELS) \
 	  --work $(BUILD)/bench --out $(BUILD)/bench/report.md $(if $(PEERS),--peers $(PEERS)) $(if $(DATA),--data $(DATA)) \
 	  $(if $(ROWS),--rows $(ROWS)) $(if $(WHICH),--which $(WHICH)) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(QUICK),--quick)
+man: $(BUILD)/imf.1  ## the manual page, from the command table and the recipe's schema
+$(BUILD)/imf.1: $(BUILD)/imf
+	$(Q)$< help --man >$@.tmp
+	@mv $@.tmp $@
+docs: $(BUILD)/imf  ## docs/recipe.md from the recipe's schema
+	$(Q)$< help --markdown >docs/recipe.md.tmp
+	@mv docs/recipe.md.tmp docs/recipe.md
+install: $(BUILD)/imf $(BUILD)/imf.1  ## into DESTDIR and prefix (/usr/local)
+	@sh tools/install.sh install $(BUILD) '$(DESTDIR)$(prefix)'
+uninstall:        ## what install wrote there
+	@sh tools/install.sh uninstall $(BUILD) '$(DESTDIR)$(prefix)'
+check-install:    ## as an ordinary user with libraries of his own, some minutes; needs root and a Debian mirror
+	@sh tests/install/home_prefix.sh
 rules:            ## layers and confined calls
 	@sh tools/check_rules.sh
-hdr-check: config.mk  ## every header compiles alone
+hdr-check: $(CONFIG)  ## every header compiles alone
 	@for h in $$(find src kernels -name '*.h'); do \
 	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done
 format:           ## clang-format on the lines that differ from HEAD
@@ -171,5 +200,5 @@ format:           ## clang-format on the lines that differ from HEAD
 clean:
 	rm -rf $(BUILD)
 distclean: clean
-	rm -f config.mk
+	rm -f $(CONFIG)
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/lease.h"
 #include "base/log.h"
+#include "base/manual.h"
 #include "base/mem.h"
 #include "base/roll.h"
 #include "base/stop.h"
@@ -81,8 +82,17 @@ static void print_usage(void)
     for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
     puts("\n  --profile            every stage ends with a table of its time: gemm, attention, communication, wait, ..."
          "\n  imf help COMMAND     its flags, rows and keys of the recipe (also: imf COMMAND --help)"
-         "\n  imf help recipe      every key\n"
+         "\n  imf help recipe      every key; imf help --markdown: the same as a page\n"
+         "  imf help --man       the manual page\n"
          "  imf --version");
+}
+
+static Err print_manual(Str *out)
+{
+    ManualCommand c[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++)
+        c[i] = (ManualCommand){commands[i].name, commands[i].help, commands[i].usage, commands[i].sections};
+    return manual_page(c, COMMANDS, out);
 }
 
 static Err print_help(const char *name)
@@ -91,6 +101,10 @@ static Err print_help(const char *name)
     Err err = OK;
     if (!strcmp(name, "recipe")) {
         TRY_DONE(deck_manual(&text, ""));
+    } else if (!strcmp(name, "--man")) {
+        TRY_DONE(print_manual(&text));
+    } else if (!strcmp(name, "--markdown")) {
+        TRY_DONE(manual_markdown(&text));
     } else {
         const Command *c = find_command(name);
         CHECK_DONE(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);

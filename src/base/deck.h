@@ -47,6 +47,8 @@ bool deck_given(const Deck *d, const char *path);        // set by the file or -
 Err deck_need(const Deck *d, const char *path, const char **out) ERR_MUST_CHECK;
 
 Err deck_print(const Deck *d, Str *out) ERR_MUST_CHECK;          // resolved recipe as YAML; loads back to the same
+const char *deck_preset(const DeckKey *key);                      // the default as a person reads it; "required", "empty"
+Err deck_values(Str *out, const DeckKey *key) ERR_MUST_CHECK;       // "whole number, tokens, 8 to 1e+07"
 Err deck_manual(Str *out, const char *prefix) ERR_MUST_CHECK;    // table of keys under prefix ("" = all)
 
 // Hash of the resolved values that decide results (no layout keys). sections: "prompts select seed" takes only these top

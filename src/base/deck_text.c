@@ -150,7 +150,7 @@ static bool in_manual(const char *path, const char *prefix)
     return n == 0 || (!strncmp(path, prefix, n) && strchr(".[", path[n]));
 }
 
-static Err print_range(Str *out, const DeckKey *k)
+Err deck_values(Str *out, const DeckKey *k)
 {
     static const char *const names[] = {"text", "whole number", "number", "true or false"};
     if (k->choices) return str_puts(out, k->choices);
@@ -161,14 +161,15 @@ static Err print_range(Str *out, const DeckKey *k)
     return upper ? str_printf(out, ", %g to %g", k->min, k->max) : str_printf(out, ", from %g", k->min);
 }
 
+const char *deck_preset(const DeckKey *k) { return !k->preset ? "required" : *k->preset ? k->preset : "empty"; }
+
 Err deck_manual(Str *out, const char *prefix)
 {
     for (int i = 0; i < deck_schema_size; i++) {
         const DeckKey *k = &deck_schema[i];
         if (!in_manual(k->path, prefix)) continue;
-        const char *preset = !k->preset ? "required" : *k->preset ? k->preset : "empty";
-        TRY(str_printf(out, "  %-30s %s%s  (", k->path, k->preset && *k->preset ? "= " : "", preset));
-        TRY(print_range(out, k));
+        TRY(str_printf(out, "  %-30s %s%s  (", k->path, k->preset && *k->preset ? "= " : "", deck_preset(k)));
+        TRY(deck_values(out, k));
         TRY(str_printf(out, ")\n      %s\n", k->help));
     }
     return OK;
