@@ -53,6 +53,7 @@ static const Command commands[] = {
     {"status", stage_status, BARE, "", "what a run is doing, or where it stopped, from any shell: status RUNDIR", usage_status},
     {"doctor", stage_doctor, BARE | SANDBOX, "", "what this machine has for imf, and what each lack means", usage_doctor},
     {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH", NULL},
+    {"audit", stage_audit, 0, "", "check every file and id of a run directory: audit RUNDIR", usage_audit},
     {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL", usage_tokens},
     {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL", usage_logprobs},
     {"generate", stage_generate, 0, "", "answers to messages: generate MODEL [--greedy ...] < JSONL", usage_generate},

@@ -33,6 +33,7 @@ Err stage_report(const Job *job);
 Err stage_plan(const Job *job);
 Err stage_status(const Job *job);
 Err stage_doctor(const Job *job);
+Err stage_audit(const Job *job);
 // Small commands.
 Err stage_tokens(const Job *job);
 Err stage_logprobs(const Job *job);
@@ -44,7 +45,7 @@ enum { SCORE_TOKENS = 2048, SCORE_ROWS = 64 };
 
 // Flags and rows of the commands that work without a recipe, as imf help prints them.
 extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generate[], usage_judge[], usage_plan[],
-    usage_status[], usage_doctor[];
+    usage_status[], usage_doctor[], usage_audit[];
 
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}
