@@ -51,7 +51,7 @@ const DeckKey deck_schema[] = {
     ONE_OF("dtype", "float32", "float32|bfloat16", "number format of weights and activations"),
     ONE_OF("render", "clean", "clean",
            "conversations to tokens: header in the prompt, one BOS, one stop token, nothing after it"),
-    BOOL("exact", "true", "keep the promise that layout changes no bit; false: sft and dpo keep a gradient chain a rank instead of grad_chains"),
+    BOOL("exact", "true", "layout changes no bit; false: sft and dpo keep a gradient chain a rank, not grad_chains"),
 
     STR("prompts[].path", NULL, "JSONL file of prompts"),
     ONE_OF("prompts[].kind", "auto", "auto|math|code|if", "what the prompts ask for; auto: the rows say it"),

@@ -63,7 +63,8 @@ Err sums_write(const char *dir)
     char path[IO_PATH];
     Str text = {0};
     Err err = OK;
-    json_t *files = json_object(), *all = json_pack("{s:s,s:s,s:O}", "format", format_name, "program", imf_version, "files", files);
+    json_t *files = json_object(),
+           *all = json_pack("{s:s,s:s,s:O}", "format", format_name, "program", imf_version, "files", files);
     CHECK_DONE(all, ERR_UNAVAILABLE, "no memory for checksums");
     TRY_DONE(io_join(path, dir, SUMS_FILE));
     TRY_DONE(add_files(files, dir));
@@ -133,7 +134,8 @@ Err sums_check(const char *dir, SumsFault fault, void *user, int64_t *files)
     if (io_size(path) <= LIMIT) TRY_DONE(io_read(path, &text, LIMIT));
     all = parse(&text);
     if (!all) TRY_DONE(fault(user, SUMS_FILE, "it does not match its own checksum: it was changed or damaged"));
-    json_object_foreach(json_object_get(all, "files"), name, one) {
+    json_object_foreach(json_object_get(all, "files"), name, one)
+    {
         ++*files;
         TRY_DONE(check_file(dir, name, one, fault, user));
     }

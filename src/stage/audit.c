@@ -15,7 +15,8 @@
 const char usage_audit[] =
     "imf audit RUNDIR\n"
     "\n"
-    "Prints a line for every part of the run directory, then every fault with its file, line or id and what to do. Writes nothing.\n"
+    "Prints a line for every part of the run directory, then every fault with its file, line or id and what to do. Writes\n"
+    "nothing.\n"
     "Exit code 0: all is good; 65: there are faults. A stage that has not ended is no fault.\n";
 
 enum { SHOWN = 20 };  // faults of one part
@@ -51,7 +52,9 @@ Err audit_end(Audit *a, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
-    if (a->hidden) TRY(str_printf(&a->faults, "fault: %.*s: %" PRId64 " faults more of this part\n", (int)strcspn(what, ":"), what, a->hidden));
+    if (a->hidden)
+        TRY(str_printf(&a->faults, "fault: %.*s: %" PRId64 " faults more of this part\n", (int)strcspn(what, ":"), what,
+                       a->hidden));
     if (faults == 0) return str_printf(&a->lines, "%s good\n", what);
     return str_printf(&a->lines, "%s %" PRId64 " fault%s\n", what, faults, faults > 1 ? "s" : "");
 }
@@ -85,7 +88,7 @@ typedef struct Lines {
     Audit *a;
     const char *const *texts, *const *numbers;  // fields that every line has
     int64_t n;
-    int64_t step[4];                            // metrics: of the last line; sft, dpo, their held-out lines
+    int64_t step[4];  // metrics: of the last line; sft, dpo, their held-out lines
 } Lines;
 
 // "metrics.jsonl:12" of a path with line.
@@ -141,19 +144,21 @@ static Err audit_all_lines(Audit *a)
 {
     static const char *const metrics[] = {"stage", NULL}, *const step[] = {"step", "epoch", NULL};
     static const char *const profile[] = {"stage", "time", "program", NULL}, *const wall[] = {"ranks", "wall_ms", NULL};
+    static const char *const jobs[] = {"time", "command", "isa", "gemm", "program", NULL}, *const ranks[] = {"ranks", NULL};
     static const char *const log[] = {"time", "level", "component", "text", NULL}, *const none[] = {NULL};
     TRY(audit_lines(a, "metrics.jsonl", metrics, step));
     TRY(audit_lines(a, "profile.jsonl", profile, wall));
+    TRY(audit_lines(a, "jobs.jsonl", jobs, ranks));
     return audit_lines(a, "log.jsonl", log, none);
 }
 
 // ---- files that nobody vouches for -----------------------------------------------------------------------------------
 
 static const char *const known_files[] = {
-    "recipe.yaml", "log.jsonl", "metrics.jsonl", "profile.jsonl", "pair.json", "report.html", "lease", "export/sft.jsonl",
-    "export/dpo.jsonl", "eval/summary.json", "eval/dropped.jsonl", "sft/done.json", "dpo/done.json", "sft/dropped.jsonl",
-    "dpo/dropped.jsonl", "reward/dropped.jsonl", "dpo/ref_logps.bin", "sft/model/*", "dpo/model/*", "reward/model/*",
-    "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc"};
+    "recipe.yaml", "log.jsonl", "metrics.jsonl", "profile.jsonl", "jobs.jsonl", "pair.json", "report.html", "lease",
+    "export/sft.jsonl", "export/dpo.jsonl", "eval/summary.json", "eval/dropped.jsonl", "sft/done.json", "dpo/done.json",
+    "sft/dropped.jsonl", "dpo/dropped.jsonl", "reward/dropped.jsonl", "dpo/ref_logps.bin", "sft/model/*", "dpo/model/*",
+    "reward/model/*", "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc"};
 static const char *const set_files[] = {"done", "data-*.jsonl", "data-*.idx", "part-*.jsonl", "part-*.idx"};
 
 static bool known_in(const char *set, const char *name)

@@ -1,5 +1,5 @@
-// Trained models: checkpoints against their manifests (an HDF5 file is never opened), exported files against checksums.json, and the
-// chain of hashes that done.json, checkpoints, reference log-probs and record sets share.
+// Trained models: checkpoints against their manifests (an HDF5 file is never opened), exported files against checksums.json,
+// and the chain of hashes that done.json, checkpoints, reference log-probs and record sets share.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,13 +17,13 @@ enum { CHUNK = 1 << 16 };
 
 typedef struct Stage {
     Audit *a;
-    const char *name;      // "sft", "dpo", "reward"
-    const char *set;       // what it is trained on
-    int which;             // AUDIT_SFT, AUDIT_PAIRS; -1: none
-    json_t *done;          // done.json; NULL when the stage has not ended
-    char model[32];        // "sft/model"
-    char dtype[16];        // of the exported weights
-    TrainState newest;     // of the last checkpoint
+    const char *name;   // "sft", "dpo", "reward"
+    const char *set;    // what it is trained on
+    int which;          // AUDIT_SFT, AUDIT_PAIRS; -1: none
+    json_t *done;       // done.json; NULL when the stage has not ended
+    char model[32];     // "sft/model"
+    char dtype[16];     // of the exported weights
+    TrainState newest;  // of the last checkpoint
     bool has_checkpoint;
 } Stage;
 
@@ -43,7 +43,8 @@ static Err check_more_files(Stage *s, const char *step, const char *dir, int64_t
     Err err = OK;
     TRY(io_list(dir, &name, &n));
     for (int64_t i = 0; i < n; i++) shards += str_ends(name[i], ".nc");
-    if (shards > files) TRY_DONE(audit_fault(s->a, "%s/%s: %" PRId64 " files, its manifest names %" PRId64, s->name, step, shards, files));
+    if (shards > files)
+        TRY_DONE(audit_fault(s->a, "%s/%s: %" PRId64 " files, its manifest names %" PRId64, s->name, step, shards, files));
 done:
     io_list_free(name, n);
     return err;
@@ -71,7 +72,8 @@ static Err audit_step(Stage *s, const char *step)
     Err err = audit_caught(s->a, verify_step(s, step, dir, &m));
     int64_t bytes = manifest_bytes(&m);
     if (err == OK)
-        err = audit_end(s->a, "%s: checkpoint, %" PRId64 " bytes in %" PRId64 " file%s,", sub, bytes, m.files, m.files == 1 ? "" : "s");
+        err = audit_end(s->a, "%s: checkpoint, %" PRId64 " bytes in %" PRId64 " file%s,", sub, bytes, m.files,
+                        m.files == 1 ? "" : "s");
     manifest_free(&m);
     return err;
 }
@@ -133,13 +135,16 @@ static Err audit_model(Stage *s)
     int64_t files = 0, elements = 0;
     snprintf(s->model, sizeof s->model, "%s/model", s->name);
     if (!audit_path(s->a, s->model, dir)) return OK;
-    snprintf(advice, sizeof advice, "take it from a copy, or remove %s/done.json and run imf %s again: it writes the last checkpoint's model",
-             s->name, s->name);
+    snprintf(advice, sizeof advice,
+             "take it from a copy, or remove %s/done.json and run imf %s again: it writes the last checkpoint's model", s->name,
+             s->name);
     audit_begin(s->a, strcmp(s->name, "reward") ? advice : "take it from a copy, or run imf reward again");
     TRY(audit_caught(s->a, sums_check(dir, file_fault, s, &files)));
     TRY(audit_caught(s->a, check_weights(s, dir, &elements)));
     if (files < 0)
-        return audit_end(s->a, "%s: %" PRId64 " parameters in %s, no " SUMS_FILE " (an earlier imf wrote it): only form and values are checked,",
+        return audit_end(s->a,
+                         "%s: %" PRId64 " parameters in %s, no " SUMS_FILE
+                         " (an earlier imf wrote it): only form and values are checked,",
                          s->model, elements, s->dtype);
     return audit_end(s->a, "%s: %" PRId64 " files, %" PRId64 " parameters in %s,", s->model, files, elements, s->dtype);
 }
@@ -210,7 +215,8 @@ static Err check_rows(Stage *s)
     Id id;
     if (!s->a->deck) return OK;
     if (*own) return io_exists(own) && hash_file(own, &id) == OK ? field_is(s, "rows", id, own) : OK;
-    if (!set->there || !set->ended) return audit_fault(s->a, "%s/done.json: %s, which it was trained on, are not there or not ended", s->name, s->set);
+    if (!set->there || !set->ended)
+        return audit_fault(s->a, "%s/done.json: %s, which it was trained on, are not there or not ended", s->name, s->set);
     return field_is(s, "rows", set->digest, s->set);
 }
 
@@ -261,7 +267,8 @@ static Err check_done(Stage *s)
     TRY(check_checkpoint(s));
     TRY(file_is(s, "dropped", "dropped.jsonl"));
     if (!*s->dtype) TRY(audit_fault(s->a, "%s: the stage has ended, but its weights cannot be read", s->model));
-    else if (!dtype || strcmp(dtype, s->dtype)) TRY(audit_fault(s->a, "%s/done.json: \"dtype\" is not that of the model, %s", s->name, s->dtype));
+    else if (!dtype || strcmp(dtype, s->dtype))
+        TRY(audit_fault(s->a, "%s/done.json: \"dtype\" is not that of the model, %s", s->name, s->dtype));
     return file_is(s, "model", "model/" SUMS_FILE);
 }
 
@@ -279,10 +286,11 @@ static Err audit_done(Stage *s)
 
 // ---- reference log-probs and what was dropped ------------------------------------------------------------------------
 
-static Err take_ref(void *user, Id pair)
+static Err take_ref(void *user, Id pair, const PairLogp *ref)
 {
     Stage *s = user;
     char text[ID_TEXT];
+    (void)ref;
     id_print(pair, text);
     if (*own_file(s) || audit_has(&s->a->set[AUDIT_PAIRS], pair)) return OK;
     return audit_fault(s->a, "dpo/ref_logps.bin: pair %s is not among the pairs", text);
@@ -291,7 +299,8 @@ static Err take_ref(void *user, Id pair)
 // The model and the data that they belong to are named by done.json, or by the last checkpoint.
 static Err known_origin(const Stage *s, Id *base, Id *data, bool *known)
 {
-    const char *b = json_string_value(json_object_get(s->done, "base")), *d = json_string_value(json_object_get(s->done, "data"));
+    const char *b = json_string_value(json_object_get(s->done, "base")),
+               *d = json_string_value(json_object_get(s->done, "data"));
     *known = b && d && id_parse(b, base) && id_parse(d, data);
     if (*known || !s->has_checkpoint) return OK;
     *base = s->newest.base_model, *data = s->newest.data, *known = true;
@@ -352,8 +361,10 @@ static Err audit_stage(Stage *s)
 
 Err audit_training(Audit *a)
 {
-    static const struct { const char *name, *set; int which; } stages[] = {
-        {"sft", "sft_rows", AUDIT_SFT}, {"dpo", "pairs", AUDIT_PAIRS}, {"reward", "", -1}};
+    static const struct {
+        const char *name, *set;
+        int which;
+    } stages[] = {{"sft", "sft_rows", AUDIT_SFT}, {"dpo", "pairs", AUDIT_PAIRS}, {"reward", "", -1}};
     for (int i = 0; i < 3; i++) {
         Stage s = {.a = a, .name = stages[i].name, .set = stages[i].set, .which = stages[i].which};
         Err err = audit_stage(&s);

@@ -9,8 +9,16 @@
 
 // Pipeline order: a set's parents stand before it.
 enum {
-    AUDIT_PROMPTS, AUDIT_DROPPED_PROMPTS, AUDIT_SAMPLES, AUDIT_DROPPED_SAMPLES, AUDIT_SCORES, AUDIT_VERDICTS, AUDIT_SFT, AUDIT_PAIRS,
-    AUDIT_DROPPED, AUDIT_SETS
+    AUDIT_PROMPTS,
+    AUDIT_DROPPED_PROMPTS,
+    AUDIT_SAMPLES,
+    AUDIT_DROPPED_SAMPLES,
+    AUDIT_SCORES,
+    AUDIT_VERDICTS,
+    AUDIT_SFT,
+    AUDIT_PAIRS,
+    AUDIT_DROPPED,
+    AUDIT_SETS
 };
 
 typedef struct AuditId {
@@ -20,17 +28,17 @@ typedef struct AuditId {
 // What is remembered of a record set: 32 bytes a record.
 typedef struct AuditSet {
     RecordState state;
-    AuditId *id;       // [n] ascending; owned
+    AuditId *id;  // [n] ascending; owned
     int64_t n, cap;
 } AuditSet;
 
 typedef struct Audit {
     const char *dir;
-    Deck *deck;            // RUN/recipe.yaml; NULL when it cannot be read
-    Str lines, faults;     // what is printed, in this order
+    Deck *deck;         // RUN/recipe.yaml; NULL when it cannot be read
+    Str lines, faults;  // what is printed, in this order
     int64_t n_faults;
-    const char *advice;    // of the running part: what to do, printed behind each of its faults
-    int64_t before, hidden; // faults before the running part; of it those that are not printed
+    const char *advice;      // of the running part: what to do, printed behind each of its faults
+    int64_t before, hidden;  // faults before the running part; of it those that are not printed
     AuditSet set[AUDIT_SETS];
 } Audit;
 

@@ -1,5 +1,5 @@
-// Record sets: their lines (text/record_check.h), every id against its parents, every header's inputs against the digests of the
-// sets that they name, and what is made from sets: exports, pair.json, eval/summary.json.
+// Record sets: their lines (text/record_check.h), every id against its parents, every header's inputs against the digests of
+// the sets that they name, and what is made from sets: exports, pair.json, eval/summary.json.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,9 +11,11 @@
 #include "stage/stage.h"
 #include "text/published.h"
 
-const char *const audit_set_names[AUDIT_SETS] = {SET_PROMPTS,  SET_DROPPED_PROMPTS, SET_SAMPLES, SET_DROPPED_SAMPLES, SET_SCORES,
-                                                 SET_VERDICTS, SET_SFT,             SET_PAIRS,   SET_DROPPED};
-static const char *const commands[AUDIT_SETS] = {"select", "select", "sample", "sample", "score", "verify", "pair", "pair", "pair"};
+const char *const audit_set_names[AUDIT_SETS] = {SET_PROMPTS, SET_DROPPED_PROMPTS, SET_SAMPLES, SET_DROPPED_SAMPLES,
+                                                 SET_SCORES,  SET_VERDICTS,        SET_SFT,     SET_PAIRS,
+                                                 SET_DROPPED};
+static const char *const commands[AUDIT_SETS] = {"select", "select", "sample", "sample", "score",
+                                                 "verify", "pair",   "pair",   "pair"};
 
 enum { GROUPS = 64, EVAL_SETS = 32 };
 
@@ -34,8 +36,8 @@ typedef struct Export {  // export/sft.jsonl or dpo.jsonl, followed while its re
 
 typedef struct Reading {
     Audit *a;
-    const char *name;   // "samples", "eval/sft"
-    int which;          // AUDIT_*; AUDIT_SETS under eval/
+    const char *name;  // "samples", "eval/sft"
+    int which;         // AUDIT_*; AUDIT_SETS under eval/
     AuditSet *set;
     const AuditSet *answers;  // eval/NAME.scores: those of eval/NAME
     Export export;
@@ -117,7 +119,8 @@ static Err check_dropped(Reading *r, const json_t *data, const char *at)
     const char *what = json_string_value(json_object_get(data, "what"));
     Id id;
     if (!what) return audit_fault(r->a, "%s: it does not say what was dropped", at);
-    return check_parent(r, data, "id", !strcmp(what, "sample") || !strcmp(what, "row") ? AUDIT_SAMPLES : AUDIT_PROMPTS, at, &id);
+    return check_parent(r, data, "id", !strcmp(what, "sample") || !strcmp(what, "row") ? AUDIT_SAMPLES : AUDIT_PROMPTS, at,
+                        &id);
 }
 
 static Err check_row(Reading *r, const json_t *data, const char *at, Id *prompt)
@@ -143,7 +146,9 @@ static void count_answer(Reading *r, const json_t *data)
 {
     const char *set = text_of(data, "set"), *kind = text_of(data, "kind"), *model = r->name + strlen("eval/");
     int i = 0;
-    while (i < *r->groups && (strcmp(r->group[i].model, model) || strcmp(r->group[i].set, set) || strcmp(r->group[i].kind, kind))) i++;
+    while (i < *r->groups &&
+           (strcmp(r->group[i].model, model) || strcmp(r->group[i].set, set) || strcmp(r->group[i].kind, kind)))
+        i++;
     if (i == GROUPS) return;
     Group *g = &r->group[i];
     if (i == *r->groups) {
@@ -164,7 +169,8 @@ static Err check_answer(Reading *r, const json_t *data, const char *at, Id id, I
     if (!r->answers) return OK;
     const AuditId *answer = find(r->answers, id);
     if (!answer) return audit_fault(r->a, "%s: it scores no answer of %.*s", at, (int)strlen(r->name) - 7, r->name);
-    return id_equal(answer->prompt, *prompt) ? OK : audit_fault(r->a, "%s: the answer that it scores belongs to another prompt", at);
+    return id_equal(answer->prompt, *prompt) ? OK
+                                             : audit_fault(r->a, "%s: the answer that it scores belongs to another prompt", at);
 }
 
 // ---- exports ---------------------------------------------------------------------------------------------------------
@@ -214,16 +220,23 @@ static Err export_close(Reading *r)
 static Err check_record(Reading *r, Id id, const json_t *data, const char *at, Id *prompt)
 {
     switch (r->which) {
-    case AUDIT_PROMPTS: return check_prompt(r, data, at, id);
-    case AUDIT_DROPPED_PROMPTS: return OK;  // what was dropped is nowhere else
-    case AUDIT_SAMPLES: return check_parent(r, data, "prompt", AUDIT_PROMPTS, at, prompt);
+    case AUDIT_PROMPTS:
+        return check_prompt(r, data, at, id);
+    case AUDIT_DROPPED_PROMPTS:
+        return OK;  // what was dropped is nowhere else
+    case AUDIT_SAMPLES:
+        return check_parent(r, data, "prompt", AUDIT_PROMPTS, at, prompt);
     case AUDIT_SCORES:
-    case AUDIT_VERDICTS: return check_judgement(r, data, at, id, prompt);
+    case AUDIT_VERDICTS:
+        return check_judgement(r, data, at, id, prompt);
     case AUDIT_SFT:
-    case AUDIT_PAIRS: return check_row(r, data, at, prompt);
+    case AUDIT_PAIRS:
+        return check_row(r, data, at, prompt);
     case AUDIT_DROPPED_SAMPLES:
-    case AUDIT_DROPPED: return check_dropped(r, data, at);
-    default: return check_answer(r, data, at, id, prompt);
+    case AUDIT_DROPPED:
+        return check_dropped(r, data, at);
+    default:
+        return check_answer(r, data, at, id, prompt);
     }
 }
 
@@ -253,7 +266,8 @@ static Err check_inputs(Reading *r)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(json_object_get(r->set->state.header, "inputs"), key, value) {
+    json_object_foreach(json_object_get(r->set->state.header, "inputs"), key, value)
+    {
         int parent = set_of(key);
         Id id;
         if (parent < 0 || !json_is_string(value)) continue;
@@ -304,8 +318,8 @@ static Err audit_set(Audit *a, int which)
 {
     char advice[256];
     Reading r = {.a = a, .name = audit_set_names[which], .which = which, .set = &a->set[which]};
-    snprintf(advice, sizeof advice, "take it from a copy, or remove %s/ (and what was made from it) and run imf %s again", r.name,
-             commands[which]);
+    snprintf(advice, sizeof advice, "take it from a copy, or remove %s/ (and what was made from it) and run imf %s again",
+             r.name, commands[which]);
     audit_begin(a, advice);
     TRY(read_set(&r));
     if (!r.set->state.there) return OK;
@@ -347,7 +361,8 @@ static Err audit_pair_summary(Audit *a)
         const AuditSet *s = &a->set[sets[i]];
         const int64_t said = total_of(json_object_get(all, "kinds"), audit_set_names[sets[i]]);
         if (s->state.ended && said != s->n)
-            TRY_DONE(audit_fault(a, "pair.json: its kinds have %" PRId64 " %s, %" PRId64 " are there", said, audit_set_names[sets[i]], s->n));
+            TRY_DONE(audit_fault(a, "pair.json: its kinds have %" PRId64 " %s, %" PRId64 " are there", said,
+                                 audit_set_names[sets[i]], s->n));
     }
     TRY_DONE(audit_end(a, "pair.json:"));
 done:
@@ -364,8 +379,9 @@ static Err check_group(Audit *a, const json_t *row, const Group *group, int grou
         const Group *g = &group[i];
         if (strcmp(g->model, model) || strcmp(g->set, set) || strcmp(g->kind, kind)) continue;
         if ((double)g->n != n || fabs(g->sum / (double)g->n - mean) > 1e-9)
-            return audit_fault(a, "eval/summary.json: %s on %s (%s) has n %.0f, mean %.9g; its records give %" PRId64 " and %.9g", model, set,
-                               kind, n, mean, g->n, g->sum / (double)g->n);
+            return audit_fault(a,
+                               "eval/summary.json: %s on %s (%s) has n %.0f, mean %.9g; its records give %" PRId64 " and %.9g",
+                               model, set, kind, n, mean, g->n, g->sum / (double)g->n);
         return OK;
     }
     return audit_fault(a, "eval/summary.json: no record is behind %.40s on %.40s (%.12s)", model, set, kind);
@@ -431,10 +447,12 @@ static Err check_origin(Audit *a, const char *name, const AuditSet *s, const Aud
     bool known = false;
     if (!s->state.header || !id_parse(text, &id)) return OK;
     if (answers) want = answers->state.digest, known = answers->state.ended;
-    else if (!strcmp(name, "eval/sft") || !strcmp(name, "eval/dpo")) TRY(audit_fingerprint(a, name + strlen("eval/"), &want, &known));
+    else if (!strcmp(name, "eval/sft") || !strcmp(name, "eval/dpo"))
+        TRY(audit_fingerprint(a, name + strlen("eval/"), &want, &known));
     if (!known || id_equal(id, want)) return OK;
     if (answers) return audit_fault(a, "%s: it scores other answers, of digest %s", name, text);
-    return audit_fault(a, "%s: it holds the answers of another model than %s/model, of fingerprint %s", name, name + strlen("eval/"), text);
+    return audit_fault(a, "%s: it holds the answers of another model than %s/model, of fingerprint %s", name,
+                       name + strlen("eval/"), text);
 }
 
 static Err audit_eval(Audit *a, Evals *e, int i)

@@ -20,7 +20,8 @@ static json_t *conversation(const json_t *row)
 {
     json_t *turns = json_array(), *m;
     size_t i;
-    json_array_foreach(json_object_get(row, "messages"), i, m) {
+    json_array_foreach(json_object_get(row, "messages"), i, m)
+    {
         const char *role = json_string_value(json_object_get(m, "role"));
         const char *from = role && !strcmp(role, "user") ? "human" : role && !strcmp(role, "assistant") ? "gpt" : "system";
         json_array_append_new(turns, one_turn("from", from, "value", json_object_get(m, "content")));
@@ -32,7 +33,8 @@ static json_t *conversation(const json_t *row)
 static json_t *reply(const json_t *row, const char *side)
 {
     json_t *list = json_array();
-    json_array_append_new(list, one_turn("role", "assistant", "content", json_object_get(json_object_get(row, side), "answer")));
+    json_array_append_new(list,
+                          one_turn("role", "assistant", "content", json_object_get(json_object_get(row, side), "answer")));
     return list;
 }
 

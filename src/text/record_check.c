@@ -1,5 +1,6 @@
-// Method: one pass over the lines of each file. A line is held against its index entry while both agree on where it lies; once
-// they part (a line was removed, added or became longer) the index says nothing more about that file, and only the text is read.
+// Method: one pass over the lines of each file. A line is held against its index entry while both agree on where it lies;
+// once they part (a line was removed, added or became longer) the index says nothing more about that file, and only the text
+// is read.
 #include "text/record_check.h"
 
 #include <inttypes.h>
@@ -13,8 +14,8 @@ typedef struct Checking {
     const RecordCheck *c;
     RecordState *out;
     const char *dir, *stage;
-    json_t *header;        // of the first file
-    Hash *digest;          // of (id, data) so far; ended sets
+    json_t *header;  // of the first file
+    Hash *digest;    // of (id, data) so far; ended sets
     Str canonical;
     Id last;               // id before
     int64_t faults, seen;  // seen: records of earlier files and this one, with id
@@ -77,10 +78,8 @@ static Err check_line(Checking *k, const char *p, int64_t n, int64_t line, const
     Id id = {0};
     Err err = OK;
     const char *bad = read_line(p, n, &row, &id, &data);
-    if (entry && record_sum(p, n) != entry->sum)
-        bad = "the line does not match its checksum";
-    else if (entry && !bad && !id_equal(id, entry->id))
-        bad = "the index names another id";
+    if (entry && record_sum(p, n) != entry->sum) bad = "the line does not match its checksum";
+    else if (entry && !bad && !id_equal(id, entry->id)) bad = "the index names another id";
     if (bad) TRY_DONE(fault(k, k->file, line, "%s", bad));
     if (bad && entry) id = entry->id;
     if (!bad || entry) {
@@ -126,8 +125,8 @@ static Err check_header(Checking *k, const char *p, int64_t n)
 
 typedef struct Index {
     FileMap map;
-    int64_t n, at;   // entries; the next one
-    bool lost;       // it agrees with the text no more
+    int64_t n, at;  // entries; the next one
+    bool lost;      // it agrees with the text no more
 } Index;
 
 static const RecordEntry *next_entry(Index *x, int64_t offset, int64_t length, RecordEntry *e)
@@ -138,7 +137,8 @@ static const RecordEntry *next_entry(Index *x, int64_t offset, int64_t length, R
     return x->lost ? NULL : e;
 }
 
-// Of a set that has not ended the index may lack the last lines, and the text a torn one: the process was stopped between two writes.
+// Of a set that has not ended the index may lack the last lines, and the text may end with a torn one: the process was stopped
+// between two writes.
 static Err check_lines(Checking *k, const char *p, int64_t size, int64_t at, Index *x)
 {
     int64_t line = 2;
@@ -148,8 +148,10 @@ static Err check_lines(Checking *k, const char *p, int64_t size, int64_t at, Ind
         const int64_t n = newline - p + 1 - at;
         const RecordEntry *entry = next_entry(x, at, n, &e);
         if (x->lost && !was_lost)
-            TRY(fault(k, k->file, line, "the index says that a record of %" PRId64 " bytes lies at byte %" PRId64 ", the text has one "
-                      "of %" PRId64 " at byte %" PRId64 ": a line was changed, added or removed here", e.length, e.offset, n, at));
+            TRY(fault(k, k->file, line,
+                      "the index says that a record of %" PRId64 " bytes lies at byte %" PRId64 ", the text has one "
+                      "of %" PRId64 " at byte %" PRId64 ": a line was changed, added or removed here",
+                      e.length, e.offset, n, at));
         if (!entry && !x->lost && k->out->ended && !lacks) {
             lacks = true;
             TRY(fault(k, k->file, line, "the index lacks this record and those behind it"));
@@ -215,7 +217,8 @@ static Err check_files(Checking *k)
     Err err = OK;
     TRY(io_list(k->dir, &name, &n));
     for (int64_t i = 0; i < n; i++)
-        if (str_starts(name[i], k->out->ended ? "data-" : "part-") && str_ends(name[i], ".jsonl")) TRY_DONE(check_file(k, name[i]));
+        if (str_starts(name[i], k->out->ended ? "data-" : "part-") && str_ends(name[i], ".jsonl"))
+            TRY_DONE(check_file(k, name[i]));
 done:
     io_list_free(name, n);
     return err;
@@ -226,17 +229,21 @@ static bool repeats(const json_t *done, const json_t *header)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)header, key, value)
-        if (!json_equal(value, json_object_get(done, key))) return false;
+    json_object_foreach((json_t *)header, key, value) if (!json_equal(value, json_object_get(done, key))) return false;
     return json_object_size(done) == json_object_size(header) + 3;
 }
 
 static Err check_done(Checking *k, const json_t *done)
 {
-    const int64_t count = json_integer_value(json_object_get(done, "count")), files = json_integer_value(json_object_get(done, "files"));
+    const int64_t count = json_integer_value(json_object_get(done, "count")),
+                  files = json_integer_value(json_object_get(done, "files"));
     const Id digest = hash_end(k->digest);
     char text[ID_TEXT], want[ID_TEXT];
     k->digest = NULL;
+    if (!done) {  // lost, or damaged: what is there may still be what others were made from
+        k->out->digest = digest;
+        return OK;
+    }
     if (files != k->out->files)
         TRY(fault(k, "done", 0, "%" PRId64 " files are there, %" PRId64 " were written", k->out->files, files));
     if (count != k->out->records)
@@ -248,6 +255,19 @@ static Err check_done(Checking *k, const json_t *done)
     return fault(k, "done", 0, "the records have the digest %s, not %s", text, want);
 }
 
+// Compacted files alone: the set ended, and lost its `done`. (While a set is compacted its parts are there too.)
+static Err check_lost(Checking *k)
+{
+    char **name = NULL;
+    int64_t n = 0, parts = 0, data = 0;
+    TRY(io_list(k->dir, &name, &n));
+    for (int64_t i = 0; i < n; i++) parts += str_starts(name[i], "part-"), data += str_starts(name[i], "data-");
+    io_list_free(name, n);
+    if (parts || !data) return OK;
+    k->out->ended = true;
+    return fault(k, "done", 0, "the file is missing, so that no stage sees the records");
+}
+
 // NULL: the stage has not ended. A `done` that cannot be read is a fault.
 static Err read_done(Checking *k, json_t **out)
 {
@@ -256,7 +276,7 @@ static Err read_done(Checking *k, json_t **out)
     Err err = OK;
     *out = NULL;
     TRY(io_join(path, k->dir, "done"));
-    if (!io_exists(path)) return OK;
+    if (!io_exists(path)) return check_lost(k);
     TRY_DONE(io_read(path, &text, 1 << 20));
     k->out->ended = true;
     *out = json_loadb(str_text(&text), (size_t)text.len, JSON_REJECT_DUPLICATES, NULL);
@@ -279,9 +299,9 @@ Err record_check(const char *run_dir, const char *stage, const RecordCheck *c, R
     out->there = io_is_dir(dir);
     if (!out->there) return OK;
     TRY_DONE(read_done(&k, &done));
-    if (done) TRY_DONE(hash_new(&k.digest));
+    if (out->ended) TRY_DONE(hash_new(&k.digest));
     TRY_DONE(check_files(&k));
-    if (done) TRY_DONE(check_done(&k, done));
+    if (out->ended) TRY_DONE(check_done(&k, done));
     out->header = json_incref(done ? done : k.header);
 done:
     if (k.digest) hash_end(k.digest);

@@ -16,9 +16,9 @@ typedef struct RecordCheck {
 typedef struct RecordState {
     bool there, ended;
     int64_t records, files;
-    int64_t torn;     // last lines of a running or stopped stage that are not whole; readers skip them
-    Id digest;        // as `done` says; ended sets only
-    json_t *header;   // first header line, or `done` when it is ended; owned by the caller, NULL when there is none
+    int64_t torn;    // last lines of a running or stopped stage that are not whole; readers skip them
+    Id digest;       // of an ended set: as `done` says, or of what is there when it is lost
+    json_t *header;  // first header line, or `done` when it is ended; owned by the caller, NULL when there is none
 } RecordState;
 
 // Local. A stage that never ran is not there; one without `done` has not ended: neither is a fault.

@@ -116,8 +116,8 @@ static Err read_item(const char *path, const FileMap *f, int64_t i, RefItem *ite
     char id[ID_TEXT];
     memcpy(item, f->p + sizeof(RefHead) + sizeof *item * (size_t)i, sizeof *item);
     id_print(item->id, id);
-    CHECK(isfinite(item->logp[0]) && isfinite(item->logp[1]), ERR_DATA, "%s: the log-probabilities of pair %s are %g and %g; %s", path, id,
-          item->logp[0], item->logp[1], advice);
+    CHECK(isfinite(item->logp[0]) && isfinite(item->logp[1]), ERR_DATA,
+          "%s: the log-probabilities of pair %s are %g and %g; %s", path, id, item->logp[0], item->logp[1], advice);
     return OK;
 }
 
@@ -191,7 +191,8 @@ Err refs_each(const char *path, Id *fingerprint, RefsFn f, void *user)
     *fingerprint = head.fingerprint;
     for (int64_t i = 0; i < head.n; i++) {
         TRY_DONE(read_item(path, &map, i, &item));
-        TRY_DONE(f(user, item.id));
+        PairLogp ref = {.logp = {item.logp[0], item.logp[1]}, .n = {item.n[0], item.n[1]}};
+        TRY_DONE(f(user, item.id, &ref));
     }
 done:
     io_unmap(&map);

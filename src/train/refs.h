@@ -24,7 +24,7 @@ Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset 
 // The fingerprint of the pairs' log-probabilities under a model. Local.
 Err refs_fingerprint(Id model, Id data, Id *out) ERR_MUST_CHECK;
 // Local: reads and checks such a file, calls f for every pair in the file's order.
-typedef Err (*RefsFn)(void *user, Id pair);
+typedef Err (*RefsFn)(void *user, Id pair, const PairLogp *ref);
 Err refs_each(const char *path, Id *fingerprint, RefsFn f, void *user) ERR_MUST_CHECK;
 
 // Local: what `imf show` prints of such a file.
