@@ -156,6 +156,7 @@ static Err audit_all_lines(Audit *a)
 
 static const char *const known_files[] = {
     "recipe.yaml", "log.jsonl", "metrics.jsonl", "profile.jsonl", "jobs.jsonl", "pair.json", "report.html", "lease",
+    "lease.world", "lease.bye.*",
     "export/sft.jsonl", "export/dpo.jsonl", "eval/summary.json", "eval/dropped.jsonl", "sft/done.json", "dpo/done.json",
     "sft/dropped.jsonl", "dpo/dropped.jsonl", "reward/dropped.jsonl", "dpo/ref_logps.bin", "sft/model/*", "dpo/model/*",
     "reward/model/*", "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc"};

@@ -27,7 +27,7 @@ good '^samples: [0-9]* records, 1 file, digest [0-9a-f]*.. good' "$imf" audit "$
 ! grep -q 'unknown file\|unfinished' "$dir/out" || fail "a file of the run is not known: $(cat "$dir/out")"
 good '^dpo/model: [0-9]* files, [0-9]* parameters in BF16, good' mpirun -n 2 "$imf" audit "$whole/"
 chmod -R a-w "$whole"
-good '^eval/dpo.scores: 6 records' "$imf" audit "$whole"
+good '^eval/dpo.scores: [0-9]* records' "$imf" audit "$whole"
 chmod -R u+w "$whole"
 find "$whole" -type f -exec cksum {} + | sort | cmp -s - "$dir/before" || fail "imf audit changed the run directory"
 
@@ -60,9 +60,9 @@ plant="bit of an index" && fresh && flip scores/data-00000.idx 1 &&
     named "scores/data-00000.jsonl:[0-9]*: the line does not match"
 plant="bit of an id in an index" && fresh && flip scores/data-00000.idx 40 &&
     named "scores/data-00000.jsonl:[0-9]*: the index names another id"
-plant="bit of a checkpoint" && fresh && flip "sft/$(ls "$whole/sft" | grep step_)/shard-000.nc" &&
+plant="bit of a checkpoint" && fresh && flip "sft/$(ls "$whole/sft" | grep step_ | tail -n 1)/shard-000.nc" &&
     named 'sft/step_[0-9]*/shard-000.nc: bytes .* checksum'
-plant="bit of a manifest" && fresh && flip "dpo/$(ls "$whole/dpo" | grep step_)/MANIFEST.json" &&
+plant="bit of a manifest" && fresh && flip "dpo/$(ls "$whole/dpo" | grep step_ | tail -n 1)/MANIFEST.json" &&
     named 'dpo/step_[0-9]*/MANIFEST.json does not match'
 for file in model.safetensors config.json tokenizer.json tokenizer_config.json README.md; do
     plant="bit of $file" && fresh && flip sft/model/$file && named "sft/model/$file: it does not match its checksum"
@@ -136,7 +136,7 @@ plant="an export's line" && fresh && edit export/sft.jsonl '2s/gpt/human/' &&
     named 'export/sft.jsonl:2: the line is not that of the record at sft_rows/data-00000.jsonl:3'
 plant="an export's end" && fresh && edit export/dpo.jsonl '$d' && named 'export/dpo.jsonl:[0-9]*: the line is not'
 plant="a mean" && fresh && edit eval/summary.json 's/"mean":0\.[0-9]*\|"mean":[01]\.0/"mean":0.123/' &&
-    named 'eval/summary.json: [a-z]* on held (math) has n 6, mean 0.123'
+    named 'eval/summary.json: [a-z]* on held (math) has n [0-9]*, mean 0.123'
 plant="counts of pairs" && fresh && edit pair.json 's/"pairs":/"pairs":1/' && named 'pair.json: its kinds have'
 plant="a recipe's key" && fresh && edit recipe.yaml 's/learning_rate: 0.0005/learning_rate: 0.0006/' &&
     named 'sft/done.json: "recipe" is not that of recipe.yaml'
@@ -144,8 +144,8 @@ plant="the pair section" && fresh && edit recipe.yaml 's/margin_max: .*/margin_m
     named 'pairs: it was made with another recipe'
 plant="a key of no recipe" && fresh && edit recipe.yaml '1s/^/sede: 7\n/' && named "recipe.yaml:1:1.*sede"
 plant="metrics not JSON" && fresh && edit metrics.jsonl '3s/"step"/step/' && named 'metrics.jsonl:3: not JSON'
-plant="steps fall" && fresh && edit metrics.jsonl '2s/"step":2/"step":1/' &&
-    named 'metrics.jsonl:2: step 1 of sft comes behind step 1'
+plant="steps fall" && fresh && edit metrics.jsonl '$s/"step":[0-9]*/"step":1/' &&
+    named 'metrics.jsonl:[0-9]*: step 1 of dpo comes behind step'
 plant="profile" && fresh && edit profile.jsonl '1s/"wall_ms"/"wall"/' &&
     named 'profile.jsonl:1: the line has no number "wall_ms"'
 plant="log" && fresh && truncate -s -9 "$run/log.jsonl" && named 'log.jsonl:[0-9]*: not JSON'

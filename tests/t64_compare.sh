@@ -14,8 +14,8 @@ stages() {  # RUN COMMANDS OPTIONS...
     shift 2
     for command in $commands; do
         "$imf" "$command" tests/data/law1.yaml --quiet --set run_dir="$out" --set 'prompts[0].limit=24' \
-            --set pair.margin_max=0.05 --set sft.export_dtype=float32 --set sft.num_train_epochs=1 --set dpo.num_train_epochs=1 \
-            "$@" >"$dir/log" 2>&1 ||
+            --set pair.margin_max=0.05 --set sft.export_dtype=float32 --set sft.num_train_epochs=1 \
+            --set dpo.num_train_epochs=1 "$@" >"$dir/log" 2>&1 ||
             fail "$out: $command: $(tail -n 20 "$dir/log")"
     done
 }
