@@ -53,6 +53,10 @@ static const Command commands[] = {
     {"status", stage_status, BARE, "", "what a run is doing, or where it stopped, from any shell: status RUNDIR", usage_status},
     {"doctor", stage_doctor, BARE | SANDBOX, "", "what this machine has for imf, and what each lack means", usage_doctor},
     {"show", stage_show, 0, "", "describe any file or directory that imf writes: show PATH", NULL},
+    {"audit", stage_audit, 0, "", "check every file and id of a run directory: audit RUNDIR", usage_audit},
+    {"compare", stage_compare, 0, "", "the first difference of two runs, models or record sets: compare A B", usage_compare},
+    {"selftest", stage_selftest, SANDBOX, "", "a tiny pipeline in two layouts on this machine: do all digests agree?",
+     usage_selftest},
     {"tokens", stage_tokens, 0, "", "text or messages to token ids and back: tokens MODEL < JSONL", usage_tokens},
     {"logprobs", stage_logprobs, 0, "", "log-probabilities of tokens: logprobs MODEL < JSONL", usage_logprobs},
     {"generate", stage_generate, 0, "", "answers to messages: generate MODEL [--greedy ...] < JSONL", usage_generate},
@@ -263,6 +267,14 @@ static Err find_recipe(const char *name, int needs, const char *path, char recip
     return OK;
 }
 
+// For imf selftest, which runs commands as `run` does, on recipes of its own.
+static Err call_command(const Job *job, const char *name)
+{
+    const Command *c = find_command(name);
+    ASSERT(c);
+    return par_agree(c->run(job));
+}
+
 // Local. Takes the recipe's path off the arguments; nothing may stand behind it unless the command takes more.
 static Err load_recipe(const char *name, int needs, const Options *o, Job *job, Deck **deck)
 {
@@ -303,7 +315,7 @@ static Err run_job(const char *name, const Options *o)
     const Command *c = find_command(name);
     int needs = c ? c->needs : RECIPE | RUN_DIR | SANDBOX;
     if (needs & DIRECT && o->n_rest && !strncmp(o->rest[0], "--", 2)) needs &= ~(RECIPE | RUN_DIR);
-    Job job = {.argc = o->n_rest, .argv = (char **)o->rest};
+    Job job = {.argc = o->n_rest, .argv = (char **)o->rest, .call = call_command};
     Deck *deck = NULL;
     Ctx ctx;
     Err err = OK;
@@ -396,16 +408,17 @@ static Err work(int argc, char **argv)
 // it. Otherwise nobody can be waited for.
 static int leave(Err err)
 {
-    if (err != OK && (par_rank() == 0 || !par_agreed())) print_error(err);
+    const bool failed = err != OK && err != ERR_DIFFERENT;
+    if (failed && (par_rank() == 0 || !par_agreed())) print_error(err);
     log_close();
     if (err == OK || par_agreed() || par_size() == 1) roll_leave();
     else stop_farewell((int)err);
     lease_drop();  // before the barrier: behind it another rank's abort may end this one
     if (par_agreed() && par_barrier() != OK) par_abort((int)err);
     Err stopped = sandbox_stop();
-    if (err == OK) err = stopped;
+    if (!failed && stopped != OK) err = stopped;
     // After a failed write HDF5's exit handler may crash: leave without it.
-    if (err != OK && (par_size() > 1 || err == ERR_IO)) par_abort((int)err);
+    if ((failed || stopped != OK) && (par_size() > 1 || err == ERR_IO)) par_abort((int)err);
     par_finish();
     return (int)err;
 }

@@ -11,7 +11,7 @@ says() { grep -qF -- "$2" "$dir/$1" || fail "imf help $1 does not say '$2'"; }
 
 "$imf" --help >"$dir/all" || fail "imf --help"
 commands=$(sed -n 's/^  \([a-z]*\)  .*/\1/p' "$dir/all" | grep -vx 'run\|imf\|mpirun')
-[ "$(echo "$commands" | wc -l)" = 19 ] || fail "imf --help lists: $commands"
+[ "$(echo "$commands" | wc -l)" = 22 ] || fail "imf --help lists: $commands"
 for command in $commands recipe; do
     "$imf" help "$command" >"$dir/$command" || fail "imf help $command"
     [ "$command" = recipe ] || "$imf" "$command" --help >"$dir/other" 2>&1 || fail "imf $command --help"

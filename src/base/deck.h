@@ -51,6 +51,10 @@ const char *deck_preset(const DeckKey *key);                      // the default
 Err deck_values(Str *out, const DeckKey *key) ERR_MUST_CHECK;       // "whole number, tokens, 8 to 1e+07"
 Err deck_manual(Str *out, const char *prefix) ERR_MUST_CHECK;    // table of keys under prefix ("" = all)
 
+// Calls f for every key whose value differs, in the schema's order; a or b is NULL where that recipe has no such list entry.
+typedef Err (*DeckDiffer)(void *user, const char *path, bool layout, const char *a, const char *b);
+Err deck_compare(const Deck *a, const Deck *b, DeckDiffer f, void *user) ERR_MUST_CHECK;
+
 // Hash of the resolved values that decide results (no layout keys). sections: "prompts select seed" takes only these top
 // level names, so that a stage's records stay valid when a later stage's part of the recipe changes; NULL or "": all.
 Id deck_hash(const Deck *d);

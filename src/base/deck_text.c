@@ -1,6 +1,7 @@
 // The recipe as text: the resolved YAML and the manual. Both walk the schema in its order.
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/deck_parts.h"
@@ -140,6 +141,42 @@ Err deck_print(const Deck *d, Str *out)
 {
     Place top = {.indent = 0};
     return print_section(d, out, &top);
+}
+
+// ---- differences -----------------------------------------------------------------------------------------------------
+
+static bool same_value(const DeckKey *key, const char *a, const char *b)
+{
+    if (!a || !b) return a == b;
+    return key->type == DECK_F64 ? strtod(a, NULL) == strtod(b, NULL) : !strcmp(a, b);  // 1e-6 is 0.000001
+}
+
+static Err compare_value(const Deck *a, const Deck *b, const DeckKey *key, const char *path, bool in_a, bool in_b, DeckDiffer f,
+                         void *user)
+{
+    const char *x = in_a ? deck_text(a, key, path) : NULL, *y = in_b ? deck_text(b, key, path) : NULL;
+    return same_value(key, x, y) ? OK : f(user, path, key->layout, x, y);
+}
+
+// A key of a list: in every entry of the longer one.
+static Err compare_key(const Deck *a, const Deck *b, const DeckKey *key, DeckDiffer f, void *user)
+{
+    char list[DECK_PATH], path[2 * DECK_PATH];
+    const char *bracket = strstr(key->path, "[]");
+    if (!bracket) return compare_value(a, b, key, key->path, true, true, f, user);
+    snprintf(list, sizeof list, "%.*s", (int)(bracket - key->path), key->path);
+    const int64_t in_a = deck_count(a, list), in_b = deck_count(b, list);
+    for (int64_t i = 0; i < in_a || i < in_b; i++) {
+        snprintf(path, sizeof path, "%s[%" PRId64 "]%s", list, i, bracket + 2);
+        TRY(compare_value(a, b, key, path, i < in_a, i < in_b, f, user));
+    }
+    return OK;
+}
+
+Err deck_compare(const Deck *a, const Deck *b, DeckDiffer f, void *user)
+{
+    for (int i = 0; i < deck_schema_size; i++) TRY(compare_key(a, b, &deck_schema[i], f, user));
+    return OK;
 }
 
 // ---- manual ----------------------------------------------------------------------------------------------------------

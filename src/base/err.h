@@ -8,6 +8,7 @@
 
 typedef enum Err {
     OK = 0,
+    ERR_DIFFERENT = 1,     // imf compare: A and B differ. No failure: nothing is printed for it
     ERR_USAGE = 64,        // wrong command line
     ERR_DATA = 65,         // a file or record is malformed or corrupt
     ERR_NOINPUT = 66,      // an input does not exist or cannot be read

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/profile.h"
+#include "model/sums.h"
 #include "model/weights.h"
 
 enum { CHUNK = 1 << 20, JSON_LIMIT = 1 << 20 };  // elements; bytes
@@ -322,6 +323,7 @@ static Err write_directory(const Export *x, const Plan *p, const char *dir, void
     TRY(write_config(x, dir));
     TRY(check_config(&x->model->cfg, dir));
     TRY(compare(p, dir, buffer));
+    TRY(sums_write(dir));
     return io_sync_dir(dir);
 }
 

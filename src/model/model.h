@@ -76,6 +76,8 @@ Err model_layout(Model *m) ERR_MUST_CHECK;
 Err model_load(Model *m, const char *dir, bool shared) ERR_MUST_CHECK;
 // The same for inference in `dtype`: a bf16 model has its matrices packed and no fp32 block (half the memory).
 Err model_load_as(Model *m, const char *dir, DType dtype, bool shared) ERR_MUST_CHECK;
+// The fingerprint that such a model would have. Local; reads every byte of the weights and keeps none.
+Err model_fingerprint(const char *dir, DType dtype, Id *out) ERR_MUST_CHECK;
 // Makes a model with an fp32 block compute in bf16, or packs the block again after its weights have changed. Collective over
 // the node when shared: each rank packs its part; nobody returns before all is packed.
 Err model_pack_bf16(Ctx *ctx, Model *m) ERR_MUST_CHECK;

@@ -354,6 +354,28 @@ Err model_dtype(const char *name, DType *out)
     return OK;
 }
 
+Err model_fingerprint(const char *dir, DType dtype, Id *out)
+{
+    PROFILE(PHASE_IO);
+    Model m = {.dtype = dtype};
+    StDir st = {0};
+    Piece *piece = NULL;
+    Id *hash = NULL;
+    int64_t n = 0;
+    Err err = OK;
+    TRY_DONE(open_model(&m, dir, &st, &piece, &n));
+    TRY_DONE(MEM_ARRAY(&hash, n));
+    TRY_DONE(read_pieces(&m, piece, n, hash));
+    TRY_DONE(fingerprint(&m, hash, n));
+    *out = m.fingerprint;
+done:
+    mem_free(hash);
+    mem_free(piece);
+    st_close(&st);
+    model_free(&m);
+    return err;
+}
+
 // --- random weights ----------------------------------------------------------------------------------------------------
 
 static void draw(Model *m, const WeightPart *p, uint64_t seed)

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "par/par.h"
 #include "stage/pair_parts.h"
+#include "text/published.h"
 
 const char *const pair_sets[PAIR_SETS] = {SET_DROPPED, SET_SFT, SET_PAIRS};
 enum { DROPPED, SFT, PAIRS };
@@ -171,49 +172,6 @@ done:
 
 // ---- exports ---------------------------------------------------------------------------------------------------------
 
-static json_t *one_turn(const char *role_key, const char *role, const char *text_key, json_t *text)
-{
-    json_t *turn = json_object();
-    json_object_set_new(turn, role_key, json_string(role));
-    json_object_set(turn, text_key, text);
-    return turn;
-}
-
-static json_t *conversation(const json_t *row)
-{
-    json_t *turns = json_array(), *m;
-    size_t i;
-    json_array_foreach(json_object_get(row, "messages"), i, m) {
-        const char *role = json_string_value(json_object_get(m, "role"));
-        const char *from = role && !strcmp(role, "user") ? "human" : role && !strcmp(role, "assistant") ? "gpt" : "system";
-        json_array_append_new(turns, one_turn("from", from, "value", json_object_get(m, "content")));
-    }
-    json_array_append_new(turns, one_turn("from", "gpt", "value", json_object_get(row, "answer")));
-    return turns;
-}
-
-static json_t *reply(const json_t *row, const char *side)
-{
-    json_t *list = json_array();
-    json_array_append_new(list, one_turn("role", "assistant", "content", json_object_get(json_object_get(row, side), "answer")));
-    return list;
-}
-
-static json_t *export_row(const json_t *row, bool pairs)
-{
-    json_t *out = json_object();
-    copy_field(out, "dataset", row, "dataset");
-    copy_field(out, "source_model", row, "source");
-    if (!pairs) {
-        json_object_set_new(out, "conversations", conversation(row));
-        return out;
-    }
-    copy_field(out, "prompt", row, "messages");
-    json_object_set_new(out, "chosen", reply(row, "chosen"));
-    json_object_set_new(out, "rejected", reply(row, "rejected"));
-    return out;
-}
-
 static Err write_line(FILE *f, const char *path, const json_t *row, Str *line)
 {
     str_clear(line);
@@ -231,7 +189,7 @@ static Err export_lines(RecordSet *s, bool pairs, FILE *f, const char *path)
     for (int64_t i = 0; i < record_count(s) && err == OK; i++) {
         json_t *row, *out;
         TRY_DONE(record_read(s, i, &row));
-        out = export_row(row, pairs);
+        out = published_row(row, pairs);
         err = write_line(f, path, out, &line);
         json_decref(out);
         json_decref(row);

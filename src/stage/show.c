@@ -205,7 +205,7 @@ static Err show_dir(const char *path, Str *out)
 {
     if (has_file(path, "MANIFEST.json")) return checkpoint_show(path, out);
     if (has_file(path, "config.json")) return show_model(path, out);
-    if (show_is_record_set(path)) return show_record_set(path, out);
+    if (record_is_set(path)) return show_record_set(path, out);
     if (show_is_run(path)) return show_run(path, out);
     if (show_is_part_of_run(path)) return show_part_of_run(path, out);
     FAIL(ERR_DATA, "%s is no directory that imf writes: no run, record set, checkpoint or model", path);

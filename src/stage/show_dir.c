@@ -11,51 +11,6 @@
 
 // ---- record sets -----------------------------------------------------------------------------------------------------
 
-// The first file of a record set.
-static bool first_part(const char *dir, char path[IO_PATH])
-{
-    char **name = NULL;
-    int64_t n = 0;
-    bool found = false;
-    if (io_list(dir, &name, &n) == OK)
-        for (int64_t i = 0; i < n && !found; i++)
-            if ((str_starts(name[i], "part-") || str_starts(name[i], "data-")) && str_ends(name[i], ".jsonl"))
-                found = io_join(path, dir, name[i]) == OK;
-    io_list_free(name, n);
-    return found;
-}
-
-bool show_is_record_set(const char *dir)
-{
-    char path[IO_PATH];
-    return first_part(dir, path);
-}
-
-// "imf-eval/target" at RUN/eval/target: run directory and stage's name.
-static Err set_name(const char *dir, char run_dir[IO_PATH], char stage[256])
-{
-    char path[IO_PATH];
-    FileMap map;
-    json_t *header = NULL;
-    Err err = OK;
-    CHECK(first_part(dir, path), ERR_DATA, "%s holds no records", dir);
-    TRY(io_map(path, &map));
-    const char *newline = map.size ? memchr(map.p, '\n', (size_t)map.size) : NULL, *format;
-    CHECK_DONE(newline, ERR_DATA, "%s has no whole header line", path);
-    TRY_DONE(json_parse(map.p, newline - map.p, path, &header));
-    TRY_DONE(json_get_text(header, "format", path, &format));
-    snprintf(stage, 256, "%s", str_starts(format, "imf-") ? format + 4 : format);
-    int keep = (int)strlen(dir) - (int)strlen(stage);
-    CHECK_DONE(str_ends(dir, stage) && (keep == 0 || dir[keep - 1] == '/'), ERR_DATA,
-               "%s holds records of '%s'; their directory must have that name", dir, stage);
-    snprintf(run_dir, IO_PATH, "%.*s", keep > 1 ? keep - 1 : keep, keep > 0 ? dir : ".");
-    if (keep == 0) snprintf(run_dir, IO_PATH, ".");
-done:
-    json_decref(header);
-    io_unmap(&map);
-    return err;
-}
-
 static Err show_first_record(RecordSet *s, Str *out)
 {
     json_t *data, *v;
@@ -91,7 +46,7 @@ Err show_record_set(const char *dir, Str *out)
     char run_dir[IO_PATH], stage[256], text[ID_TEXT];
     RecordSet *s;
     Id digest;
-    TRY(set_name(dir, run_dir, stage));
+    TRY(record_locate(dir, run_dir, stage));
     TRY(record_open(&s, run_dir, stage));
     Err err = OK;
     bool done = record_done(run_dir, stage, &digest, NULL);
@@ -277,7 +232,7 @@ static Err show_sub(const char *dir, const char *sub, Str *out)
     for (int64_t i = 0; i < n; i++) {
         TRY_DONE(io_join(item, path, name[i]));
         snprintf(stage, sizeof stage, "%s/%.200s", sub, name[i]);
-        if (io_is_dir(item) && show_is_record_set(item)) TRY_DONE(show_set_line(dir, stage, out));
+        if (io_is_dir(item) && record_is_set(item)) TRY_DONE(show_set_line(dir, stage, out));
         else TRY_DONE(str_printf(out, "  %s%s\n", stage, strstr(name[i], ".tmp.") ? " (not committed)" : ""));
     }
 done:

@@ -16,7 +16,6 @@ Err show_part_of_run(const char *dir, Str *out) ERR_MUST_CHECK;  // RUN/sft, RUN
 Err show_metrics(const char *path, Str *out) ERR_MUST_CHECK;
 Err show_eval(const char *path, Str *out) ERR_MUST_CHECK;        // eval/summary.json as a table
 
-bool show_is_record_set(const char *dir);
 bool show_is_run(const char *dir);
 bool show_is_part_of_run(const char *dir);
 

@@ -14,6 +14,8 @@ typedef struct Job {
     const char *run_dir; // from the recipe
     Ctx *ctx;
     int *exit_code;      // commands that answer without MPI (status, doctor): set to 1 for "no"; NULL for all others
+    // Collective: another command with a job of the caller's; for selftest.
+    Err (*call)(const struct Job *job, const char *command);
 } Job;
 
 // Pipeline order.
@@ -33,6 +35,9 @@ Err stage_report(const Job *job);
 Err stage_plan(const Job *job);
 Err stage_status(const Job *job);
 Err stage_doctor(const Job *job);
+Err stage_audit(const Job *job);
+Err stage_compare(const Job *job);
+Err stage_selftest(const Job *job);
 // Small commands.
 Err stage_tokens(const Job *job);
 Err stage_logprobs(const Job *job);
@@ -44,7 +49,7 @@ enum { SCORE_TOKENS = 2048, SCORE_ROWS = 64 };
 
 // Flags and rows of the commands that work without a recipe, as imf help prints them.
 extern const char usage_score[], usage_tokens[], usage_logprobs[], usage_generate[], usage_judge[], usage_plan[],
-    usage_status[], usage_doctor[];
+    usage_status[], usage_doctor[], usage_audit[], usage_compare[], usage_selftest[];
 
 // Names of the record sets of a run directory; `source` etc. are fields of the records.
 #define SET_PROMPTS "prompts"    // data: {messages, kind, dataset, gold|tests|checks}

@@ -22,6 +22,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/io.h"
 #include "base/str.h"
 
 typedef struct RecordWriter RecordWriter;
@@ -44,6 +45,11 @@ Err record_close(RecordWriter *w) ERR_MUST_CHECK;  // frees w, also on errors; N
 // All complete records of a stage, running or ended; none when it never ran. Collective: rank 0 lists and reads the indexes
 // and broadcasts them. Duplicated ids keep the first.
 Err record_open(RecordSet **out, const char *run_dir, const char *stage) ERR_MUST_CHECK;
+// The same for one process alone (local).
+Err record_open_here(RecordSet **out, const char *run_dir, const char *stage) ERR_MUST_CHECK;
+// Is it the directory of a record set, and of which: "RUN/eval/target" is set "eval/target" of RUN. Local.
+bool record_is_set(const char *dir);
+Err record_locate(const char *dir, char run_dir[IO_PATH], char stage[256]) ERR_MUST_CHECK;
 // The same for a stage that must have ended: ERR_NOINPUT naming the command to run first. digest may be NULL.
 Err record_require(RecordSet **out, const char *run_dir, const char *stage, const char *command, Id *digest) ERR_MUST_CHECK;
 int64_t record_count(const RecordSet *s);

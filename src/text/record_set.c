@@ -270,6 +270,13 @@ static Err share_names(RecordSet *s, Str *all)
     return err;
 }
 
+static Err make_room(RecordSet *s)
+{
+    TRY(MEM_ARRAY(&s->fd, s->files));
+    for (int64_t i = 0; i < s->files; i++) s->fd[i] = -1;
+    return OK;
+}
+
 static Err share(RecordSet *s)
 {
     Str names = {0};
@@ -285,10 +292,25 @@ static Err share(RecordSet *s)
     if (size[2] > 0) TRY_DONE(share_text(&s->header.p, size[2]));
     if (par_rank() != 0) TRY_DONE(MEM_ARRAY(&s->entry, s->n));
     TRY_DONE(par_bcast(s->entry, s->n * (int64_t)sizeof *s->entry, 0));
-    TRY_DONE(MEM_ARRAY(&s->fd, s->files));
-    for (int64_t i = 0; i < s->files; i++) s->fd[i] = -1;
+    TRY_DONE(make_room(s));
 done:
     str_free(&names);
+    return err;
+}
+
+Err record_open_here(RecordSet **out, const char *run_dir, const char *stage)
+{
+    RecordSet *s;
+    Err err = OK;
+    *out = NULL;
+    TRY(MEM_ARRAY(&s, 1));
+    TRY_DONE(io_join(s->dir, run_dir, stage));
+    TRY_DONE(load(s, run_dir, stage));
+    TRY_DONE(make_room(s));
+    *out = s;
+    return OK;
+done:
+    record_free(s);
     return err;
 }
 
@@ -472,4 +494,50 @@ Err record_read(RecordSet *s, int64_t i, json_t **data)
     CHECK(*data, ERR_DATA, "%s/%s: the record at byte %" PRId64 " has no \"data\"", s->dir, s->file[s->entry[i].file],
           s->entry[i].offset);
     return OK;
+}
+
+// ---- directories ------------------------------------------------------------------------------------------------------
+
+// The first file of a record set.
+static bool first_part(const char *dir, char path[IO_PATH])
+{
+    char **name = NULL;
+    int64_t n = 0;
+    bool found = false;
+    if (io_list(dir, &name, &n) == OK)
+        for (int64_t i = 0; i < n && !found; i++)
+            if ((str_starts(name[i], "part-") || str_starts(name[i], "data-")) && str_ends(name[i], ".jsonl"))
+                found = io_join(path, dir, name[i]) == OK;
+    io_list_free(name, n);
+    return found;
+}
+
+bool record_is_set(const char *dir)
+{
+    char path[IO_PATH];
+    return first_part(dir, path);
+}
+
+Err record_locate(const char *dir, char run_dir[IO_PATH], char stage[256])
+{
+    char path[IO_PATH];
+    FileMap map;
+    json_t *header = NULL;
+    Err err = OK;
+    CHECK(first_part(dir, path), ERR_DATA, "%s holds no records", dir);
+    TRY(io_map(path, &map));
+    const char *newline = map.size ? memchr(map.p, '\n', (size_t)map.size) : NULL, *format;
+    CHECK_DONE(newline, ERR_DATA, "%s has no whole header line", path);
+    TRY_DONE(json_parse(map.p, newline - map.p, path, &header));
+    TRY_DONE(json_get_text(header, "format", path, &format));
+    snprintf(stage, 256, "%s", str_starts(format, "imf-") ? format + 4 : format);
+    int keep = (int)strlen(dir) - (int)strlen(stage);
+    CHECK_DONE(str_ends(dir, stage) && (keep == 0 || dir[keep - 1] == '/'), ERR_DATA,
+               "%s holds records of '%s'; their directory must have that name", dir, stage);
+    snprintf(run_dir, IO_PATH, "%.*s", keep > 1 ? keep - 1 : keep, keep > 0 ? dir : ".");
+    if (keep == 0) snprintf(run_dir, IO_PATH, ".");
+done:
+    json_decref(header);
+    io_unmap(&map);
+    return err;
 }

@@ -10,6 +10,7 @@
 #include "model/changes.h"
 #include "model/fit.h"
 #include "model/safetensors.h"
+#include "model/sums.h"
 #include "par/par.h"
 #include "text/record.h"
 #include "train/loop.h"
@@ -151,16 +152,44 @@ static Err is_done(const Work *w, int32_t *done)
     return par_bcast(done, (int64_t)sizeof *done, 0);
 }
 
+// The digest of the record set, or the sum of the user's file, that the examples came from.
+static Err rows_digest(const Work *w, Id *out)
+{
+    const char *path = section_text(w->job, "data");
+    if (*path) return hash_file(path, out);
+    CHECK(record_done(w->job->run_dir, w->job->set, out, NULL), ERR_NOINPUT, "%s/%s/done is gone; run imf pair again",
+          w->job->run_dir, w->job->set);
+    return OK;
+}
+
+static Err hash_in(const Work *w, const char *name, Id *out)
+{
+    char path[IO_PATH];
+    TRY(io_join(path, w->dir, name));
+    return hash_file(path, out);
+}
+
+// recipe, data, base, dtype decide whether the stage has ended; the rest is what imf audit holds against the files.
 static Err write_done(const Work *w)
 {
-    char path[IO_PATH], recipe[ID_TEXT], data[ID_TEXT], base[ID_TEXT], text[256];
-    id_print(w->recipe, recipe);
-    id_print(w->data.hash, data);
-    id_print(w->base, base);
-    int n = snprintf(text, sizeof text, "{\"recipe\":\"%s\",\"data\":\"%s\",\"base\":\"%s\",\"dtype\":\"%s\"}\n", recipe, data, base,
-                     dtype_name(export_dtype(w)));
-    TRY(io_join(path, w->dir, "done.json"));
-    return io_write(path, text, n);
+    static const char *const names[] = {"recipe", "data", "base", "rows", "dropped", "model"};
+    char path[IO_PATH], text[ID_TEXT];
+    Id id[6] = {w->recipe, w->data.hash, w->base};
+    Str out = {0};
+    Err err = OK;
+    TRY_DONE(rows_digest(w, &id[3]));
+    TRY_DONE(hash_in(w, "dropped.jsonl", &id[4]));
+    TRY_DONE(hash_in(w, "model/" SUMS_FILE, &id[5]));
+    for (int i = 0; i < 6; i++) {
+        id_print(id[i], text);
+        TRY_DONE(str_printf(&out, "%s\"%s\":\"%s\"", i ? "," : "{", names[i], text));
+    }
+    TRY_DONE(str_printf(&out, ",\"dtype\":\"%s\"}\n", dtype_name(export_dtype(w))));
+    TRY_DONE(io_join(path, w->dir, "done.json"));
+    TRY_DONE(io_write(path, str_text(&out), out.len));
+done:
+    str_free(&out);
+    return err;
 }
 
 // --- the model directory ---------------------------------------------------------------------------------------------------

@@ -27,12 +27,12 @@ typedef struct RefItem {
 } RefItem;
 _Static_assert(sizeof(RefHead) == 48 && offsetof(RefHead, n) == SUMMED && sizeof(RefItem) == 40, "ref_logps.bin has this layout");
 
-static Err fingerprint(const Model *m, const Dataset *d, Id *out)
+Err refs_fingerprint(Id model, Id data, Id *out)
 {
     Hash *h;
     TRY(hash_new(&h));
-    hash_add_id(h, m->fingerprint);
-    hash_add_id(h, d->hash);
+    hash_add_id(h, model);
+    hash_add_id(h, data);
     *out = hash_end(h);
     return OK;
 }
@@ -111,15 +111,24 @@ static Err check_head(const char *path, const FileMap *f, RefHead *head)
     return OK;
 }
 
+static Err read_item(const char *path, const FileMap *f, int64_t i, RefItem *item)
+{
+    char id[ID_TEXT];
+    memcpy(item, f->p + sizeof(RefHead) + sizeof *item * (size_t)i, sizeof *item);
+    id_print(item->id, id);
+    CHECK(isfinite(item->logp[0]) && isfinite(item->logp[1]), ERR_DATA,
+          "%s: the log-probabilities of pair %s are %g and %g; %s", path, id, item->logp[0], item->logp[1], advice);
+    return OK;
+}
+
 static Err load_item(const char *path, const FileMap *f, int64_t i, Id want, PairLogp *ref)
 {
     RefItem item;
     char id[ID_TEXT];
-    memcpy(&item, f->p + sizeof(RefHead) + sizeof item * (size_t)i, sizeof item);
+    TRY(read_item(path, f, i, &item));
     id_print(want, id);
     CHECK(id_equal(item.id, want), ERR_DATA, "%s has another pair in place of %s; %s", path, id, advice);
     *ref = (PairLogp){.logp = {item.logp[0], item.logp[1]}, .n = {item.n[0], item.n[1]}};
-    CHECK(all_finite(ref), ERR_DATA, "%s: the log-probabilities of pair %s are %g and %g; %s", path, id, ref->logp[0], ref->logp[1], advice);
     return OK;
 }
 
@@ -156,7 +165,7 @@ Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset 
     Id print;
     TRY(io_join(dir, spec->run_dir, spec->stage));
     TRY(io_join(path, dir, "ref_logps.bin"));
-    TRY(fingerprint(model, d, &print));
+    TRY(refs_fingerprint(model->fingerprint, d->hash, &print));
     TRY(par_agree(MEM_ARRAY(ref, d->n)));
     TRY(find(path, print, d, *ref, &found));
     if (found) {
@@ -169,6 +178,25 @@ Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset 
     TRY(par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK));
     fault_point("refs-written");
     return OK;
+}
+
+Err refs_each(const char *path, Id *fingerprint, RefsFn f, void *user)
+{
+    FileMap map;
+    RefHead head;
+    RefItem item;
+    Err err = OK;
+    TRY(io_map(path, &map));
+    TRY_DONE(check_head(path, &map, &head));
+    *fingerprint = head.fingerprint;
+    for (int64_t i = 0; i < head.n; i++) {
+        TRY_DONE(read_item(path, &map, i, &item));
+        PairLogp ref = {.logp = {item.logp[0], item.logp[1]}, .n = {item.n[0], item.n[1]}};
+        TRY_DONE(f(user, item.id, &ref));
+    }
+done:
+    io_unmap(&map);
+    return err;
 }
 
 Err refs_show(const char *path, Str *out)

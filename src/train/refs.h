@@ -21,6 +21,12 @@
 Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *data, int64_t row_tokens, PairLogp **ref)
     ERR_MUST_CHECK;
 
+// The fingerprint of the pairs' log-probabilities under a model. Local.
+Err refs_fingerprint(Id model, Id data, Id *out) ERR_MUST_CHECK;
+// Local: reads and checks such a file, calls f for every pair in the file's order.
+typedef Err (*RefsFn)(void *user, Id pair, const PairLogp *ref);
+Err refs_each(const char *path, Id *fingerprint, RefsFn f, void *user) ERR_MUST_CHECK;
+
 // Local: what `imf show` prints of such a file.
 Err refs_show(const char *path, Str *out) ERR_MUST_CHECK;
 
