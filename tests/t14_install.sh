@@ -24,6 +24,9 @@ mv "$root" "$dir/moved"
 (cd "$dir/moved/share/imf" && ../../bin/imf select input/demo.yaml --quiet --set run_dir="$dir/run") >"$dir/log" 2>&1 ||
     fail "the moved tree's demo recipe"
 have "$dir/run/prompts/done"
+[ -x "$dir/moved/share/imf/jobs/submit.sh" ] || [ ! -x jobs/submit.sh ] || fail "jobs/submit.sh cannot be run"
+program=$(IMF_HOME=$dir/moved/share/imf && . "$dir/moved/share/imf/jobs/site.sh" && echo "$IMF")
+[ -x "$program" ] || fail "jobs/site.sh names $program"
 make -s uninstall BUILD="$build" DESTDIR= prefix="$dir/moved" >"$dir/log" 2>&1 || fail "make uninstall"
 [ "$(cd "$dir/moved" && find . ! -name .)" = "./bin
 ./bin/other" ] || fail "make uninstall leaves $(cd "$dir/moved" && find . -type f | head -n 5)"

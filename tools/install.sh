@@ -8,6 +8,9 @@ what=$1 build=$2 root=$3
 list=share/imf/files
 fail() { echo "imf: $1" >&2; exit 73; }
 
+# The job scripts of an installed tree take its own program.
+own_program() { sed -i 's|^IMF=$IMF_HOME/build/imf  |IMF=$IMF_HOME/../../bin/imf|' "$1"; }
+
 put() {  # MODE SOURCE TARGET
     mkdir -p "$root/$(dirname "$3")" && cp "$2" "$root/$3.new.$$" && chmod "$1" "$root/$3.new.$$" &&
         mv -f "$root/$3.new.$$" "$root/$3" || fail "cannot write $root/$3"
@@ -23,8 +26,12 @@ install_files() {
         [ ! -f "$f" ] || put 644 "$f" "share/doc/imf/${f#docs/}"
     done
     find input jobs tools/imf.modulefile -type f 2>/dev/null | sort >"$root/$list.source" || :
-    while read -r f; do put 644 "$f" "share/imf/${f#tools/}"; done <"$root/$list.source"
+    while read -r f; do
+        [ -x "$f" ] && mode=755 || mode=644
+        put $mode "$f" "share/imf/${f#tools/}"
+    done <"$root/$list.source"
     rm -f "$root/$list.source"
+    [ ! -f "$root/share/imf/jobs/site.sh" ] || own_program "$root/share/imf/jobs/site.sh"
     echo "$list" >>"$root/$list"
     echo "imf: installed below $root; try: cd $root/share/imf && $root/bin/imf run input/demo.yaml --set run_dir=DIRECTORY"
 }
