@@ -35,4 +35,6 @@ for wait in $(seq 60); do
     [ -z "$left" ] && exit 0
     sleep 0.5
 done
-fail "left over: $(ps -o pid,ppid,args -p "$(echo $left | tr ' ' ',')")"
+found=$(ps -o pid,ppid,comm -p "$(echo $left | tr ' ' ',')")
+kill -9 $left
+fail "left over: $found"
