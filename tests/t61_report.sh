@@ -35,7 +35,7 @@ page=$dir/moved/report.html  # answers of somebody's own
 for word in '&lt;script&gt;alert(1)&lt;/script&gt;' '&quot;&#39;&amp;&lt;&gt;`' 'a[U+2028]b[U+2029]c' '[U+202E]tfel' '[U+2066]x[U+2069]' \
     '[U+0007][U+001B]' '[U+FEFF]mark [U+200B][U+200E]' '&lt;/pre&gt;&lt;/style&gt;' 'für 👩‍🔬 אב' 'more bytes: imf trace prints them' \
     '&lt;b&gt;careful' 'metrics.jsonl: 1 lines could not be read' 'log.jsonl: 1 lines could not be read' 'The eval stage has not run' \
-    'this run has no speed.jsonl' 'There is no profile.jsonl\|id="fig-time"' '(no name)' 'characters'; do
+    'this run has no speed.jsonl' 'There is no profile.jsonl' '(no name)' 'characters'; do
     grep -q -e "$(printf '%s' "$word" | sed 's/[][*.^$]/\\&/g')" "$page" || fail "the page of hostile answers has no '$word'"
 done
 python3 - "$page" <<'EOF' || fail "hidden characters are on the page"
@@ -44,6 +44,8 @@ bad = [hex(ord(c)) for c in open(sys.argv[1], encoding="utf-8").read()
        if c in "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200b\u200e\u200f\u061c\ufeff" or (c < " " and c != "\n")]
 assert not bad, bad[:5]
 EOF
+
+grep -q "<dt>program</dt><dd>imf 0\.[^<]*</dd>" "$page" || fail "the page of a run without a profile names no program"
 
 page=$dir/old/report.html  # nothing is there
 for word in 'The eval stage has not run' 'There are no samples' 'Nothing was trained' 'There is no prompt with two answers' \

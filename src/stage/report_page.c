@@ -59,7 +59,7 @@ static const char style_parts[] =
     ".grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,18.5rem),1fr));gap:1.1rem 1.8rem}"
     ".grid.two{grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}.grid>*{min-width:0}.grid>.chart{align-self:"
     "end}"
-    ".chart{margin:0}.wide{max-width:40rem}article{margin:1.6rem 0 2.2rem}\n"
+    ".chart{margin:0}.wide{max-width:22rem}article{margin:1.6rem 0 2.2rem}\n"
     "svg{width:100%;height:auto;display:block;overflow:visible;font:11px system-ui,-apple-system,'Segoe "
     "UI',Roboto,Arial,sans-serif;"
     "font-variant-numeric:tabular-nums}text{fill:var(--dim)}text.label{fill:var(--fg)}.strong{font-weight:600}\n"
@@ -103,15 +103,28 @@ static Err distinct(Str *out, const json_t *rows, const char *component, const c
     return err;
 }
 
+// Of the stages; before there was a profile.jsonl, the one that the prompts' header names.
+static Err program(const Report *r, Str *out)
+{
+    const char *header = record_header(life_set(r->life, LIFE_PROMPTS));
+    json_t *o = NULL;
+    if (json_array_size(r->profile) == 0 && *header && json_parse(header, (int64_t)strlen(header), "header", &o) == OK) {
+        Err err = report_put(out, "imf ", report_text(o, "program"), "");
+        json_decref(o);
+        return err;
+    }
+    if (json_array_size(r->profile)) TRY(str_puts(out, "imf "));
+    return distinct(out, r->profile, NULL, "program");
+}
+
 static Err facts(const Report *r, Str *out)
 {
     char recipe[ID_TEXT];
     id_print(deck_hash(r->deck), recipe);
     TRY(str_printf(
-        out,
-        "<dl class=\"facts\"><dt>recipe</dt><dd><code>%s</code></dd>\n<dt>seed</dt><dd>%lld</dd>\n<dt>program</dt><dd>imf ",
+        out, "<dl class=\"facts\"><dt>recipe</dt><dd><code>%s</code></dd>\n<dt>seed</dt><dd>%lld</dd>\n<dt>program</dt><dd>",
         recipe, (long long)deck_i64(r->deck, "seed")));
-    TRY(distinct(out, r->profile, NULL, "program"));
+    TRY(program(r, out));
     TRY(str_puts(out, "</dd>\n<dt>machine</dt><dd>"));
     TRY(distinct(out, r->log, "cpu", "text"));
     TRY(str_puts(out, "</dd>\n<dt>stages ended</dt><dd>"));

@@ -34,7 +34,7 @@ static Err dot(Str *out, const json_t *row, const char *model, int y, bool last)
     if (!row) return OK;
     TRY(str_printf(out, "<line class=\"whisker%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>", last ? " s0" : "",
                    place(report_number(row, "lo")), place(report_number(row, "hi")), y, y));
-    return str_printf(out, "<circle class=\"dot%s\" cx=\"%.1f\" cy=\"%d\" r=\"4\"/>", last ? " f0" : "",
+    return str_printf(out, "<circle class=\"dot%s\" cx=\"%.1f\" cy=\"%d\" r=\"3\"/>", last ? " f0" : "",
                       place(report_number(row, "mean")), y);
 }
 

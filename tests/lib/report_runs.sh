@@ -29,6 +29,7 @@ END_OF_PYTHON
 printf 'run_dir: %s/made\nsamples: {path: %s/own.jsonl}\n' "$dir" "$dir" >"$dir/r.yaml"
 "$imf" pair "$dir/r.yaml" --quiet >"$dir/out" 2>&1 || { cat "$dir/out"; exit 1; }
 mv "$dir/made" "$dir/moved"
+rm "$dir/moved/profile.jsonl"  # as earlier versions left it
 printf '{"time":"2026-01-01T00:00:00Z","level":"warn","component":"dpo","text":"<b>careful</b>"}\n{"time":"20' >>"$dir/moved/log.jsonl"
 for i in 1 2 3; do printf '{"stage":"sft","step":%d,"epoch":0.1,"loss":%d.5}\n' $i $i; done >"$dir/moved/metrics.jsonl"
 printf '{"stage":"sft","st' >>"$dir/moved/metrics.jsonl"
