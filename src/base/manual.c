@@ -41,6 +41,7 @@ static const Item files[] = {
 
 static const Item exits[] = {
     {"0", "done"},
+    {"1", "imf compare: A and B differ"},
     {"64", "wrong command line"},
     {"65", "a file or record is malformed or damaged"},
     {"66", "an input is not there or cannot be read"},
