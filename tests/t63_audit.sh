@@ -143,12 +143,12 @@ plant="a recipe's key" && fresh && edit recipe.yaml 's/learning_rate: 0.0005/lea
 plant="the pair section" && fresh && edit recipe.yaml 's/margin_max: .*/margin_max: 7/' &&
     named 'pairs: it was made with another recipe'
 plant="a key of no recipe" && fresh && edit recipe.yaml '1s/^/sede: 7\n/' && named "recipe.yaml:1:1.*sede"
-plant="metrics not JSON" && fresh && edit metrics.jsonl '3s/"step"/step/' && named 'metrics.jsonl:3: not JSON'
+plant="metrics not JSON" && fresh && edit metrics.jsonl '3s/"step"/step/' && named 'metrics.jsonl:3.*not JSON'
 plant="steps fall" && fresh && edit metrics.jsonl '$s/"step":[0-9]*/"step":1/' &&
     named 'metrics.jsonl:[0-9]*: step 1 of dpo comes behind step'
 plant="profile" && fresh && edit profile.jsonl '1s/"wall_ms"/"wall"/' &&
     named 'profile.jsonl:1: the line has no number "wall_ms"'
-plant="log" && fresh && truncate -s -9 "$run/log.jsonl" && named 'log.jsonl:[0-9]*: not JSON'
+plant="log" && fresh && truncate -s -9 "$run/log.jsonl" && named 'log.jsonl:[0-9]*.*not JSON'
 plant="list of what was dropped" && fresh && echo '{"id":"'$zero'","reason":"too long"}' >>"$run/sft/dropped.jsonl" &&
     named 'sft/dropped.jsonl:1: the row that was dropped is not among' 'sft/done.json: "dropped" is not'
 plant="a NaN" && fresh

@@ -135,7 +135,7 @@ static Err audit_lines(Audit *a, const char *name, const char *const *texts, con
     char path[IO_PATH];
     Lines l = {.a = a, .texts = texts, .numbers = numbers, .step = {-1, -1, -1, -1}};
     if (!audit_path(a, name, path)) return OK;
-    audit_begin(a, "no stage reads it: correct the line or take the file from a copy");
+    audit_begin(a, "no result depends on this file: take it from a copy, or leave it");
     TRY(audit_caught(a, jsonl_each(path, take_line, &l)));
     return audit_end(a, "%s: %" PRId64 " lines,", name, l.n);
 }
@@ -145,10 +145,12 @@ static Err audit_all_lines(Audit *a)
     static const char *const metrics[] = {"stage", NULL}, *const step[] = {"step", "epoch", NULL};
     static const char *const profile[] = {"stage", "time", "program", NULL}, *const wall[] = {"ranks", "wall_ms", NULL};
     static const char *const jobs[] = {"time", "command", "isa", "gemm", "program", NULL}, *const ranks[] = {"ranks", NULL};
+    static const char *const speed[] = {"stage", NULL}, *const spent[] = {"tokens", "seconds", NULL};
     static const char *const log[] = {"time", "level", "component", "text", NULL}, *const none[] = {NULL};
     TRY(audit_lines(a, "metrics.jsonl", metrics, step));
     TRY(audit_lines(a, "profile.jsonl", profile, wall));
     TRY(audit_lines(a, "jobs.jsonl", jobs, ranks));
+    TRY(audit_lines(a, "speed.jsonl", speed, spent));
     return audit_lines(a, "log.jsonl", log, none);
 }
 
@@ -156,7 +158,7 @@ static Err audit_all_lines(Audit *a)
 
 static const char *const known_files[] = {
     "recipe.yaml", "log.jsonl", "metrics.jsonl", "profile.jsonl", "jobs.jsonl", "pair.json", "report.html", "lease",
-    "lease.world", "lease.bye.*",
+    "lease.world", "lease.bye.*", "speed.jsonl", "progress.json",
     "export/sft.jsonl", "export/dpo.jsonl", "eval/summary.json", "eval/dropped.jsonl", "sft/done.json", "dpo/done.json",
     "sft/dropped.jsonl", "dpo/dropped.jsonl", "reward/dropped.jsonl", "dpo/ref_logps.bin", "sft/model/*", "dpo/model/*",
     "reward/model/*", "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc"};
