@@ -47,7 +47,8 @@ Err checkpoint_locate(const char *path, const Model *model, const TileSource *sr
             if (at < least) least = at;
             sums[i - src->share.first].at[slot] = at;
         }
-    H5Fclose(file);
+    errno = 0;
+    CHECK(H5Fclose(file) >= 0, ERR_IO, "%s: cannot be closed: %s; is the disk full or failing?", path, strerror(errno));
     CHECK(least > 0, ERR_IO, "%s: a variable cannot be found after it was written: %s; is the disk full or failing?", path,
           strerror(errno));
     return OK;

@@ -245,6 +245,17 @@ Err checkpoint_file_write(const char *path, const Model *model, const TileSource
     return err;
 }
 
+// After a read-only file could not be closed, HDF5 still crashes at the end of MPI: that too is an I/O error, which ends the
+// process without it.
+static Err close_read(Nc *nc, Err err)
+{
+    Nc closing = {.path = nc->path};
+    errno = 0;
+    nc_did(&closing, close_file(nc), "close", "the file");
+    if (closing.status == NC_NOERR) return err;
+    return nc_result(&closing, ERR_IO);
+}
+
 void tile_sums(const TileSource *src, TileSum *sums)
 {
     for (int64_t i = src->share.first; i < src->share.last; i++)
@@ -292,7 +303,7 @@ Err checkpoint_file_verify(const char *path, const Model *model, const TileSourc
             TRY_DONE(check_tile(&nc, model, &src->tiles[i], slot, buf, sums[i - src->share.first].slot[slot]));
         }
 done:
-    if (opened) close_file(&nc);
+    if (opened) err = close_read(&nc, err);
     mem_free(buf);
     return err;
 }
@@ -311,6 +322,5 @@ Err checkpoint_file_read(const char *path, const Model *model, const Tile *tiles
         TRY_DONE(check_tile(&nc, model, &tiles[i], slot, to, sums[i].slot[slot]));
     }
 done:
-    close_file(&nc);
-    return err;
+    return close_read(&nc, err);
 }
