@@ -12,11 +12,11 @@
 #include "train/checkpoint.h"
 #include "train/finetune.h"
 
-// What libraries take of a rank while they work (MPI's buffers, oneDNN's code, JSON), the mean of the runs in docs/plan.md.
-enum { LIBRARIES = 12 << 20 };
-// oneDNN keeps the code of its fp32 products, some 20 for every row length, of at most 1,024 products: 4 MiB a length, and a run of
+// What libraries take of a rank while they work (MPI's buffers, HDF5, JSON), from the runs in docs/plan.md.
+enum { LIBRARIES_TRAIN = 12 << 20, LIBRARIES = 4 << 20 };
+// oneDNN keeps the code of its fp32 products, some 20 for every row length, of at most 1,024 products: 2 MiB a length, and a run of
 // 480 rows grew by 100 MiB.
-enum { SHAPES = 25, SHAPE_BYTES = 4 << 20 };
+enum { SHAPES = 50, SHAPE_BYTES = 2 << 20 };
 enum { SOME_PROMPT = 1024 };  // tokens of the longest prompt while it is not known
 enum { RECORD_BYTES = 400, TOKEN_BYTES = 12 };  // of a sample's record, and more a token (its id and its text)
 
@@ -246,7 +246,10 @@ void plan_close(PlanStage *p)
 // --- bytes -----------------------------------------------------------------------------------------------------------------
 
 // A rank's own, whatever the stage: program, libraries, tokenizer, examples.
-static int64_t own_bytes(const PlanStage *p) { return p->base + LIBRARIES + p->text; }
+static int64_t own_bytes(const PlanStage *p)
+{
+    return p->base + p->text + (p->work == WORK_TRAIN ? LIBRARIES_TRAIN : LIBRARIES);
+}
 
 static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
