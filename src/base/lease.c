@@ -16,7 +16,7 @@
 #include "base/stop.h"
 
 #define RENEW_SECONDS 30.0
-enum { DEAD_SECONDS = 600, GRACE = 20 };  // GRACE: twentieths of a second
+enum { DEAD_SECONDS = 600, POLL_MS = 50, GRACE_MS = 1000 };
 
 typedef struct Owner {
     char job[64], host[256];
@@ -58,15 +58,10 @@ static bool read_owner(const char *path, Owner *o, double *age)
     return good;
 }
 
-// A job that was killed a moment ago may still be on its way out: mpirun does not wait for it.
 static bool lives(const Owner *o, const char *host, double age)
 {
     if (strcmp(o->host, host)) return age < DEAD_SECONDS;
-    for (int i = 0; o->start != 0 && process_start(o->pid) == o->start; i++) {
-        if (i == GRACE) return true;
-        usleep(50000);
-    }
-    return false;
+    return o->start != 0 && process_start(o->pid) == o->start;
 }
 
 static bool same_owner(const Owner *a, const Owner *b)
@@ -83,26 +78,27 @@ static Err write_own(const char *path, const char *host)
     return io_write(path, text, n);
 }
 
-// An owner that lives but was told to end is given the time that it has for that.
-static bool lives_on(const char *run_dir, const char *path, const char *host, Owner *o, double *age)
+// An owner that was told to end is given the time that it has for that; one on this host that was killed a moment ago may still
+// be on its way out, because mpirun does not wait for it.
+static bool stays(const char *run_dir, const char *path, const char *host, Owner *o, double *age)
 {
-    bool known = read_owner(path, o, age);
-    for (int i = 0; i < 10 * (STOP_SECONDS + 5) && known && lives(o, host, *age) && roll_is_leaving(run_dir); i++) {
-        usleep(100000);
-        known = read_owner(path, o, age);
+    for (int waited = 0;; waited += POLL_MS) {
+        if (!read_owner(path, o, age)) return *o = (Owner){0}, false;
+        if (!lives(o, host, *age)) return false;
+        const int patience = roll_is_leaving(run_dir) ? 1000 * (STOP_SECONDS + 5) : strcmp(o->host, host) ? 0 : GRACE_MS;
+        if (waited >= patience) return true;
+        usleep(1000 * POLL_MS);
     }
-    if (!known) *o = (Owner){0};
-    return known && lives(o, host, *age);
 }
 
-// Refuses a living owner; removes the lease of a dead one. Of several that see it dead the one that makes a link named after the
-// dead owner may; a link that holds another lease came too late and removes nothing.
+// Refuses a living owner; removes the lease of a dead one. Of several that see it dead the one that makes a link named after
+// the dead owner may; a link that holds another lease came too late and removes nothing.
 static Err remove_dead(const char *run_dir, const char *path, const char *host)
 {
     Owner seen = {0}, held = {0};
     double age = 0;
     char name[64], dead[IO_PATH];
-    CHECK(!lives_on(run_dir, path, host, &seen, &age), ERR_CREATE,
+    CHECK(!stays(run_dir, path, host, &seen, &age), ERR_CREATE,
           "%s belongs to a running job (job %s, host %s, process %ld); wait for it, or remove %s if it is gone", run_dir,
           seen.job, seen.host, seen.pid, path);
     bool known = seen.pid > 0;
