@@ -98,12 +98,8 @@ done:
 // Parts may come from several versions of the program.
 static bool same_headers(const json_t *a, const json_t *b)
 {
-    static const char *const fields[] = {"format", "version", "recipe", "inputs"};
-    for (int i = 0; i < 4; i++) {
-        const json_t *x = json_object_get(a, fields[i]), *y = json_object_get(b, fields[i]);
-        if (x && y ? !json_equal(x, y) : x != y) return false;
-    }
-    return true;
+    return record_same_field(a, b, "format") && record_same_field(a, b, "version") && record_same_field(a, b, "recipe") &&
+           record_same_inputs(json_object_get(a, "inputs"), json_object_get(b, "inputs"));
 }
 
 static Err check_header(Checking *k, const char *p, int64_t n)

@@ -33,6 +33,9 @@ uint64_t record_sum(const char *line, int64_t n);
 Err record_header_text(const char *stage, const json_t *header, Str *out) ERR_MUST_CHECK;
 // The verified line of entry i, valid until the next call.
 Err record_fetch(RecordSet *s, int64_t i, const char **line, int64_t *n) ERR_MUST_CHECK;
+// Of two header lines. An input that is null is unknown (a source model that was removed after sampling): it agrees with any.
+bool record_same_field(const json_t *a, const json_t *b, const char *key);
+bool record_same_inputs(const json_t *a, const json_t *b);
 // ERR_RECIPE unless the header line at `path` names the same recipe and inputs as `mine`.
 Err record_same_header(const char *path, const json_t *theirs, const json_t *mine) ERR_MUST_CHECK;
 

@@ -45,14 +45,13 @@ bool record_done(const char *run_dir, const char *stage, Id *digest, int64_t *co
 
 // ---- headers ---------------------------------------------------------------------------------------------------------
 
-static bool same_field(const json_t *a, const json_t *b, const char *key)
+bool record_same_field(const json_t *a, const json_t *b, const char *key)
 {
     const json_t *x = json_object_get(a, key), *y = json_object_get(b, key);
     return x && y ? json_equal(x, y) : x == y;
 }
 
-// An input that is null is unknown (a source model that was removed after sampling): it agrees with any.
-static bool same_inputs(const json_t *a, const json_t *b)
+bool record_same_inputs(const json_t *a, const json_t *b)
 {
     const char *name;
     json_t *value;
@@ -66,8 +65,8 @@ static bool same_inputs(const json_t *a, const json_t *b)
 
 Err record_same_header(const char *path, const json_t *theirs, const json_t *mine)
 {
-    const bool recipe = same_field(theirs, mine, "recipe");
-    CHECK(recipe && same_inputs(json_object_get(theirs, "inputs"), json_object_get(mine, "inputs")), ERR_RECIPE,
+    const bool recipe = record_same_field(theirs, mine, "recipe");
+    CHECK(recipe && record_same_inputs(json_object_get(theirs, "inputs"), json_object_get(mine, "inputs")), ERR_RECIPE,
           "%s was made with %s; give this recipe a run_dir of its own, or remove that directory to make it anew", path,
           recipe ? "other inputs" : "another recipe");
     return OK;
@@ -298,36 +297,40 @@ done:
     return err;
 }
 
-Err record_open_here(RecordSet **out, const char *run_dir, const char *stage)
+static Err fill_here(RecordSet *s, const char *run_dir, const char *stage)
+{
+    TRY(load(s, run_dir, stage));
+    return make_room(s);
+}
+
+static Err fill_all(RecordSet *s, const char *run_dir, const char *stage)
+{
+    TRY(par_agree(par_rank() == 0 ? load(s, run_dir, stage) : OK));
+    return share(s);
+}
+
+typedef Err Fill(RecordSet *s, const char *run_dir, const char *stage);
+
+static Err open_set(RecordSet **out, const char *run_dir, const char *stage, Fill *fill)
 {
     RecordSet *s;
-    Err err = OK;
     *out = NULL;
     TRY(MEM_ARRAY(&s, 1));
-    TRY_DONE(io_join(s->dir, run_dir, stage));
-    TRY_DONE(load(s, run_dir, stage));
-    TRY_DONE(make_room(s));
-    *out = s;
-    return OK;
-done:
-    record_free(s);
+    Err err = io_join(s->dir, run_dir, stage);
+    if (err == OK) err = fill(s, run_dir, stage);
+    if (err == OK) *out = s;
+    else record_free(s);
     return err;
+}
+
+Err record_open_here(RecordSet **out, const char *run_dir, const char *stage)
+{
+    return open_set(out, run_dir, stage, fill_here);
 }
 
 Err record_open(RecordSet **out, const char *run_dir, const char *stage)
 {
-    RecordSet *s;
-    Err err = OK;
-    *out = NULL;
-    TRY(MEM_ARRAY(&s, 1));
-    TRY_DONE(io_join(s->dir, run_dir, stage));
-    TRY_DONE(par_agree(par_rank() == 0 ? load(s, run_dir, stage) : OK));
-    TRY_DONE(share(s));
-    *out = s;
-    return OK;
-done:
-    record_free(s);
-    return err;
+    return open_set(out, run_dir, stage, fill_all);
 }
 
 void record_free(RecordSet *s)
