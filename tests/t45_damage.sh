@@ -6,8 +6,7 @@ set -u
 program=$1/tests/t45_checkpoint
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+. tests/lib/mpi.sh
 fail() { echo "$1"; cat "$work/out"; exit 1; }
 for step in 1 2; do
     mpirun -n 3 "$program" save "$work/ckpt" $step 1 >"$work/out" 2>&1 || fail "save failed"

@@ -4,8 +4,7 @@ set -eu
 imf=$1/imf
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+. tests/lib/mpi.sh
 fail() { echo "$1"; exit 1; }
 
 for i in 1 2 3 4 5 6 7 8 9 10 11; do echo "{\"prompt\": \"say $i and then $i$i$i\"}"; done >"$dir/prompts.jsonl"

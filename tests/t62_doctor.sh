@@ -6,8 +6,7 @@ set -u
 imf=$1/imf
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+. tests/lib/mpi.sh
 unset OMP_NUM_THREADS OMP_THREAD_LIMIT  # nproc follows them
 unset SLURM_JOB_ID SLURM_NTASKS SLURM_STEP_ID SLURM_STEP_NUM_TASKS SLURM_PROCID
 fail() { echo "$*"; exit 1; }

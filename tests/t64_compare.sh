@@ -5,8 +5,7 @@ set -u
 imf=$1/imf
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+. tests/lib/mpi.sh
 fail() { echo "$*"; exit 1; }
 
 stages() {  # RUN COMMANDS OPTIONS...

@@ -1,6 +1,6 @@
 # law1_parts.sh: what law1.sh and chaos.sh share. Wants $build and $work (a directory of the test's own).
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
+. tests/lib/mpi.sh
+export OMPI_MCA_mpi_yield_when_idle=1
 export OMP_WAIT_POLICY=passive  # more threads than cores
 recipe=tests/data/law1.yaml
 

@@ -3,8 +3,8 @@
 #   $dir/moved   answers of somebody's own file, hostile ones among them; made under another name and then moved; a torn
 #                metrics.jsonl, warnings, no training and no evaluation
 #   $dir/old     a recipe and nothing else
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none OMP_NUM_THREADS=1
+. tests/lib/mpi.sh
+export OMP_NUM_THREADS=1
 
 small="--set select.max_prompts=60 --set sft.max_steps=6 --set dpo.max_steps=4 --set eval.max_new_tokens=24"
 for i in 0 1 2; do small="$small --set eval.sets[$i].limit=6"; done

@@ -7,8 +7,8 @@ build=$1 ranks=${2:-64} few=8
 here=$(dirname "$0")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
+. tests/lib/mpi.sh
+export OMPI_MCA_mpi_yield_when_idle=1
 export OMP_NUM_THREADS=1
 failed=0
 formula() { awk -f "$here/formulas.awk" "$@"; }

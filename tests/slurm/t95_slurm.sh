@@ -18,8 +18,7 @@ work=$(mktemp -d)
 . tests/slurm/private.sh
 trap 'slurm_stop; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+. tests/lib/mpi.sh
 runs=$work/runs run=$work/runs/law1
 fail() {
     echo "$*"
