@@ -181,6 +181,12 @@ Err io_remove_tree(const char *path)
 
 bool io_exists(const char *path) { return access(path, F_OK) == 0; }
 
+bool io_has(const char *dir, const char *name)
+{
+    char path[IO_PATH];
+    return io_join(path, dir, name) == OK && io_exists(path);
+}
+
 bool io_is_dir(const char *path)
 {
     struct stat st;

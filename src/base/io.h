@@ -29,6 +29,7 @@ Err io_mkdirs(const char *path) ERR_MUST_CHECK;              // like mkdir -p
 Err io_sync_dir(const char *path) ERR_MUST_CHECK;            // fsync of a directory
 Err io_remove_tree(const char *path) ERR_MUST_CHECK;         // no error when it is not there
 bool io_exists(const char *path);
+bool io_has(const char *dir, const char *name);              // dir/name exists
 bool io_is_dir(const char *path);
 int64_t io_size(const char *path);                           // -1 when it is not there
 Err io_copy(const char *from, const char *to) ERR_MUST_CHECK;

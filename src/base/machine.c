@@ -118,8 +118,3 @@ Cores machine_cores(void)
     each_limit("/sys/fs/cgroup", "", "cpu.max", take_quota, &c.quota);
     return c;
 }
-
-double machine_core_limit(const Cores *c)
-{
-    return c->quota > 0 && c->quota < (double)c->allowed ? c->quota : (double)c->allowed;
-}

@@ -11,7 +11,6 @@ typedef struct Cores {
     double quota;    // CPU time per time that the control group gives, in cores; 0: no limit
 } Cores;
 Cores machine_cores(void);
-double machine_core_limit(const Cores *c);  // the smaller of allowed and quota
 
 // Fills core[max] with the numbers of the allowed cores; returns how many there are.
 int machine_core_list(int *core, int max);

@@ -159,8 +159,7 @@ done:
 
 bool roll_is_leaving(const char *run_dir)
 {
-    char path[IO_PATH];
-    return io_join(path, run_dir, "lease.bye.0") == OK && io_exists(path);
+    return io_has(run_dir, "lease.bye.0");
 }
 
 bool roll_was_ended(void) { return g.was_ended; }

@@ -83,12 +83,6 @@ void stop_listen(void)
 
 bool stop_asked(void) { return g.asked; }
 
-Err stop_check(const char *what)
-{
-    CHECK(!g.asked, ERR_REQUEUE, "%s: stopped on request; what is finished is kept; run the same command to go on", what);
-    return OK;
-}
-
 void stop_farewell_at(const char *path)
 {
     g.has_path = 0;

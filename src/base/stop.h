@@ -18,7 +18,6 @@ enum { STOP_SECONDS = 20 };
 
 void stop_listen(void);            // first of all in a command that can be stopped; before it, signals end the process
 bool stop_asked(void);             // of this process; src/par knows about the other ranks
-Err stop_check(const char *what);  // local: ERR_REQUEUE once this process was asked; for work that par_agree ends
 
 // Where this process would leave its farewell: path NULL, nowhere.
 void stop_farewell_at(const char *path);

@@ -329,20 +329,6 @@ done:
     return err;
 }
 
-Err par_send(const void *p, int64_t bytes, int peer, int tag)
-{
-    ParRequest *r;
-    TRY(par_isend(p, bytes, peer, tag, &r));
-    return par_wait(r);
-}
-
-Err par_recv(void *p, int64_t bytes, int peer, int tag)
-{
-    ParRequest *r;
-    TRY(par_irecv(p, bytes, peer, tag, &r));
-    return par_wait(r);
-}
-
 struct ParRequest {
     int n;
     MPI_Request part[];  // one per CHUNK

@@ -56,8 +56,6 @@ void par_counts_take(ParCounts *out);
 
 // Point to point. Messages above 2 GiB are split. Non-blocking forms complete in par_wait.
 typedef struct ParRequest ParRequest;
-Err par_send(const void *p, int64_t bytes, int peer, int tag) ERR_MUST_CHECK;
-Err par_recv(void *p, int64_t bytes, int peer, int tag) ERR_MUST_CHECK;
 Err par_isend(const void *p, int64_t bytes, int peer, int tag, ParRequest **out) ERR_MUST_CHECK;
 Err par_irecv(void *p, int64_t bytes, int peer, int tag, ParRequest **out) ERR_MUST_CHECK;
 Err par_wait(ParRequest *r) ERR_MUST_CHECK;  // frees r; NULL is fine

@@ -174,17 +174,12 @@ static Err compare_runs(Compare *c)
 typedef enum Kind { KIND_NONE, KIND_RUN, KIND_MODEL, KIND_SET } Kind;
 static const char *const kinds[] = {"nothing that imf compares", "a run directory", "a model directory", "a record set"};
 
-static bool has(const char *dir, const char *name)
-{
-    char path[IO_PATH];
-    return io_join(path, dir, name) == OK && io_exists(path);
-}
-
 static Kind kind_of(const char *dir)
 {
-    if (has(dir, "config.json")) return KIND_MODEL;
+    if (io_has(dir, "config.json")) return KIND_MODEL;
     if (record_is_set(dir)) return KIND_SET;
-    return has(dir, "recipe.yaml") || has(dir, SET_PROMPTS) || has(dir, SET_SAMPLES) || has(dir, "sft") ? KIND_RUN : KIND_NONE;
+    const bool run = io_has(dir, "recipe.yaml") || io_has(dir, SET_PROMPTS) || io_has(dir, SET_SAMPLES) || io_has(dir, "sft");
+    return run ? KIND_RUN : KIND_NONE;
 }
 
 static Err compare_sets(Compare *c)

@@ -56,13 +56,13 @@ static Err seen_speed(const PlanStage *p, const Job *job, PlanLayout l, PlanSpee
 
 // --- measured now ----------------------------------------------------------------------------------------------------------
 
-static Err pack(const Ctx *ctx, float *w, void *packed, Tensor *out)
+static Err pack(Ctx *ctx, float *w, void *packed, Tensor *out)
 {
     *out = tensor_f32(w, IN);
     if (ctx->dtype == DT_F32) return OK;
     PackBf16Args a = {.w = *out, .packed = packed, .out = OUT, .in = IN, .from = 0, .to = OUT};
     *out = tensor_bf16(packed, IN);
-    return op_pack_bf16((Ctx *)ctx, &a);
+    return op_pack_bf16(ctx, &a);
 }
 
 // GFLOP/s of this process; the buffers are zero, whose products take as long as others.

@@ -195,16 +195,10 @@ static Err show_file(const char *path, Str *out)
 
 // ---- directories -----------------------------------------------------------------------------------------------------
 
-static bool has_file(const char *dir, const char *name)
-{
-    char path[IO_PATH];
-    return io_join(path, dir, name) == OK && io_exists(path);
-}
-
 static Err show_dir(const char *path, Str *out)
 {
-    if (has_file(path, "MANIFEST.json")) return checkpoint_show(path, out);
-    if (has_file(path, "config.json")) return show_model(path, out);
+    if (io_has(path, "MANIFEST.json")) return checkpoint_show(path, out);
+    if (io_has(path, "config.json")) return show_model(path, out);
     if (record_is_set(path)) return show_record_set(path, out);
     if (show_is_run(path)) return show_run(path, out);
     if (show_is_part_of_run(path)) return show_part_of_run(path, out);

@@ -198,8 +198,7 @@ enum { RUN_SETS = sizeof run_sets / sizeof run_sets[0] };
 
 bool show_is_run(const char *dir)
 {
-    char path[IO_PATH];
-    return io_join(path, dir, "recipe.yaml") == OK && io_exists(path);
+    return io_has(dir, "recipe.yaml");
 }
 
 static Err show_set_line(const char *dir, const char *stage, Str *out)

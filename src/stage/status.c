@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/lease.h"
+#include "base/log.h"
 #include "par/par.h"
 #include "stage/stage.h"
 #include "text/record.h"
@@ -41,20 +42,6 @@ typedef struct Status {
     int64_t warnings;
     char warning[LAST_WARNINGS][WARNING];  // ring, the last at (warnings - 1) % LAST_WARNINGS
 } Status;
-
-static bool is_there(const char *dir, const char *name)
-{
-    char path[IO_PATH];
-    return io_join(path, dir, name) == OK && io_exists(path);
-}
-
-static void duration(char out[32], double s)
-{
-    if (s < 120) snprintf(out, 32, "%.0f s", s);
-    else if (s < 7200) snprintf(out, 32, "%.0f min", s / 60);
-    else if (s < 172800) snprintf(out, 32, "%.1f h", s / 3600);
-    else snprintf(out, 32, "%.1f days", s / 86400);
-}
 
 // --- reading ---------------------------------------------------------------------------------------------------------------
 
@@ -96,12 +83,12 @@ static Err read_all(Status *s)
 {
     char host[256] = "";
     gethostname(host, sizeof host - 1);
-    CHECK(io_is_dir(s->dir) && (is_there(s->dir, "recipe.yaml") || is_there(s->dir, "log.jsonl")), ERR_NOINPUT,
+    CHECK(io_is_dir(s->dir) && (io_has(s->dir, "recipe.yaml") || io_has(s->dir, "log.jsonl")), ERR_NOINPUT,
           "%s holds no run: give the run_dir of a recipe that was started", s->dir);
     TRY(lease_look(s->dir, host, &s->owner, &s->held));
     s->running = s->held && s->owner.alive;
     TRY(read_progress(s));
-    for (int i = 0; i < STAGES; i++) s->ended[i] = is_there(s->dir, stages[i].mark), s->begun[i] = is_there(s->dir, stages[i].dir);
+    for (int i = 0; i < STAGES; i++) s->ended[i] = io_has(s->dir, stages[i].mark), s->begun[i] = io_has(s->dir, stages[i].dir);
     return read_log(s);
 }
 
@@ -134,8 +121,8 @@ static void print_progress(const Status *s)
     char spent[32], left[32];
     const json_t *p = s->progress;
     const double total = number_of(p, "total"), done = number_of(p, "done"), speed = number_of(p, "tokens_per_s");
-    duration(spent, number_of(p, "spent_s"));
-    duration(left, number_of(p, "left_s"));
+    time_span(number_of(p, "spent_s"), spent);
+    time_span(number_of(p, "left_s"), left);
     printf("  %s:", text_of(p, "what"));
     if (total > 0) printf(" %.0f of %.0f %s (%.0f %%)", done, total, text_of(p, "unit"), 100 * done / total);
     else printf(" started");
@@ -148,7 +135,7 @@ static void print_progress(const Status *s)
 static void print_owner(const Status *s)
 {
     char age[32];
-    duration(age, s->owner.age);
+    time_span(s->owner.age, age);
     if (s->held)
         printf("  owner: job %s, host %s, process %ld, %s; lease renewed %s ago\n", s->owner.job, s->owner.host, s->owner.pid,
                s->owner.alive ? "alive" : "gone", age);
@@ -174,12 +161,12 @@ static void print_checkpoint(const Status *s, const char *stage)
         int64_t step;
         int used = 0;
         if (sscanf(names[i], "step_%" SCNd64 "%n", &step, &used) != 1 || names[i][used] || step <= newest) continue;
-        if (io_join(path, dir, names[i]) != OK || !is_there(path, "MANIFEST.json") || stat(path, &st) != 0) continue;
+        if (io_join(path, dir, names[i]) != OK || !io_has(path, "MANIFEST.json") || stat(path, &st) != 0) continue;
         newest = step;
     }
     io_list_free(names, n);
     if (newest < 0) return;
-    duration(age, difftime(time(NULL), st.st_mtime));
+    time_span(difftime(time(NULL), st.st_mtime), age);
     printf("  checkpoint of %s: step %" PRId64 ", %s old\n", stage, newest, age);
 }
 
