@@ -27,7 +27,13 @@ static int64_t kilobytes(const char *path, const char *key)
 
 int64_t machine_memory(void) { return kilobytes("/proc/meminfo", "MemTotal:"); }
 int64_t machine_memory_free(void) { return kilobytes("/proc/meminfo", "MemAvailable:"); }
-int64_t machine_own_pss(void) { return kilobytes("/proc/self/smaps_rollup", "Pss:"); }
+
+OwnMemory machine_own_memory(void)
+{
+    const char *path = "/proc/self/smaps_rollup";
+    const int64_t own = kilobytes(path, "Anonymous:");
+    return (OwnMemory){own, kilobytes(path, "Rss:") - own};
+}
 
 static bool read_line(const char *path, char text[LINE])
 {

@@ -20,7 +20,11 @@ int64_t machine_memory_limit(void);  // the smallest limit of the control groups
 int64_t machine_memory_room(void);   // what a process can have: the smaller of the two
 int64_t machine_memory_free(void);   // available now, by the kernel's own estimate (MemAvailable)
 
-// Proportional set size of this process: its own memory and its part of what it shares; 0 when /proc does not say.
-int64_t machine_own_pss(void);
+// Memory of this process now: its own, and pages of files (program, libraries) that all its like on a machine share, in full: what
+// else runs here does not matter. 0 when /proc does not say.
+typedef struct OwnMemory {
+    int64_t own, files;
+} OwnMemory;
+OwnMemory machine_own_memory(void);
 
 #endif

@@ -36,7 +36,7 @@ typedef struct Plan {
     const char *only;     // NULL: every stage of the recipe
     double memory, speed; // bytes of a node; 0: not given
     bool given;           // memory is from the command line
-    int64_t base;
+    OwnMemory base;
     char refusal[512];    // of the first stage that does not fit; empty: all do
 } Plan;
 
@@ -234,7 +234,7 @@ static Err check_stage(const char *name)
 
 static Err make_plan(const Job *job)
 {
-    Plan p = {.job = job, .base = machine_own_pss()};
+    Plan p = {.job = job, .base = machine_own_memory()};
     TRY(read_options(&p));
     TRY(check_stage(p.only));
     const int64_t nodes = (p.layout.ranks + p.layout.per_node - 1) / p.layout.per_node;

@@ -224,7 +224,7 @@ static Err open_score(PlanStage *p, const Job *job)
     return err;
 }
 
-Err plan_open(PlanStage *p, const Job *job, const char *stage, int64_t source, int64_t base)
+Err plan_open(PlanStage *p, const Job *job, const char *stage, int64_t source, OwnMemory base)
 {
     *p = (PlanStage){.stage = stage, .deck = job->deck, .base = base, .items = -1, .tokens = -1};
     if (!strcmp(stage, "sample")) return open_sample(p, job, source);
@@ -245,10 +245,10 @@ void plan_close(PlanStage *p)
 
 // --- bytes -----------------------------------------------------------------------------------------------------------------
 
-// A rank's own, whatever the stage: program, libraries, tokenizer, examples.
-static int64_t own_bytes(const PlanStage *p)
+// Of a node, whatever the stage: program, libraries, tokenizer, examples.
+static int64_t own_bytes(const PlanStage *p, PlanLayout l)
 {
-    return p->base + p->text + (p->work == WORK_TRAIN ? LIBRARIES_TRAIN : LIBRARIES);
+    return (p->base.own + p->text + (p->work == WORK_TRAIN ? LIBRARIES_TRAIN : LIBRARIES)) * l.per_node + p->base.files;
 }
 
 static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
@@ -281,7 +281,7 @@ static Err decode_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIN
 Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
     memset(bytes, 0, PLAN_KINDS * sizeof *bytes);
-    bytes[PLAN_OTHER] = own_bytes(p) * l.per_node;
+    bytes[PLAN_OTHER] = own_bytes(p, l);
     if (p->work == WORK_PROGRAMS) return bytes[PLAN_OTHER] += p->programs * l.per_node, OK;
     const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
     bytes[PLAN_WEIGHTS] = m.weights;
@@ -299,7 +299,7 @@ int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
 {
     if (p->work == WORK_PROGRAMS) return 0;
     const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
-    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p) * l.per_node;
+    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p, l);
 }
 
 int64_t plan_most_ranks(const PlanStage *p) { return p->work == WORK_TRAIN ? p->spec.grad_chains : 0; }

@@ -3,6 +3,7 @@
 #ifndef IMF_STAGE_PLAN_PARTS_H
 #define IMF_STAGE_PLAN_PARTS_H
 
+#include "base/machine.h"
 #include "decode/decode.h"
 #include "stage/stage.h"
 #include "train/need.h"
@@ -29,7 +30,7 @@ typedef struct PlanStage {
     int64_t batch_tokens, batch_rows;  // WORK_SCORE
     int64_t programs;        // WORK_PROGRAMS: bytes of a candidate program
     int64_t text;            // a rank's tokenizer and examples, as measured
-    int64_t base;            // a rank's program and libraries, as measured
+    OwnMemory base;          // program and libraries, as measured: of a rank, and (files) of a node
     int64_t items;           // prompts, samples, examples; -1: not known
     double tokens;           // of the whole stage, at most; -1: not known
     double reference;        // of these, how many are only computed forward
@@ -38,7 +39,7 @@ typedef struct PlanStage {
 } PlanStage;
 
 // Opens one. Local: rank 0. ERR_RECIPE when the recipe does not describe it.
-Err plan_open(PlanStage *p, const Job *job, const char *stage, int64_t source, int64_t base) ERR_MUST_CHECK;
+Err plan_open(PlanStage *p, const Job *job, const char *stage, int64_t source, OwnMemory base) ERR_MUST_CHECK;
 void plan_close(PlanStage *p);
 
 // Bytes of one node, of the run itself; and (return value of plan_load_bytes) while the model is being loaded, when its file's
