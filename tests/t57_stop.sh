@@ -21,6 +21,11 @@ stopped() {  # CODE WHO: 75 and one message, or 0
     [ "$1" = 0 ] || [ "$(grep -c 'run the same command to go on' "$dir/out")" = 1 ] || fail "no message, or more than one"
     ! ls "$dir"/cut/lease* >/dev/null 2>&1 || fail "left over: $(ls "$dir"/cut/lease*)"
 }
+ready() {  # both ranks have come to main() and listen to SIGUSR1; before that the system's default ends them
+    ranks=$(pgrep -P $job)
+    for pid in $ranks; do grep -q '^SigCgt:.*[2367abef]..$' "/proc/$pid/status" 2>/dev/null || return 1; done
+    [ "$(echo $ranks | wc -w)" = 2 ]
+}
 recipe=tests/data/law1.yaml
 all="select sample score verify pair sft dpo"
 for stage in $all; do launch "$stage" $recipe --quiet --set run_dir="$dir/whole" || fail "$stage"; done
@@ -35,7 +40,7 @@ while [ -n "$left" ]; do
     job=$!
     if [ $hits -lt "$rounds" ]; then
         delay=$(awk -v s="$seed$round" 'BEGIN { srand(s % 2000000011); r = rand(); print 0.7 * rand() }')
-        until pgrep -P $job -f imf >/dev/null || ! kill -0 $job 2>/dev/null; do sleep 0.01; done
+        until ready || ! kill -0 $job 2>/dev/null; do sleep 0.01; done
         sleep "$delay"
         if [ $((round % 2)) = 0 ]; then kill -USR1 $job 2>/dev/null
         else kill -USR2 $(pgrep -P $job | tail -n 1) 2>/dev/null; fi
