@@ -1,4 +1,5 @@
 // What the fast forms share: vectors of the level that this file is compiled for, exp, and a small matrix product.
+// SPDX-License-Identifier: Apache-2.0
 //
 // kernels/cpu/fast*.c are compiled three times (ISA = base, avx2, avx512); NAME(x) gives each copy its own names.
 // Invariant: an element is computed by the same operations wherever it lies in its row, and mm sums over k in ascending
@@ -226,10 +227,16 @@ static inline __attribute__((always_inline)) void tile(int rows, int width, Mat 
         }                                                                                          \
     } while (0)
 
+#ifdef __clang__
+#define NO_COPIES noinline, unused
+#else
+#define NO_COPIES noinline, noclone, unused
+#endif
+
 // c[M][N] = a[M][K] . b[K][N] (+ c). Columns beyond a multiple of VL are computed one by one. (Inlined with constant strides,
 // gcc 12 keeps the sums of a tile on the stack.)
-static __attribute__((noinline, noclone, unused)) void mm(int64_t M, int64_t N, int64_t K, Mat a, const float *b, int64_t ldb,
-                                                          float *c, int64_t ldc, bool accumulate)
+static __attribute__((NO_COPIES)) void mm(int64_t M, int64_t N, int64_t K, Mat a, const float *b, int64_t ldb, float *c,
+                                          int64_t ldc, bool accumulate)
 {
     int64_t j = 0;
     for (; j + NV * VL <= N; j += NV * VL) MM_STRIP(NV);

@@ -1,4 +1,5 @@
 // Where a rank's time goes: one timer that always runs for exactly one phase.
+// SPDX-License-Identifier: Apache-2.0
 //
 // Entering a phase charges the time since the last change to the phase that was running, so phases exclude each other and
 // their sum is the wall time, whatever is nested in what. Drawbacks: one clock reading (about 25 ns) a change, none when the
@@ -34,7 +35,7 @@ ProfileMark profile_enter(ProfilePhase p);
 void profile_leave(const ProfileMark *mark);
 
 // The rest of the enclosing block belongs to `phase`, however the block is left. Once a block.
-#define PROFILE(phase) __attribute__((cleanup(profile_leave))) ProfileMark profile_mark_ = profile_enter(phase)
+#define PROFILE(phase) __attribute__((cleanup(profile_leave), unused)) ProfileMark profile_mark_ = profile_enter(phase)
 
 typedef struct ProfileTimes {
     int64_t ns[PHASES];  // nanoseconds since the start or the last take
