@@ -1,4 +1,5 @@
 # imf: implicit model fusion. `make help` lists the targets; `make demo` and `make check` set up, build and run.
+# SPDX-License-Identifier: Apache-2.0
 # ---- settings (override on the command line or in config.mk, which `make configure` writes) -------------------------
 CC       = gcc
 BUILD    = build
@@ -190,8 +191,9 @@ uninstall:        ## what install wrote there
 	@sh tools/install.sh uninstall $(BUILD) '$(DESTDIR)$(prefix)'
 check-install:    ## as an ordinary user with libraries of his own, some minutes; needs root and a Debian mirror
 	@sh tests/install/home_prefix.sh
-rules:            ## layers and confined calls
+rules:            ## layers, confined calls, licence lines
 	@sh tools/check_rules.sh
+	@sh tools/spdx.sh check
 hdr-check: $(CONFIG)  ## every header compiles alone
 	@for h in $$(find src kernels -name '*.h'); do \
 	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # pipeline.sh [--dry-run] [--stages "STAGE ..."] RECIPE [--set key=value ...]: submits the stages of a recipe as a chain of
 # jobs, each after the one before has ended well, and prints "STAGE JOBID". A stage belongs to the chain when the recipe has
 # its section (verify and pair: when it has prompts or samples); --stages says otherwise. Ended stages are left out and jobs

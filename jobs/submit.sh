@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # submit.sh SCRIPT RECIPE [--set key=value ...]: submits jobs/SCRIPT.slurm with the settings of jobs/site.sh, prints the job id.
 # SCRIPT: a stage (select ... eval, reward) or a paper model (dpo_llama8b). Run it where the recipe's paths begin.
 # IMF_AFTER=JOBID: not before that job has ended well. IMF_DRY=1: print the sbatch command instead.

@@ -1,4 +1,5 @@
 // main: the command table, the common options, and the only place that ends the process.
+// SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # run.sh BUILD [DIR]: runs every test of DIR (default tests): cmocka programs BUILD/tests/t* and scripts DIR/t*.sh.
 # A test is silent unless wrong. Exit 0 passed, 77 skipped (its last line says why), anything else failed.
 # With MODELS set (the folder of real models) a skip counts as a failure: that is make check-real. Where it has left the models in

@@ -1,4 +1,5 @@
 // base: errors and their trace, memory, arena, strings, hashes, random numbers, files.
+// SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <signal.h>
 #include <math.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Set-up: without the right to install, `make demo` and `make check` print the one apt line that is missing and stop with 69 (make
 # itself then ends with 2); nothing missing, nothing said; plain `make` never installs anything.
 set -u

@@ -1,4 +1,5 @@
 // The recipe: values and defaults, every refusal with its place, --set, print and load again, hash, manual.
+// SPDX-License-Identifier: Apache-2.0
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

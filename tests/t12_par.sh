@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # t12_par under mpirun: 1..4 ranks, one node and two pretended ones; the digest of records that all ranks write is one.
 set -u
 dir=$(mktemp -d)

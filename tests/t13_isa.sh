@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Ranks of different machines agree on the lowest instruction set level: rank 1 is held at `base`, so all compute there. Going on at
 # another level is warned about and recorded in jobs.jsonl.
 set -u

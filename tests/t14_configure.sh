@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # HPC-3: tools/configure.sh on places made here: a library in PREFIXES wins over the system's, by pkg-config and by its files
 # alone, with an rpath; the first prefix that has it is taken; a serial NetCDF is refused in one line, or passed over for a
 # parallel one; everything that is missing is named at once, with its names in Debian, Spack and EasyBuild, and ends with 69;

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # HPC-1: make install honours DESTDIR and prefix, writes the program, the manual page, the documents and the recipes; the
 # tree may be moved and its demo recipe is understood from there; other people's files stay; make uninstall leaves none of ours.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # HPC-8: tools/spdx.sh names files without a licence line, adds it behind #! and behind a header's first comment line, once, and
 # changes nothing else.
 set -u

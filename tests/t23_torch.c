@@ -1,4 +1,5 @@
 // Ops against PyTorch (tests/data/ops/torch.json, made by tools/reference/ops.py).
+// SPDX-License-Identifier: Apache-2.0
 #include <jansson.h>
 
 #include "ops_support.h"

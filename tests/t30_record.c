@@ -1,4 +1,5 @@
 // Records: writing, torn lines, lost index entries, damage, compaction, digest, headers of another recipe.
+// SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Tokenizers of Qwen-2.5 and Llama-3.1 on 1 MB of mixed text and 200 conversations, as tests/real/t33_tokenizer.sh does it for
 # the models that can be fetched. Their files lie in ../shared/tokenizers (SHARED=DIR: elsewhere), which a clone has not.
 set -u

@@ -1,4 +1,5 @@
 // Cutting the list of samples into chunks, and how evenly virtual ranks end that take them.
+// SPDX-License-Identifier: Apache-2.0
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

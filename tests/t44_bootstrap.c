@@ -1,4 +1,5 @@
 // Bootstrap intervals against what is known in closed form, and benchmark protocols.
+// SPDX-License-Identifier: Apache-2.0
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

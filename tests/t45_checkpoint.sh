@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # t45_checkpoint.sh BUILD: checkpoints on several ranks. CKP-9: saved on W ranks, loaded on W'. CKP-1: kill -9 during a save leaves
 # the older checkpoint. CKP-4: a full disk is exit 74, never 0 and never a crash, and commits nothing.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # t45_damage.sh BUILD: CKP-6 and CKP-7. A checkpoint in three files: a bit flip anywhere is found and its file and tensor are named,
 # or it changes nothing of what is loaded; a file that is cut short (52 places), missing, swapped or of another step is refused,
 # and the step before is found. IMF_FAULTS=n: that many flips.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # t45_faults.sh BUILD: CKP-3. The Nth open, write, pwrite, fsync, rename, close or ftruncate of a save fails, once or from then on:
 # exit 74 with a message that names file and error, or (a close or open on which nothing hangs) a whole checkpoint; the one before
 # loads bit by bit, and nothing half-written is left after the next start. IMF_FAULTS=n: every call, EIO and ENOSPC,

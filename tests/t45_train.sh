@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # R-GEO1, law 1 for training: ranks {1,2,3,4} and rows per micro-batch give one digest of weights and curve; so does a run that is
 # resumed from a checkpoint on another number of ranks. In float32 and in bfloat16.
 set -u

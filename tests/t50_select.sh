@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf select: every layout, duplicates, limits and held-out prompts; neither the order of rows nor the ranks change a bit.
 set -eu
 imf=$1/imf

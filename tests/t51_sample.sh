@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf sample on a tiny model. Law 1: ranks, slots, the order of input rows and a killed job change no bit of any sample.
 set -eu
 imf=$1/imf

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf score, both ways: ranks, nodes and the order of rows change no bit (law 1); the stage's scores are those of
 # imf score --model; an over-long conversation is marked, not cut; what is wrong is named, with the exit code of the manual.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf pair from a user's rows (item 13): ranks and the order of rows change nothing (law 1); bad rows are named; an ended
 # stage is not redone; another recipe in the same run directory is refused; trace finds a pair by the beginning of its id.
 set -u

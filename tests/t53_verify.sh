@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf verify from a user's rows: ranks and order change nothing (law 1); equal program and tests are run once; a job killed
 # half-way is continued; instruction rows get no verdict; a machine without Landlock is refused (69) when there is code.
 set -u

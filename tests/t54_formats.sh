@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # docs/formats.md against what the program writes: a small select, SFT and DPO, and every key of the JSON that they leave (done,
 # metrics, profile, jobs, manifest) stands in the page; the layouts that it gives for the index, ref_logps.bin, the
 # manifest's first line are those of the files.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Help (item 11): imf --help names every command, imf help COMMAND and imf COMMAND --help say the same, from the table that runs the
 # commands and the one that checks the recipe; lines fit a terminal; small commands explain their flags and rows. What a command
 # does not understand is refused, and an output that cannot be written is an error.

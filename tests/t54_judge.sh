@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf judge (item 12): one row in, one row out, in order, ids kept; malformed rows are named with their line and end in 65.
 set -u
 imf=$1/imf

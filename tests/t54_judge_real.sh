@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Reference solutions and gold answers of the public sets (item 5): all 164 HumanEval and 378 MBPP+ (v0.2.0) references pass in
 # the sandbox and one mutant of each fails; every GSM8K and MATH gold equals itself and differs from a perturbed one. Needs the public sets in
 # ../shared/data (SHARED=DIR: elsewhere), which a clone has not.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf logprobs agrees with imf tokens (the same ids from messages, from messages with an answer, and as ids), and with imf generate
 # (the log-probability of a greedy answer).
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf show for every kind of file that the looking stages can meet, imf report with everything and with nothing there.
 set -u
 imf=$1/imf

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # HPC-6: the manual page names every command of imf --help, every key of the recipe's schema, every variable that the source
 # asks for and every exit code of base/err.h, and mandoc's lint has nothing to say; docs/recipe.md is what the program prints.
 set -u

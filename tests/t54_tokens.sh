@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf tokens: the small tokenizers against the hashes of tools/reference/tokenizer.py, back to text, and bad input.
 set -u
 imf=$1/imf tiny=tests/data/text/tiny

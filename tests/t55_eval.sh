@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf eval on a tiny model: every kind judged, one table whatever the layout, a restart repeats nothing.
 set -eu
 imf=$1/imf

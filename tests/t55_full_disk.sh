@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A full disk in the middle of a stage on two ranks: exit 74 with one message that names the file, nothing committed, and the
 # same command succeeds once there is room (CKP-5). Needs to mount a small file system.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # input/demo: the generator reproduces its prompts, splits share no prompt, the C checker agrees with the generator's, the
 # models load and the whole folder stays under 12 MB.
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Law 3: a target that shares the source's tokenizer is trained on the ids that were sampled, not on the text tokenised anew.
 # R-TRUNC1, R-THR2: an answer that was cut by length is not chosen unless pair.allow_cut says so, is listed by its id, and gets no
 # stop token in training.

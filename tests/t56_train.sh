@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf sft, dpo and reward on a user's files: order of lines and ranks change no bit; what is dropped is counted and listed;
 # ended runs are not repeated; what is wrong is named, with the exit code of the manual.
 set -u

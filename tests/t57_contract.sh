@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # R-TOK2: every job that renders conversations checks the contract of chat.h at its start and stops when a tokenizer breaks it.
 # Here tokenizer_config.json calls '?' the BOS token, so that a question holds one where the template wants none.
 set -u

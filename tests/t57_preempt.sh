@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # FT-4: SIGUSR1 during imf sft ends all ranks with 75 and a checkpoint; run again on another number of ranks, the job goes on
 # from there and leaves the weights of an undisturbed run. Checkpoints by the clock; which ones are kept; which one is taken.
 set -u

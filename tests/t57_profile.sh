@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A profile of every stage (profile.jsonl, --profile, the report's page): the phases sum to the wall time within 2 %, what a stage
 # does is in its phase, no phase is left out of order, and the profile is asked for or it is silent.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # FT-4 for every stage: SIGUSR1 and SIGUSR2 at any moment of imf run end all ranks with 75 and one message; the same command goes on,
 # and what comes out at last is what an undisturbed run gives. IMF_FAULTS=n asks for n signals at random instants.
 # One rank's signal is enough, also before the first stage; FT-5: SLURM_JOB_END_TIME stops training in time.

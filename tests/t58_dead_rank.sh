@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # FT-1: one rank of three is killed; the launcher ends the job within 30 s with a code of its own, the next start names rank, host
 # and stage, and goes on. A job that is ended from outside (SIGTERM) blames nobody. FT-7: three starts that end in the same step
 # are followed by exit 70 with a report.

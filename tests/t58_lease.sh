@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # FT-1, the lease of a run directory: of two jobs at once the second one ends with 73, naming the first, which goes on
 # undisturbed; the lease of a job that died is taken over with a message.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # R-CKPT1 for what a person sees: a resumed run writes the same metrics.jsonl, gives the same warnings and leaves the same weights
 # as an undisturbed one, from every checkpoint, on other ranks, and after kill -9 between two checkpoints.
 set -u

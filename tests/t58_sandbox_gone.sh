@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # FT-1 for the code judge: a rank of imf verify is killed while candidate programs run; supervisors, servers and candidates of all
 # ranks are gone within 30 s.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What a written model keeps of its training: export_dtype, also after the end of training; warnings when nothing was learned and
 # when rounding takes the training away (R-NUM1, R-NUM3).
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Own material (item 13): --set target.path= takes Hugging Face directories as Llama-3.2 and Qwen-2.5 have them (their real tokenizers
 # and templates; the weights are random and small) and the demo layouts of ../shared/data/chat, which a clone has not.
 # SHARED=DIR: elsewhere.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The five lines of README.md's "Your own models and data", as they stand there: only the model is one of the demo's, under the
 # name of the downloaded one, and the user's files are small.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Warnings in plain words, each planted once, with its numbers: chosen answers lose likelihood, accuracy stays low, chosen answers
 # of the data are longer, a later model answers longer. A run where all is well warns of nothing.
 set -u

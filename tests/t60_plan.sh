@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf plan (R-MEM1, R-CKPT4, anchor 6): numbers of published models from config.json alone; a node that is too small is refused with
 # the bytes and a number of nodes, which does and of which one less does not; nothing is written; what runs is what was planned:
 # rows, steps and tokens of the demo's target, and its peak memory (PSS over ranks) within 10 % on 1, 2 and 4 ranks.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The report's page: every section and figure; its numbers are those of the run's JSONL; hostile texts are harmless; a run that has
 # nothing, was moved or was torn still has a page, which says what is missing; the page runs no script and refers to nothing.
 set -u

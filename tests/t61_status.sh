@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf status: what another shell sees of a run that runs, was killed half-way (a stale lease, the last progress), goes on, ends; 66 where
 # no run is. progress.json is kept whatever --quiet says, replaced whole, and gone when a stage has ended; nothing is written by looking.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf doctor says what is there and what a lack means; and the launch is looked at before any work (HPC-xx): a rank that Slurm's
 # launcher left alone among several tasks ends with 69 and the words srun --mpi=pmix; more threads than cores, and two ranks on one
 # core, are warned of once.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # jobs/ without a Slurm (FT-6 HPC-14 HPC-16): srun, sbatch, squeue and scontrol are small scripts that write down what they
 # were asked. The real one is make check-slurm. Also: every value of the paper's recipes against a table, and imf reads them.
 set -u

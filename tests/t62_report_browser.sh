@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The report's page in headless Chromium, light, dark, on a phone of 360 pixels and printed: nothing on the console, no request but
 # the page, every figure has a box, nothing is wider than the window, links lead somewhere, text has a contrast of 4.5 to 1.
 # Screenshots: BUILD/report.

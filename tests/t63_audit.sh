@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf audit: an undamaged run is good (on one rank, on two, without write permission, while a stage has not ended), and each of
 # the faults planted below is named by file, line or id with exit 65. CKP-6, CKP-7, CKP-13: a damaged NetCDF file is found
 # without opening it.

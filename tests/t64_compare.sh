@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf compare: the same run twice is the same in every layout (law 1); one seed, one key of the recipe, one sample, one bit of
 # one weight, one metric: the first difference is named exactly. Exit codes 0, 1, 64 and 66. Nothing is written.
 set -u

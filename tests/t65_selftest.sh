@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # imf selftest (R-GEO1, law 1 on the user's machine): on one rank and on two all digests agree, and are the same in both; it
 # finds its data beside an installed program and by --data; nothing is left behind. Without data: 66.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # R-GEO1, law 1: four layouts, then eight combinations with kills and restarts: one digest (`make check-law1`: 36 and 200). The
 # combinations are those of the day; a failure names the one that shows it.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Bad input: one message naming file, line or rank and what to do, the documented exit code on all ranks (mpirun hands it on), nothing
 # committed, nothing lost. HPC-18, PRS-10.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A tokenizer that does not belong to the model is found at the start of sample, sft, score, generate, logprobs, eval and reward (most
 # before a weight is read): one message, 65. What only looks odd (more rows than tokens, an added token without a row) is taken.
 set -u

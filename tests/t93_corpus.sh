@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Every input of tests/fuzz/corpus (seeds, and what fuzzing found) goes through its target once: no crash, no broken promise, and no
 # target without inputs. The build's sanitizers see it too: make check SANITIZE=address,undefined. PRS-6.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Every input file of every command, damaged in every way of a table: the documented exit code, exactly one message, and the message
 # names the file, says what is wrong and what to do. SHOW=1 prints the messages instead of judging them. HPC-18, PRS-1, PRS-6, PRS-10.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # check_rules.sh: the house rules that a machine can see. Prints each breach; exit 1 when there is one.
 #   1. layers: a file includes its own layer or a lower one; stages never include stages
 #   2. confined calls: MPI_ and nccl in src/par; malloc in src/base/mem.c; exit in src/main.c; rand nowhere

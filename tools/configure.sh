@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # configure.sh: prints config.mk (where the libraries are) on stdout and a table of what was found on stderr. No root and no
 # network are needed.
 #   PREFIXES="/a /b"   install prefixes, looked at in this order and before the system; names without spaces

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # demo.sh IMF RANKS [SEED] [imf options...]: the embedded pipeline, from prompts to a fused model, and its table.
 # Everything lands in runs/demo (RUN_DIR= chooses another place); an older demo there is replaced.
 set -eu

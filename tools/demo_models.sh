@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # demo_models.sh IMF RANKS: makes the models of input/demo from nothing with imf's own trainer (make demo-models).
 #   1 data      the generator writes rows, prompts and an empty model directory (tools/demo_world)
 #   2 base      imf sft from random weights, three rounds (ROUNDS in make_data.py)

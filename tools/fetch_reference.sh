@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # fetch_reference.sh DIR: the published tools that an exported model is compared with.
 #   DIR/venv        Python with transformers (22 MB from PyPI) over Debian's python3-torch: PyPI's torch brings 3 GB of CUDA
 #   DIR/llama.cpp   convert_hf_to_gguf.py and its library, from the source package of llama-cpp-python (51 MB)

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # fuzz.sh DIR SECONDS TARGET...: runs the libFuzzer programs DIR/TARGET one after the other, the time divided evenly. Seeds and kept
 # inputs are read from tests/fuzz/corpus/TARGET; what is new goes to DIR/corpus/TARGET, what breaks a promise to DIR/found.
 # Prints a line a target; exit 1 when one found something. Move a found input to tests/fuzz/corpus/TARGET: make check replays it.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """GGUF file -> Hugging Face directory (bf16 safetensors, config, tokenizer, chat template), without torch.
 
     gguf2hf.py MODEL.gguf OUT_DIR [--shard-gb 2]

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # install.sh install|uninstall BUILD ROOT: puts imf below ROOT (make's DESTDIR and prefix together), or takes it away again.
 #   bin/imf  share/man/man1/imf.1  share/doc/imf/  share/imf/{input,jobs}  share/imf/files
 # share/imf/files lists what was written, relative to ROOT: the tree may be moved, and uninstall removes exactly these files and

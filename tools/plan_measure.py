@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measured against planned memory: runs a stage in several layouts and prints a row of docs/plan.md for each.
 
     python3 tools/plan_measure.py --imf build/imf --work DIR --model DIR --data ROWS --stage sft [--layouts 1,2] [--dtypes float32,bfloat16]

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # real_run.sh IMF RANKS DATA [imf options...]: input/smollm2.yaml from prompts to evaluation, with a log of every stage.
 # DATA: a folder with gsm8k/{train,test}.jsonl and chat/dpo_en_demo.json (preference rows). Models: tools/fetch_models.sh
 # build/models. Everything lands in runs/smollm2, the log in runs/smollm2.log; stages that are done are skipped.

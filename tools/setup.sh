@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # setup.sh PACKAGE...: installs what is missing; without the right to, prints the one line that would and exits 69.
 set -u
 missing=

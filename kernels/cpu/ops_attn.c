@@ -1,4 +1,5 @@
 // op_x entry points of attention.
+// SPDX-License-Identifier: Apache-2.0
 #include <string.h>
 
 #include "base/profile.h"

@@ -1,4 +1,5 @@
 // op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
+// SPDX-License-Identifier: Apache-2.0
 #include <string.h>
 
 #include "base/profile.h"

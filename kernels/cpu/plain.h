@@ -1,4 +1,5 @@
 // The plain forms: the definition of correct.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_KERNELS_CPU_PLAIN_H
 #define IMF_KERNELS_CPU_PLAIN_H
 

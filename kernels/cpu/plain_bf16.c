@@ -1,4 +1,5 @@
 // Packing and rounding of bf16, element by element.
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/plain.h"
 

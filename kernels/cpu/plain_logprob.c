@@ -1,4 +1,5 @@
 // Plain forms of the row pieces of log-probabilities, and the table of plain forms.
+// SPDX-License-Identifier: Apache-2.0
 #include <math.h>
 
 #include "kernels/cpu/plain.h"

@@ -1,4 +1,5 @@
 // Every key of a recipe. The order is that of the pipeline; keys of one section stand together.
+// SPDX-License-Identifier: Apache-2.0
 #include <float.h>
 #include <stddef.h>
 

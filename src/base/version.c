@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "base/version.h"
 
 const char imf_version[] = IMF_VERSION;  // the Makefile's; compiled anew when it changes

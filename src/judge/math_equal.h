@@ -1,4 +1,5 @@
 // Three-valued equality of parsed answers.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_JUDGE_MATH_EQUAL_H
 #define IMF_JUDGE_MATH_EQUAL_H
 

@@ -1,4 +1,5 @@
 // Benchmark protocols: a table, and what it does to a prompt's messages.
+// SPDX-License-Identifier: Apache-2.0
 #include "judge/protocol.h"
 
 #include <ctype.h>

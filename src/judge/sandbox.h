@@ -1,4 +1,5 @@
 // The supervisor of candidate programs: one process a rank, forked before MPI_Init, spoken to through a socket pair.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_JUDGE_SANDBOX_H
 #define IMF_JUDGE_SANDBOX_H
 

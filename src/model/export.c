@@ -1,4 +1,5 @@
 // A directory is written beside its place, read back and compared, synced, and renamed: it is there whole or not at all.
+// SPDX-License-Identifier: Apache-2.0
 #include "model/export.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "par/par_nc.h"
 
 #include <mpi.h>

@@ -1,4 +1,5 @@
 // Record sets joined by id, metrics joined by step, JSON values field by field.
+// SPDX-License-Identifier: Apache-2.0
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

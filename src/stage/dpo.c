@@ -1,4 +1,5 @@
 // imf dpo: DPO or LN-DPO on preference pairs (or on a user's file: dpo.data), from the run's SFT model when there is one.
+// SPDX-License-Identifier: Apache-2.0
 #include <string.h>
 
 #include "base/io.h"

@@ -1,4 +1,5 @@
 // What the stages left out, counted by stage, data set or source, and reason, with the first few ids of each: the record sets
+// SPDX-License-Identifier: Apache-2.0
 // and lists (dropped.jsonl) that hold every id, the samples that got no score, and the verdicts that are undecided.
 #include <stdio.h>
 #include <string.h>

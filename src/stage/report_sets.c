@@ -1,4 +1,5 @@
 // From prompts to pairs: what went into every stage and came out of it, what was left out and why, and whose answers were
+// SPDX-License-Identifier: Apache-2.0
 // taken.
 #include <inttypes.h>
 #include <stdio.h>

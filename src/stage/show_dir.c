@@ -1,4 +1,5 @@
 // What `imf show` says about directories, about metrics.jsonl and about the summary of an evaluation.
+// SPDX-License-Identifier: Apache-2.0
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

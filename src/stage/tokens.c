@@ -1,4 +1,5 @@
 // imf tokens: JSONL on standard input to JSONL on standard output, through the renderer and tokenizer of every other stage.
+// SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
 // JSON through jansson, with messages that name file, line and key.
+// SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
 // Rows and pairs in the shape of the published FuseChat data: the lines of export/sft.jsonl and export/dpo.jsonl.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_TEXT_PUBLISHED_H
 #define IMF_TEXT_PUBLISHED_H
 

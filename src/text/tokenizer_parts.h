@@ -1,4 +1,5 @@
 // What a Tokenizer is made of; shared by tokenizer.c (use) and tokenizer_json.c (loading) alone.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_TEXT_TOKENIZER_PARTS_H
 #define IMF_TEXT_TOKENIZER_PARTS_H
 

@@ -1,4 +1,5 @@
 // MANIFEST.json: the commit record of a checkpoint. A checkpoint without one that parses and matches does not exist.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_TRAIN_CHECKPOINT_MANIFEST_H
 #define IMF_TRAIN_CHECKPOINT_MANIFEST_H
 

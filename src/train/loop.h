@@ -1,4 +1,5 @@
 // The step loop of SFT and DPO.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_TRAIN_LOOP_H
 #define IMF_TRAIN_LOOP_H
 

@@ -1,4 +1,5 @@
 // What a training stage takes from its section of the recipe.
+// SPDX-License-Identifier: Apache-2.0
 #ifndef IMF_TRAIN_SPEC_H
 #define IMF_TRAIN_SPEC_H
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # make check-install (HPC-1, HPC-3): an ordinary user without jansson and libyaml from Debian builds both from source into a
 # prefix of his own, configures, builds and installs imf out of a source tree that he cannot write, and runs it; ldd names the
 # prefix, not Debian. Debian's headers and pc files of the two are hidden by bind mounts in a mount namespace of the test's own.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # chaos.sh [-s] BUILD SEED...: law 1 and the journals under fire (CKP-1, CKP-2, FT-1). For each seed runs the pipeline of
 # tests/data/law1.yaml again and again, each time on another number of ranks and killed at another point (chaos.awk), until it
 # ends, and demands the digests of an undisturbed run of one rank. After each kill and at the end: a record is there once, one

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # check_law1.sh BUILD SEEDS [SEED]: the long form of t90 (make check-law1). 36 layouts, then SEEDS combinations of kills and
 # restarts from those of the day on, with their kills by stage and window: of 200 combinations at least 5 in each. SEED: that
 # one alone.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # law1.sh BUILD LAYOUT...: runs the small pipeline of tests/data/law1.yaml once a layout, in float32 and in bfloat16, and
 # demands one digest each of every record set, of SFT and DPO weights, reference log-probs, loss curve and evaluation. LAYOUT =
 # ranks:micro_rows:order, order 0 = input files as they are, else the seed of a shuffle of their lines. A layout with nodes =

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """convert.py CONVERTER ARGUMENTS...: runs convert_hf_to_gguf.py with Debian's torch, which has no float8: the converter lists
 the two types' names and needs them for other models only."""
 import runpy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """export.py IMF MODEL: what transformers reads in an exported directory besides the weights. Runs under a Python that has it.
 
 Chat template: apply_chat_template gives the ids of `imf tokens --chat`. generation_config.json: generate() stops by itself

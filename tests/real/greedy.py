@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """greedy.py IMF MODEL EXPECTED.json [EVERY]: compares `imf generate --greedy` with recorded continuations; prints what differs.
 EVERY 5 takes every fifth row.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """logprobs.py IMF MODEL EXPECTED.json: compares `imf logprobs` with recorded logits and log-probabilities of transformers
 (fp32, eager; tools/reference/real.py).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """logprobs_bf16.py IMF MODEL FP32.json BF16.json: the error of `imf logprobs --dtype bfloat16` against transformers in fp32 is at
 most twice that of transformers' own bf16 model on the same rows (tools/reference/real.py): of the five largest logits behind a
 prompt and of the log-probabilities of its greedy continuation, root mean square and largest.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Tokenizers of the real models: ids of 1 MB of mixed text and of 200 conversations against the stored hashes, which were made
 # by `tokenizers` and apply_chat_template (tools/reference/tokenizer.py expect); chat_template known by its hash.
 set -u

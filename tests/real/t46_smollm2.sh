@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # 50 steps of SFT, DPO and LN-DPO of SmolLM2 against TRL (tests/data/train/smollm2-*.txt): three programs, two at a time.
 set -u
 [ -n "${MODELS:-}" ] && [ -d "$MODELS/smollm2" ] || { echo "MODELS/smollm2 is not there; make check-real fetches it"; exit 77; }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # 50 bf16 steps of SFT, DPO and LN-DPO of SmolLM2 are as near to fp32 as torch's own bf16 (tests/data/train/smollm2-*-bf16-1*.txt).
 set -u
 [ -n "${MODELS:-}" ] && [ -d "$MODELS/smollm2" ] || { echo "MODELS/smollm2 is not there; make check-real fetches it"; exit 77; }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # SmolLM2 in bfloat16 on the 50 prompts of t80_logprobs.sh: its error is at most twice that of transformers' bf16 model.
 set -u
 [ -n "${MODELS:-}" ] || { echo "MODELS is not set; make check-real sets it"; exit 77; }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Qwen2.5-Coder-1.5B's logits and log-probabilities on 50 prompts against transformers (tests/data/real/qwen-coder.json), to
 # 3e-4, and the greedy continuations of 10 of them. Needs 8 GB of memory. The fixture: real.py --tokens 8, no --prompts.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Greedy continuations of 50 prompts by SmolLM2 against transformers (tests/data/real/smollm2.json): at least 48 of 50 agree
 # over 64 tokens; where one differs, the first difference is a near-tie.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # SmolLM2 after two steps of `imf sft`, in the published tools: transformers (fp32, eager) gives the same logits and
 # log-probabilities (3e-4, see logprobs.py), the same greedy continuations, the same chat ids, and stops where we stop;
 # convert_hf_to_gguf.py accepts it, and the weights that come back out of the GGUF file are the exported ones to the bit.

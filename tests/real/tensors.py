@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tensors.py DIR DIR: are the tensors of two model.safetensors the same bytes under the same names? Exit 1 with what differs."""
 import json
 import sys

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # check.sh BUILD [RANKS]: RANKS (64) real ranks of a tiny model, however few cores there are. What travels, what is opened and what
 # a rank holds is counted and compared with the formulas of docs/scaling.md (formulas.awk). Prints one line a comparison; silent
 # numbers are failures. strace counts opens where it is installed and may trace; else that part is skipped, and says so.

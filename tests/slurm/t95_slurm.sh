@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # make check-slurm: a small run as a chain of jobs in a Slurm of its own, hit by everything that happens to jobs, leaves
 # the digests of an undisturbed mpirun. HPC-10 HPC-13 HPC-14 HPC-16 FT-6.
 #   sample: kill -9 of a rank; the chain ends, and pipeline.sh submits what is missing

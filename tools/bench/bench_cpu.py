@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """make bench-cpu: imf and its peers side by side on this machine, in turns in one run.
 
 usage: bench_cpu.py [options]          (Python's standard library alone; from the repository's root)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same rows, pairs and prompts for imf and for its peers.
 
 Texts are rendered and tokenised once, by `imf tokens`; peers get ids. imf gets the texts and renders them itself, with the same

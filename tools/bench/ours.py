@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs imf by its own commands and reads times off its log lines, which are stamped as they arrive.
 
 A layout is (ranks, threads of a rank). Nothing is asked of the program but what it prints to everyone.

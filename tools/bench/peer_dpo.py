@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """TRL's DPOTrainer: pairs a second over the steps of one epoch.
 
 usage: peer_dpo.py MODEL PAIRS.json DTYPE THREADS inside|before kept|recomputed

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """transformers' generate: tokens a second of n samples of every prompt, all in one batch.
 
 usage: peer_generate.py MODEL PROMPTS.json DTYPE THREADS N NEW

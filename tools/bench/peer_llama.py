@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """llama.cpp's batched-bench: sampling a batch, one sequence alone, prefill.
 
 usage: peer_llama.py BIN_DIR MODEL.gguf DTYPE THREADS sample PROMPT NEW PROMPTS N

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """torch + transformers, supervised fine-tuning: seconds of a step of packed rows (forward, backward, clipping, AdamW).
 
 usage: peer_sft.py MODEL STEP.json DTYPE THREADS STEPS

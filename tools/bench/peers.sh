@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # peers.sh DIR: the programs that `make bench-cpu PEERS=DIR` compares with, thrown away with DIR (7 GB, half an hour).
 #   DIR/venv             torch, transformers, trl and what they need
 #   DIR/llama/source     llama.cpp, whole in the source distribution of llama-cpp-python

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How good is the demo's reward model on real samples? Uses the generator's checker, which the pipeline never does.
 
     python3 check_reward.py RUN_DIR      per kind, and over all kinds (their mean):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels answers for the reward model with the generator's checker: reward_train's data.
 
     python3 label.py RUN_DIR OUT.jsonl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes what the demo's models are trained on, and the prompts of input/demo.
 
     python3 make_data.py train OUT_DIR       rows for imf sft: base, the sources, the target; prompts for the reward model

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the demo's byte-level BPE (512 ids) on generated text. Needs the package `tokenizers`; its result is committed.
 
     python3 make_tokenizer.py OUT_DIR

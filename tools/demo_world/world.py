@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's closed world: generated prompts of three kinds, their right answers, and the habits of weak models.
 
 A prompt's text decides by its hash which split it belongs to, so that no two splits can share a prompt:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows for `imf judge code` from HumanEval.jsonl or MbppPlus-*.jsonl: every reference solution (expect right) and one mutant of
 each that fails its own tests when run plainly here (expect wrong). Of MbppPlus-v0.1.0 the 378 tasks of v0.2.0.
 

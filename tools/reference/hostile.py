@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes tests/data/judge/hostile.jsonl and forging.jsonl: programs that attack the sandbox or the verdict.
 
 hostile: {"name", "program", "expect"}; the test is `assert f() == 'denied'`. expect: what the verdict's reason must begin with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows for `imf judge math` from the gold answers of GSM8K (test) and MATH (train, test): each against itself (expect right) and
 against perturbed ones (expect wrong or undecided, never right).
 

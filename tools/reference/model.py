@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Tiny random models and what transformers (float64) computes with them -> tests/data/model/<name>/.
 
     model.py OUT_DIR          needs torch, transformers, safetensors, numpy

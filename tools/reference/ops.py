@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes tests/data/ops/torch.json: small inputs and what PyTorch (2.15, CPU, float32) makes of them.
 
 usage: ops.py > tests/data/ops/torch.json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes tests/data/train/optim.txt: learning rates of transformers' schedules and a run of torch.optim.AdamW with clipping.
 
 Format: lines "schedule KIND LR RATIO TOTAL STEP VALUE"; then "adamw N STEPS LR B1 B2 EPS DECAY CLIP", N starting weights,

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Transcription of the pair rules (FuseChat-3.0 data construction) and random cases for tests/t52_pair.c.
 
 usage: pair.py > tests/data/pair/cases.json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What transformers (fp32, eager) computes with real weights -> tests/data/real/<name>.json.
 
     real.py MODEL_DIR OUT.json [--prompts GSM8K.jsonl]        needs torch, transformers (4.46 or later)

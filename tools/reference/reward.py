@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A tiny random reward model of ArmoRM's shape and its scores of 200 conversations (torch, float64) -> tests/data/reward/.
 
     reward.py OUT_DIR TEMPLATE.jinja         needs torch, transformers, safetensors

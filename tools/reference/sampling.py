@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes tests/data/decode/sampling.json: 20 positions with logits, parameters, and what vLLM's filters keep (torch).
 
 The filters are a transcription of vLLM's apply_penalties and apply_top_k_top_p (v1/sample/ops), which cannot be installed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes tests/data/decode/tiny: a random Llama of 20,000 parameters with a byte-level tokenizer and the demo's template.
 
 Its text is noise; what tests look at is which tokens come, when they stop, and that nothing changes them.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Reference data of the tokenizer and the chat renderer, and the comparison of `imf tokens` with it.
 
   tokenizer.py tiny OUT_DIR              makes the small own tokenizers, the small corpus and conversations of tests/data/text

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Loss and gradient norm of 50 fp32 steps of TRL's SFTTrainer and DPOTrainer, on the same ids in the same order as imf.
 
 usage: train.py MODEL_DIR OUT_PREFIX [EXAMPLES.json [KIND,...]]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Examples for train.py on a real model: short instructions and answers as token ids, rendered by the model's own template.
 
 usage: train_real.py MODEL_DIR ALPACA.json OUT.json sft|pairs

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """browse.py PAGE OUT: opens a report in headless Chromium as light, dark, phone and print, and says what is wrong with it.
 
 Talks to Chromium through a pipe (--remote-debugging-pipe), so nothing but Python's own library is needed. Wrong is: an entry of the

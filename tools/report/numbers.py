@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """numbers.py RUNDIR: computes the numbers of RUNDIR/report.html anew from the run's JSONL and compares; says what differs.
 
 Counts of the histograms, whose answers were taken, what was left out and why, what went in and came out, the results. Also: the page
