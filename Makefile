@@ -1,5 +1,5 @@
-# imf: implicit model fusion. `make help` lists the targets; `make demo` and `make check` set up, build and run.
 # SPDX-License-Identifier: Apache-2.0
+# imf: implicit model fusion. `make help` lists the targets; `make demo` and `make check` set up, build and run.
 # ---- settings (override on the command line or in config.mk, which `make configure` writes) -------------------------
 CC       = gcc
 BUILD    = build

@@ -1,5 +1,5 @@
-# site.sh: the only file that a site edits. It is read by jobs/pipeline.sh and jobs/submit.sh (what to ask Slurm for) and
 # SPDX-License-Identifier: Apache-2.0
+# site.sh: the only file that a site edits. It is read by jobs/pipeline.sh and jobs/submit.sh (what to ask Slurm for) and
 # inside every job (how to start the program). Plain sh: NAME=value. IMF_SITE=FILE takes another file in its place.
 # shellcheck shell=sh disable=SC2034
 PARTITION=                # sbatch --partition; empty: the cluster's default

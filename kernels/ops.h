@@ -1,5 +1,5 @@
-// The operations: one prototype each. kernels/cpu/plain_*.c is the definition of correct; every faster form (kernels/cpu,
 // SPDX-License-Identifier: Apache-2.0
+// The operations: one prototype each. kernels/cpu/plain_*.c is the definition of correct; every faster form (kernels/cpu,
 // kernels/cuda) has the same name and passes the same test.
 //
 // Legend   T tokens, H hidden size, D head size, N query heads, K key/value heads, F feed-forward size, V vocabulary,

@@ -1,5 +1,5 @@
-// main: the command table, the common options, and the only place that ends the process.
 // SPDX-License-Identifier: Apache-2.0
+// main: the command table, the common options, and the only place that ends the process.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

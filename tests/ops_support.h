@@ -1,5 +1,5 @@
-// Shared by the tests of ops: contexts to try, random arrays, comparisons.
 // SPDX-License-Identifier: Apache-2.0
+// Shared by the tests of ops: contexts to try, random arrays, comparisons.
 #ifndef IMF_TESTS_OPS_SUPPORT_H
 #define IMF_TESTS_OPS_SUPPORT_H
 

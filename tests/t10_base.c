@@ -1,5 +1,5 @@
-// base: errors and their trace, memory, arena, strings, hashes, random numbers, files.
 // SPDX-License-Identifier: Apache-2.0
+// base: errors and their trace, memory, arena, strings, hashes, random numbers, files.
 #include <fcntl.h>
 #include <signal.h>
 #include <math.h>

@@ -1,5 +1,5 @@
-// The recipe: values and defaults, every refusal with its place, --set, print and load again, hash, manual.
 // SPDX-License-Identifier: Apache-2.0
+// The recipe: values and defaults, every refusal with its place, --set, print and load again, hash, manual.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

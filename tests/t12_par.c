@@ -1,5 +1,5 @@
-// Ranks. Run alone here and under mpirun with 1..4 ranks and pretended nodes by t12_par.sh. No cmocka: ranks must fail
 // SPDX-License-Identifier: Apache-2.0
+// Ranks. Run alone here and under mpirun with 1..4 ranks and pretended nodes by t12_par.sh. No cmocka: ranks must fail
 // together. Says nothing and exits 0, or prints what is wrong.
 #include <signal.h>
 #include <stdio.h>

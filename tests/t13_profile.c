@@ -1,5 +1,5 @@
-// Phases exclude each other, their sum is the wall time, and a mark that is left out of order is seen. Every bound here is a
 // SPDX-License-Identifier: Apache-2.0
+// Phases exclude each other, their sum is the wall time, and a mark that is left out of order is seen. Every bound here is a
 // reading of the same clock just inside or just outside of what is measured: exact, on a busy machine too.
 #include <setjmp.h>
 #include <stdarg.h>

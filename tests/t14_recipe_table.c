@@ -1,5 +1,5 @@
-// Every key of the schema with every wrong value its type has: refused with file:line:column, the key and what to write
 // SPDX-License-Identifier: Apache-2.0
+// Every key of the schema with every wrong value its type has: refused with file:line:column, the key and what to write
 // instead; a name misspelt by one letter is answered with the right one. Then recipes that are hostile as files. PRS-6, PRS-10,
 // HPC-18.
 #include <setjmp.h>

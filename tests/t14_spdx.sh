@@ -1,7 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# HPC-8: tools/spdx.sh names files without a licence line, adds it behind #! and behind a header's first comment line, once, and
-# changes nothing else.
+# HPC-8: tools/spdx.sh names files without a licence line, adds it on top or behind #!, once, and changes nothing else.
 set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -24,8 +23,8 @@ sh "$script" check >out && fail "check finds nothing"
 sh "$script" add >out || fail "add: $(cat out)"
 sh "$script" check >out || fail "check after add: $(cat out)"
 cp a.h a.once && sh "$script" add && cmp -s a.h a.once || fail "a second add changes a.h"
-[ "$(head -n 2 a.h)" = "// What it is.
-// $id" ] || fail "a.h: $(cat a.h)"
+[ "$(head -n 2 a.h)" = "// $id
+// What it is." ] || fail "a.h: $(cat a.h)"
 [ "$(head -n 1 b.c)" = "// $id" ] || fail "b.c: $(cat b.c)"
 [ "$(sed -n 2p c.sh)" = "# $id" ] && [ -x c.sh ] && sh c.sh || fail "c.sh: $(cat c.sh)"
 [ "$(sed -n 2p tool)" = "# $id" ] || fail "tool: $(cat tool)"

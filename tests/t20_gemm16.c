@@ -1,5 +1,5 @@
-// The bf16 gemm: packing against its plain form, products against sums in double at every level, odd shapes, and law 1: the
 // SPDX-License-Identifier: Apache-2.0
+// The bf16 gemm: packing against its plain form, products against sums in double at every level, odd shapes, and law 1: the
 // same bits for every number of rows and threads. The AMX tile runs here on plain memory, on machines with AMX also for real.
 #include "ops_support.h"
 

@@ -1,5 +1,5 @@
-// Gemms, embedding, element-wise ops and the optimiser: plain against formulas in double, fast against plain at every
 // SPDX-License-Identifier: Apache-2.0
+// Gemms, embedding, element-wise ops and the optimiser: plain against formulas in double, fast against plain at every
 // ISA level, and law 1 (a row has the same bits whatever the number of rows and threads).
 #include "ops_support.h"
 

@@ -1,5 +1,5 @@
-// Attention: plain against formulas and finite differences in double on unshared sequences, fast against plain at every
 // SPDX-License-Identifier: Apache-2.0
+// Attention: plain against formulas and finite differences in double on unshared sequences, fast against plain at every
 // ISA level, law 1 (a segment's bits do not depend on its place or neighbours), padding, and paged decode.
 #include "ops_support.h"
 

@@ -1,5 +1,5 @@
-// Log-probabilities: plain against formulas and finite differences in double, fast against plain, law 1.
 // SPDX-License-Identifier: Apache-2.0
+// Log-probabilities: plain against formulas and finite differences in double, fast against plain, law 1.
 #include "ops_support.h"
 
 enum { T = 40, H = 64, V = 2500, ROWS = 3 };  // two whole chunks of the vocabulary and a part

@@ -1,5 +1,5 @@
-// Every op in bf16 against the same op in fp32 on the widened inputs, plain form included, at every level.
 // SPDX-License-Identifier: Apache-2.0
+// Every op in bf16 against the same op in fp32 on the widened inputs, plain form included, at every level.
 #include "ops_support.h"
 
 #include "kernels/cpu/bf16.h"

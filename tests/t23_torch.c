@@ -1,5 +1,5 @@
-// Ops against PyTorch (tests/data/ops/torch.json, made by tools/reference/ops.py).
 // SPDX-License-Identifier: Apache-2.0
+// Ops against PyTorch (tests/data/ops/torch.json, made by tools/reference/ops.py).
 #include <jansson.h>
 
 #include "ops_support.h"

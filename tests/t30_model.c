@@ -1,5 +1,5 @@
-// The model against transformers in float64 (tests/data/model, made by tools/reference/model.py): logits, log-probabilities
 // SPDX-License-Identifier: Apache-2.0
+// The model against transformers in float64 (tests/data/model, made by tools/reference/model.py): logits, log-probabilities
 // and gradients of three tiny random models; packing, prefixes and micro-batches change no bit. In bf16 the errors are at most twice
 // those of torch's own bf16 (bf16.txt).
 #include <math.h>

@@ -1,5 +1,5 @@
-// Records: writing, torn lines, lost index entries, damage, compaction, digest, headers of another recipe.
 // SPDX-License-Identifier: Apache-2.0
+// Records: writing, torn lines, lost index entries, damage, compaction, digest, headers of another recipe.
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>

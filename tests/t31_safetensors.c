@@ -1,5 +1,5 @@
-// PRS-1, PRS-2, PRS-3, PRS-10: every rule of the format broken once; all refused with 65, nothing big allocated. Number formats
 // SPDX-License-Identifier: Apache-2.0
+// PRS-1, PRS-2, PRS-3, PRS-10: every rule of the format broken once; all refused with 65, nothing big allocated. Number formats
 // at their borders. One good file is accepted, and one flipped bit in it is seen.
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-// Reward model of ArmoRM's shape against its transcription in torch, float64 (tests/data/reward, tools/reference/reward.py):
 // SPDX-License-Identifier: Apache-2.0
+// Reward model of ArmoRM's shape against its transcription in torch, float64 (tests/data/reward, tools/reference/reward.py):
 // issue item 4: 200 conversations, objectives, gate and score to 1e-5; alone == batched, bitwise; saved and loaded.
 #include <math.h>
 #include <setjmp.h>

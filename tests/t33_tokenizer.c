@@ -1,5 +1,5 @@
-// Tokenizer: ids equal those of the crate `tokenizers` (hashes by tools/reference/tokenizer.py) on the small corpus for four
 // SPDX-License-Identifier: Apache-2.0
+// Tokenizer: ids equal those of the crate `tokenizers` (hashes by tools/reference/tokenizer.py) on the small corpus for four
 // small tokenizers that together use every feature; PRS-4: broken files are refused with file and key, patterns have limits.
 // The same comparison with the real tokenizers on 1 MB: tests/real/t33_tokenizer.sh.
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-// Chat renderer: ids equal apply_chat_template's on 200 conversations a template (hashes by tools/reference/tokenizer.py);
 // SPDX-License-Identifier: Apache-2.0
+// Chat renderer: ids equal apply_chat_template's on 200 conversations a template (hashes by tools/reference/tokenizer.py);
 // R-TOK2: the start-up contract holds for every template, and each violation of it is caught; law 3: one renderer.
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-// Prompts as users have them: every layout to one form, ids by content alone, bad rows named.
 // SPDX-License-Identifier: Apache-2.0
+// Prompts as users have them: every layout to one form, ids by content alone, bad rows named.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

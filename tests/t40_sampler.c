@@ -1,5 +1,5 @@
-// Token sampling against torch's filters (tests/data/decode/sampling.json, made by tools/reference/sampling.py).
 // SPDX-License-Identifier: Apache-2.0
+// Token sampling against torch's filters (tests/data/decode/sampling.json, made by tools/reference/sampling.py).
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

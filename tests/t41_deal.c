@@ -1,5 +1,5 @@
-// Cutting the list of samples into chunks, and how evenly virtual ranks end that take them.
 // SPDX-License-Identifier: Apache-2.0
+// Cutting the list of samples into chunks, and how evenly virtual ranks end that take them.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

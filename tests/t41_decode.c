@@ -1,5 +1,5 @@
-// The generation engine on small random models: against the plain forward pass, and law 1.
 // SPDX-License-Identifier: Apache-2.0
+// The generation engine on small random models: against the plain forward pass, and law 1.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

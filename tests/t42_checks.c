@@ -1,5 +1,5 @@
-// Graded instruction checks: every kind met and not met, the grade, and messages for wrong specs.
 // SPDX-License-Identifier: Apache-2.0
+// Graded instruction checks: every kind met and not met, the grade, and messages for wrong specs.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

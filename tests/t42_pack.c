@@ -1,5 +1,5 @@
-// Packing: every target of every example is there exactly once, with its position, its prefix and its token; rows never
 // SPDX-License-Identifier: Apache-2.0
+// Packing: every target of every example is there exactly once, with its position, its prefix and its token; rows never
 // overflow; the layout follows from the examples alone.
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-// The math judge: extraction, the cases that users of Math-Verify reported, its three values, limits, and gold answers
 // SPDX-License-Identifier: Apache-2.0
+// The math judge: extraction, the cases that users of Math-Verify reported, its three values, limits, and gold answers
 // against themselves and against perturbed ones.
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-// Schedules against transformers, clipping and AdamW against torch (tests/data/train/optim.txt, tools/reference/optim.py),
 // SPDX-License-Identifier: Apache-2.0
+// Schedules against transformers, clipping and AdamW against torch (tests/data/train/optim.txt, tools/reference/optim.py),
 // the share-out of chains and tiles, and the fixed tree.
 #include <math.h>
 #include <setjmp.h>

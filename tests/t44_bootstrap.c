@@ -1,5 +1,5 @@
-// Bootstrap intervals against what is known in closed form, and benchmark protocols.
 // SPDX-License-Identifier: Apache-2.0
+// Bootstrap intervals against what is known in closed form, and benchmark protocols.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

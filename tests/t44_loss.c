@@ -1,5 +1,5 @@
-// DPO and LN-DPO: values and derivatives against the formulas of spec 5.1 written out in long double, and the exact start.
 // SPDX-License-Identifier: Apache-2.0
+// DPO and LN-DPO: values and derivatives against the formulas of spec 5.1 written out in long double, and the exact start.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

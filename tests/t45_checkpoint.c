@@ -1,5 +1,5 @@
-// Checkpoints on one rank: what is loaded is what was saved; damage of every kind is found before HDF5 sees the file
 // SPDX-License-Identifier: Apache-2.0
+// Checkpoints on one rank: what is loaded is what was saved; damage of every kind is found before HDF5 sees the file
 // (CKP-6, CKP-7). With arguments it is the driver of tests/t45_checkpoint.sh, which runs it on several ranks:
 //   t45_checkpoint save DIR STEP [RANKS_PER_FILE] | load DIR STEP | find DIR
 //   t45_checkpoint check DIR                  finds the newest one, loads it, prints its step

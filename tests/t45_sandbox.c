@@ -1,5 +1,5 @@
-// The code sandbox: correct programs pass and their mutants fail, hostile programs (SBX-1) do no harm and get the class that
 // SPDX-License-Identifier: Apache-2.0
+// The code sandbox: correct programs pass and their mutants fail, hostile programs (SBX-1) do no harm and get the class that
 // is expected, forging programs (SBX-8) never pass; at tier T0 where this machine has it, at T1, and with namespaces alone.
 #include <setjmp.h>
 #include <stdarg.h>

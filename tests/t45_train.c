@@ -1,5 +1,5 @@
-// Law 1 for training: micro-batches, packing neighbours and order of input change no bit of weights or curve. Also a
 // SPDX-License-Identifier: Apache-2.0
+// Law 1 for training: micro-batches, packing neighbours and order of input change no bit of weights or curve. Also a
 // program for t45_train.sh, which does the same over ranks and over interruptions:
 //   t45_train run FIXTURE MODEL RUN_DIR MICRO_ROWS SAVE_STEPS DTYPE   trains 8 steps and prints a digest of the weights and the curve
 #include <math.h>

@@ -1,5 +1,5 @@
-// 50 fp32 steps of imf's own loop against TRL's SFTTrainer and DPOTrainer on a tiny random Qwen-2 model at lr 1e-3
 // SPDX-License-Identifier: Apache-2.0
+// 50 fp32 steps of imf's own loop against TRL's SFTTrainer and DPOTrainer on a tiny random Qwen-2 model at lr 1e-3
 // (tests/data/train/tiny-*.txt, tools/reference/train.py): loss within 1e-5 (SFT) and 1e-4 (DPO, LN-DPO), gradient norm within 1e-4
 // and 1e-3 relative. Eight planted faults must each break one of these limits.
 //

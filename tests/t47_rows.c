@@ -1,5 +1,5 @@
-// Users' rows in every shape that imf takes: what becomes prompt and answer, ids that depend on content alone, messages that
 // SPDX-License-Identifier: Apache-2.0
+// Users' rows in every shape that imf takes: what becomes prompt and answer, ids that depend on content alone, messages that
 // name the line.
 #include <setjmp.h>
 #include <stdarg.h>

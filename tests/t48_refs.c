@@ -1,5 +1,5 @@
-// R-REF2: the file of reference log-probabilities is taken bit for bit or refused: another model (one weight), every single byte
 // SPDX-License-Identifier: Apache-2.0
+// R-REF2: the file of reference log-probabilities is taken bit for bit or refused: another model (one weight), every single byte
 // changed, cut, lengthened, a NaN. Another data file and what the program says on all ranks: t56_train.sh.
 #include <fcntl.h>
 #include <math.h>

@@ -1,5 +1,5 @@
-// Pair rules against a transcription in Python (tools/reference/pair.py), and the places where the recipe is easy to get
 // SPDX-License-Identifier: Apache-2.0
+// Pair rules against a transcription in Python (tools/reference/pair.py), and the places where the recipe is easy to get
 // wrong: inclusive window, first of equals, filter before the split, same source.
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-// Shared by t33_tokenizer.c and t34_chat.c: the small tokenizers and the hashes of ids (tools/reference/tokenizer.py).
 // SPDX-License-Identifier: Apache-2.0
+// Shared by t33_tokenizer.c and t34_chat.c: the small tokenizers and the hashes of ids (tools/reference/tokenizer.py).
 #ifndef IMF_TESTS_TEXT_SUPPORT_H
 #define IMF_TESTS_TEXT_SUPPORT_H
 

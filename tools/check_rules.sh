@@ -44,6 +44,6 @@ found=$(
 [ -z "$found" ] || { echo "$found"; bad=1; }
 
 for file in $(find src kernels -name '*.h' | sort); do
-    head -n 1 "$file" | grep -q '^//' || breach "$file does not begin with a comment that says what it is"
+    grep -v '^// SPDX' "$file" | head -n 1 | grep -q '^//' || breach "$file does not begin with a comment that says what it is"
 done
 exit $bad

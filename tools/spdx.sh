@@ -1,8 +1,7 @@
 #!/bin/sh
 # spdx.sh check|add [DIRECTORY]: every source file that git knows says "SPDX-License-Identifier: Apache-2.0" in its first five lines, in
 # a comment of its own language. check prints the files that do not, and ends with 1 when there are any. add puts the line into
-# them: behind a #! line, and behind the opening comment's first line in headers, whose first line says what they are (make
-# rules); else on top. Data, Markdown and files without comments (JSON, logs) are left alone.
+# them: behind a #! line, else on top. Data, Markdown and files without comments (JSON, logs) are left alone.
 set -u
 line='SPDX-License-Identifier: Apache-2.0'
 what=${1:-check}
@@ -17,16 +16,16 @@ comment() {  # the start of a comment in the file's language; nothing: it is no 
     esac
 }
 
-# Line of the file behind which the new one goes: a #! line, or the first line of a comment that says what the file is.
+# Line of the file behind which the new one goes.
 behind() {
     case $(head -n 1 "$1") in
-    '#!'* | '#%'* | "$2 "*) echo 1 ;;
+    '#!'* | '#%'*) echo 1 ;;
     *) echo 0 ;;
     esac
 }
 
 add() {  # FILE COMMENT
-    at=$(behind "$1" "$2")
+    at=$(behind "$1")
     { head -n "$at" "$1"; echo "$2 $line"; tail -n +$((at + 1)) "$1"; } >"$1.spdx" && cat "$1.spdx" >"$1"
     code=$?
     rm -f "$1.spdx"

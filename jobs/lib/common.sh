@@ -1,5 +1,5 @@
-# common.sh: what pipeline.sh, submit.sh and the jobs share. Sourced; IMF_HOME is set.
 # SPDX-License-Identifier: Apache-2.0
+# common.sh: what pipeline.sh, submit.sh and the jobs share. Sourced; IMF_HOME is set.
 # shellcheck shell=sh
 
 imf_die() {  # CODE WORDS...

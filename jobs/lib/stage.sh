@@ -1,5 +1,5 @@
-# stage.sh: the body of every job. Sourced by bash from a .slurm file:
 # SPDX-License-Identifier: Apache-2.0
+# stage.sh: the body of every job. Sourced by bash from a .slurm file:
 #   imf_job STAGE RECIPE [--set key=value ...]
 # Starts one stage on all ranks of the job and waits for it. Slurm sends SIGUSR1 to this script some minutes before the time
 # limit (--signal=B:USR1@300); it is passed on, the stage saves and ends with 75, and the job is queued again, at most

@@ -1,5 +1,5 @@
-// AMX's tile registers as plain memory, for tests on machines without them (Intel SDM, TDPBF16PS): eight tiles, each 16 rows of
 // SPDX-License-Identifier: Apache-2.0
+// AMX's tile registers as plain memory, for tests on machines without them (Intel SDM, TDPBF16PS): eight tiles, each 16 rows of
 // 64 bytes.
 #ifndef IMF_KERNELS_CPU_AMX_ON_C_H
 #define IMF_KERNELS_CPU_AMX_ON_C_H

@@ -1,5 +1,5 @@
-// How attention is cut and what its masks let through: shared by the op's entry, the plain and the fast forms.
 // SPDX-License-Identifier: Apache-2.0
+// How attention is cut and what its masks let through: shared by the op's entry, the plain and the fast forms.
 //
 // Keys lie in blocks of ATTN_BLOCK, queries in blocks of ATTN_QUERIES, both counted from their segment's start, so that nothing
 // depends on where a segment lies in its row. Masks are in positions.

@@ -1,5 +1,5 @@
-// What the bf16 attention of all levels shares: its operands, packed, in the workspace.
 // SPDX-License-Identifier: Apache-2.0
+// What the bf16 attention of all levels shares: its operands, packed, in the workspace.
 //
 // A block is BLOCK16 tokens of one segment, counted from the segment's start; block b of segment s has number
 // blocks_before(s) + b. Unit: one block of one head, packed by rows (tokens are the rows of the packed matrix) or by columns

@@ -1,5 +1,5 @@
-// bfloat16 on the CPU: conversions, the packed form of weights, and the gemm that every product goes through.
 // SPDX-License-Identifier: Apache-2.0
+// bfloat16 on the CPU: conversions, the packed form of weights, and the gemm that every product goes through.
 //
 // A bf16 is the upper half of an fp32; rounding is to nearest, ties to even, NaN stays NaN.
 //

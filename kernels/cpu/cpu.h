@@ -1,5 +1,5 @@
-// Inside of the CPU back end: op_x (ops_*.c) checks the arguments and cuts the work into pieces whose shape depends on
 // SPDX-License-Identifier: Apache-2.0
+// Inside of the CPU back end: op_x (ops_*.c) checks the arguments and cuts the work into pieces whose shape depends on
 // the op alone; a form (plain, or fast at one ISA level) computes a piece on one thread. So results do not depend on
 // the number of threads.
 #ifndef IMF_KERNELS_CPU_H

@@ -1,5 +1,5 @@
-// The context: instruction set level, team size, and whether oneDNN's f32 gemm may be used.
 // SPDX-License-Identifier: Apache-2.0
+// The context: instruction set level, team size, and whether oneDNN's f32 gemm may be used.
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-// What the fast forms share: vectors of the level that this file is compiled for, exp, and a small matrix product.
 // SPDX-License-Identifier: Apache-2.0
+// What the fast forms share: vectors of the level that this file is compiled for, exp, and a small matrix product.
 //
 // kernels/cpu/fast*.c are compiled three times (ISA = base, avx2, avx512); NAME(x) gives each copy its own names.
 // Invariant: an element is computed by the same operations wherever it lies in its row, and mm sums over k in ascending

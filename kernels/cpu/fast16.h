@@ -1,5 +1,5 @@
-// bf16 vectors of the level that a file is compiled for (see fast.h).
 // SPDX-License-Identifier: Apache-2.0
+// bf16 vectors of the level that a file is compiled for (see fast.h).
 #ifndef IMF_KERNELS_CPU_FAST16_H
 #define IMF_KERNELS_CPU_FAST16_H
 

@@ -1,5 +1,5 @@
-// Fast attention: online softmax over blocks of ATTN_BLOCK keys; the products by the small mm, MR queries (or keys) at a time.
 // SPDX-License-Identifier: Apache-2.0
+// Fast attention: online softmax over blocks of ATTN_BLOCK keys; the products by the small mm, MR queries (or keys) at a time.
 //
 // Method: keys (backward: values too) are packed transposed in blocks, so scores are a plain product q . kt; what the backward
 // reads again and again (keys, queries, dout) is packed densely. Forward: a piece is a head and a block of queries; the key

@@ -1,5 +1,5 @@
-// bf16 attention: products by the tiles of the bf16 gemm, softmax and its gradient in fp32.
 // SPDX-License-Identifier: Apache-2.0
+// bf16 attention: products by the tiles of the bf16 gemm, softmax and its gradient in fp32.
 //
 // Method: as fast_attn.c, in blocks of BLOCK16 queries and keys. Forward: scores of a block, the online softmax of each row,
 // probabilities rounded to bf16, times v. Backward: key blocks are the outer loop; a block of queries gives p and ds, rounded,

@@ -1,5 +1,5 @@
-// Fast decode attention: a piece is a group of slots with the same prefix, and a kv head.
 // SPDX-License-Identifier: Apache-2.0
+// Fast decode attention: a piece is a group of slots with the same prefix, and a kv head.
 //
 // Method: online softmax over pages. A page of the prefix is folded into all rows (slots x query heads) of the group at once,
 // two small products and a softmax a row; then each slot's own pages into its rows. A row's bits do not depend on the rows

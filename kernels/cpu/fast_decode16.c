@@ -1,5 +1,5 @@
-// Decode attention on bf16 pages: as fast_decode.c, the products by tiles of the bf16 gemm.
 // SPDX-License-Identifier: Apache-2.0
+// Decode attention on bf16 pages: as fast_decode.c, the products by tiles of the bf16 gemm.
 //
 // Keys lie in a page as the packed matrix of their block, values as that of its transpose (Attn16's units), so nothing is
 // packed here. Weights are rounded to bf16; scores, sums and outputs are gathered in fp32.

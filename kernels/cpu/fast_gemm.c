@@ -1,5 +1,5 @@
-// The fixed-order gemms: for machines where oneDNN's bits depend on M and for operands with padded rows (gemm_panel), and for
 // SPDX-License-Identifier: Apache-2.0
+// The fixed-order gemms: for machines where oneDNN's bits depend on M and for operands with padded rows (gemm_panel), and for
 // packed weights (gemm_packed).
 //
 // Method: a piece is a panel of PANEL columns of c. For each block of KC values of k the panel of b is packed into the

@@ -1,5 +1,5 @@
-// The bf16 gemm around its tiles: packing, turning packed weights, the tile of levels without bf16 instructions, and the
 // SPDX-License-Identifier: Apache-2.0
+// The bf16 gemm around its tiles: packing, turning packed weights, the tile of levels without bf16 instructions, and the
 // epilogue that adds, rounds and stores.
 //
 // Method: a piece is a strip of up to GEMM16_STRIP rows times TILE16_COLUMNS columns. Its sums lie in fp32 on the stack; block

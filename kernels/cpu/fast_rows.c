@@ -1,5 +1,5 @@
-// Fast forms of the ops that work token by token, of the row pieces of log-probabilities and of the optimiser.
 // SPDX-License-Identifier: Apache-2.0
+// Fast forms of the ops that work token by token, of the row pieces of log-probabilities and of the optimiser.
 // Sums: one vector of partial sums, lane i taking elements i, i + VL, ..., then a fixed tree.
 #include <math.h>
 

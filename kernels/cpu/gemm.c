@@ -1,5 +1,5 @@
-// f32 gemm: oneDNN's matmul where its bits do not depend on M or on the number of threads, else our own
 // SPDX-License-Identifier: Apache-2.0
+// f32 gemm: oneDNN's matmul where its bits do not depend on M or on the number of threads, else our own
 // fixed-order kernel (fast_gemm.c).
 //
 // Method: a matmul primitive for each shape is kept in a direct-mapped cache, since making one costs more than a small

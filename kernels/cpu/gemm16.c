@@ -1,5 +1,5 @@
-// Which form computes the bf16 gemm, and its definition.
 // SPDX-License-Identifier: Apache-2.0
+// Which form computes the bf16 gemm, and its definition.
 #include "base/profile.h"
 #include "kernels/cpu/bf16.h"
 

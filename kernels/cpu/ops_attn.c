@@ -1,5 +1,5 @@
-// op_x entry points of attention.
 // SPDX-License-Identifier: Apache-2.0
+// op_x entry points of attention.
 #include <string.h>
 
 #include "base/profile.h"

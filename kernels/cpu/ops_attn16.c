@@ -1,5 +1,5 @@
-// The bf16 halves of attention's entry points: operands packed for tiles of the bf16 gemm, or, for the plain forms, widened,
 // SPDX-License-Identifier: Apache-2.0
+// The bf16 halves of attention's entry points: operands packed for tiles of the bf16 gemm, or, for the plain forms, widened,
 // computed in fp32 and rounded.
 #include <string.h>
 

@@ -1,5 +1,5 @@
-// op_x entry points of packing and rounding, and the bf16 halves of the gemms and of the embedding.
 // SPDX-License-Identifier: Apache-2.0
+// op_x entry points of packing and rounding, and the bf16 halves of the gemms and of the embedding.
 #include "base/profile.h"
 #include "kernels/cpu/bf16.h"
 

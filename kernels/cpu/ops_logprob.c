@@ -1,5 +1,5 @@
-// Log-probabilities of given tokens, in chunks of the vocabulary: logits exist for CHUNK entries times BLOCK tokens only.
 // SPDX-License-Identifier: Apache-2.0
+// Log-probabilities of given tokens, in chunks of the vocabulary: logits exist for CHUNK entries times BLOCK tokens only.
 //
 // Method: the positions that have a target are gathered; for each chunk of the vocabulary a gemm gives a block of
 // logits, a row piece folds it into a running maximum and sum (forward) or turns it into the gradient of the logits,

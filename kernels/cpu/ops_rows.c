@@ -1,5 +1,5 @@
-// op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
 // SPDX-License-Identifier: Apache-2.0
+// op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
 #include <string.h>
 
 #include "base/profile.h"

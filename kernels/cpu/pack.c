@@ -1,5 +1,5 @@
-// Packed weights: op_pack, and the plain forms of what reads them.
 // SPDX-License-Identifier: Apache-2.0
+// Packed weights: op_pack, and the plain forms of what reads them.
 //
 // A panel of PACK_PANEL output features is the same stretch of memory before and after, [features][in] and [in][features], so
 // panels are packed one by one through a copy.

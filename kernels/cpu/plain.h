@@ -1,5 +1,5 @@
-// The plain forms: the definition of correct.
 // SPDX-License-Identifier: Apache-2.0
+// The plain forms: the definition of correct.
 #ifndef IMF_KERNELS_CPU_PLAIN_H
 #define IMF_KERNELS_CPU_PLAIN_H
 

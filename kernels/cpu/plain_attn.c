@@ -1,5 +1,5 @@
-// Plain forms of attention. Each score is computed where it is needed, in double; nothing is kept but the log-sum-exp.
 // SPDX-License-Identifier: Apache-2.0
+// Plain forms of attention. Each score is computed where it is needed, in double; nothing is kept but the log-sum-exp.
 #include <math.h>
 #include <stddef.h>
 

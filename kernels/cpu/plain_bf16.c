@@ -1,5 +1,5 @@
-// Packing and rounding of bf16, element by element.
 // SPDX-License-Identifier: Apache-2.0
+// Packing and rounding of bf16, element by element.
 #include "kernels/cpu/bf16.h"
 #include "kernels/cpu/plain.h"
 

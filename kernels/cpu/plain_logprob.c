@@ -1,5 +1,5 @@
-// Plain forms of the row pieces of log-probabilities, and the table of plain forms.
 // SPDX-License-Identifier: Apache-2.0
+// Plain forms of the row pieces of log-probabilities, and the table of plain forms.
 #include <math.h>
 
 #include "kernels/cpu/plain.h"

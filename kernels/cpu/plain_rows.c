@@ -1,5 +1,5 @@
-// Plain forms of the ops that work token by token, and of the optimiser. Sums are taken in double in index order.
 // SPDX-License-Identifier: Apache-2.0
+// Plain forms of the ops that work token by token, and of the optimiser. Sums are taken in double in index order.
 #include <math.h>
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
-// A tile of the bf16 gemm with AMX: 32 rows times two panels, four accumulators in tile registers.
 // SPDX-License-Identifier: Apache-2.0
+// A tile of the bf16 gemm with AMX: 32 rows times two panels, four accumulators in tile registers.
 //
 // TDPBF16PS sums the products of even and of odd k of 16 pairs apart and adds both sums to the accumulator; subnormals count as
 // zero. A tile of a is 16 rows of 16 pairs; rows that are not there, and pairs behind the last one, come from a zeroed copy.

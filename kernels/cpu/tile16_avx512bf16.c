@@ -1,5 +1,5 @@
-// A tile of the bf16 gemm with AVX-512's dot instruction: 8 rows times two panels in 16 accumulators.
 // SPDX-License-Identifier: Apache-2.0
+// A tile of the bf16 gemm with AVX-512's dot instruction: 8 rows times two panels in 16 accumulators.
 //
 // vdpbf16ps adds both products of a pair to each lane, rounding after each; subnormal results count as zero.
 #include "kernels/cpu/bf16.h"

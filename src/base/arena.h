@@ -1,5 +1,5 @@
-// Arena: many allocations, one release. Used for a row's activations, a step's scratch, a file's parsed contents.
 // SPDX-License-Identifier: Apache-2.0
+// Arena: many allocations, one release. Used for a row's activations, a step's scratch, a file's parsed contents.
 // A reset keeps one block as large as the most that was in use, so that a loop that resets each turn allocates in its first turns
 // only, though its requests differ in size from turn to turn.
 #ifndef IMF_BASE_ARENA_H

@@ -1,5 +1,5 @@
-// Values of the recipe: nodes by concrete path, checked against the schema when they are put.
 // SPDX-License-Identifier: Apache-2.0
+// Values of the recipe: nodes by concrete path, checked against the schema when they are put.
 // Look-up is linear: a recipe has some hundred values and is asked at the start of a stage, never in a loop.
 #include "base/deck.h"
 

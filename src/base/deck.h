@@ -1,5 +1,5 @@
-// The recipe ("input deck"): YAML through libyaml's events, checked against one table (deck_schema.c) that also prints
 // SPDX-License-Identifier: Apache-2.0
+// The recipe ("input deck"): YAML through libyaml's events, checked against one table (deck_schema.c) that also prints
 // the manual. Unknown key: ERR_RECIPE with file:line:column and the nearest name. Anchors, aliases, tags, duplicate keys
 // and depth over 32 are refused.
 //

@@ -1,5 +1,5 @@
-// Inside of the deck, shared by deck.c (values), deck_yaml.c (reading) and deck_text.c (printing).
 // SPDX-License-Identifier: Apache-2.0
+// Inside of the deck, shared by deck.c (values), deck_yaml.c (reading) and deck_text.c (printing).
 #ifndef IMF_BASE_DECK_PARTS_H
 #define IMF_BASE_DECK_PARTS_H
 

@@ -1,5 +1,5 @@
-// Every key of a recipe. The order is that of the pipeline; keys of one section stand together.
 // SPDX-License-Identifier: Apache-2.0
+// Every key of a recipe. The order is that of the pipeline; keys of one section stand together.
 #include <float.h>
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
-// The recipe as text: the resolved YAML and the manual. Both walk the schema in its order.
 // SPDX-License-Identifier: Apache-2.0
+// The recipe as text: the resolved YAML and the manual. Both walk the schema in its order.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// Reading a recipe with libyaml's events. Only plain YAML: one document; anchors, aliases and tags are refused.
 // SPDX-License-Identifier: Apache-2.0
+// Reading a recipe with libyaml's events. Only plain YAML: one document; anchors, aliases and tags are refused.
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>

@@ -1,5 +1,5 @@
-// Errors: every fallible function returns an Err; the message lives beside it, once per thread.
 // SPDX-License-Identifier: Apache-2.0
+// Errors: every fallible function returns an Err; the message lives beside it, once per thread.
 //
 // The first failing function writes the message (what, where, what to do); each caller on the way up adds one line of
 // trace through TRY. An error is local (this rank alone knows) unless the prototype says "collective"; local errors

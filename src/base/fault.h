@@ -1,5 +1,5 @@
-// Faults on purpose: named points where a test may end the process as kill -9 would (CKP-2; tests/lib/chaos.sh).
 // SPDX-License-Identifier: Apache-2.0
+// Faults on purpose: named points where a test may end the process as kill -9 would (CKP-2; tests/lib/chaos.sh).
 //
 //   IMF_FAULT=POINT:N[:RANK][@STAGE]   the N-th passage through POINT ends in SIGKILL: on that rank, in that stage of the
 //                                      pipeline; of any when left out. Each process counts its own passages.

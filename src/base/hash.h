@@ -1,5 +1,5 @@
-// Ids and digests: XXH3, 128 bits. An id names a thing by its content, so that stages can join without positions.
 // SPDX-License-Identifier: Apache-2.0
+// Ids and digests: XXH3, 128 bits. An id names a thing by its content, so that stages can join without positions.
 #ifndef IMF_BASE_HASH_H
 #define IMF_BASE_HASH_H
 

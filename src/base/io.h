@@ -1,5 +1,5 @@
-// Files: whole-file reading, mapping, atomic writing, directories. Every message names the path and errno.
 // SPDX-License-Identifier: Apache-2.0
+// Files: whole-file reading, mapping, atomic writing, directories. Every message names the path and errno.
 #ifndef IMF_BASE_IO_H
 #define IMF_BASE_IO_H
 

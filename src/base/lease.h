@@ -1,5 +1,5 @@
-// The lease of a run directory: one job writes there at a time. A file `lease` names its owner (job id, host, process, start
 // SPDX-License-Identifier: Apache-2.0
+// The lease of a run directory: one job writes there at a time. A file `lease` names its owner (job id, host, process, start
 // time of the process); its modification time is renewed every 30 s while the owner says anything.
 #ifndef IMF_BASE_LEASE_H
 #define IMF_BASE_LEASE_H

@@ -1,5 +1,5 @@
-// What a person reads: lines on stderr (rank 0 unless told otherwise) and the run directory's log.jsonl.
 // SPDX-License-Identifier: Apache-2.0
+// What a person reads: lines on stderr (rank 0 unless told otherwise) and the run directory's log.jsonl.
 #ifndef IMF_BASE_LOG_H
 #define IMF_BASE_LOG_H
 

@@ -1,5 +1,5 @@
-// Control groups: version 2 (one tree, /sys/fs/cgroup) and version 1 (a tree a controller). A process's group lies in
 // SPDX-License-Identifier: Apache-2.0
+// Control groups: version 2 (one tree, /sys/fs/cgroup) and version 1 (a tree a controller). A process's group lies in
 // /proc/self/cgroup; inside a container that path often is not visible, then the root of the tree speaks for it. A limit of a
 // parent group holds too, so the way up is walked.
 #include "base/machine.h"

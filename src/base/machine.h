@@ -1,5 +1,5 @@
-// What this machine gives this process: cores and memory, as far as the system or its control groups limit them.
 // SPDX-License-Identifier: Apache-2.0
+// What this machine gives this process: cores and memory, as far as the system or its control groups limit them.
 #ifndef IMF_BASE_MACHINE_H
 #define IMF_BASE_MACHINE_H
 

@@ -1,5 +1,5 @@
-// The manual page in mdoc and the recipe reference in Markdown. Text is escaped here; the tables hold plain text.
 // SPDX-License-Identifier: Apache-2.0
+// The manual page in mdoc and the recipe reference in Markdown. Text is escaped here; the tables hold plain text.
 #include "base/manual.h"
 
 #include <string.h>

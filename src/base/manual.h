@@ -1,5 +1,5 @@
-// The manual in two forms, made from the command table and the recipe's schema: imf(1) in mdoc, and docs/recipe.md.
 // SPDX-License-Identifier: Apache-2.0
+// The manual in two forms, made from the command table and the recipe's schema: imf(1) in mdoc, and docs/recipe.md.
 #ifndef IMF_BASE_MANUAL_H
 #define IMF_BASE_MANUAL_H
 

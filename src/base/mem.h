@@ -1,5 +1,5 @@
-// The only file that calls malloc: counted, 64-byte aligned, zeroed memory that fails with a message instead of NULL.
 // SPDX-License-Identifier: Apache-2.0
+// The only file that calls malloc: counted, 64-byte aligned, zeroed memory that fails with a message instead of NULL.
 #ifndef IMF_BASE_MEM_H
 #define IMF_BASE_MEM_H
 

@@ -1,5 +1,5 @@
-// Where a rank's time goes: one timer that always runs for exactly one phase.
 // SPDX-License-Identifier: Apache-2.0
+// Where a rank's time goes: one timer that always runs for exactly one phase.
 //
 // Entering a phase charges the time since the last change to the phase that was running, so phases exclude each other and
 // their sum is the wall time, whatever is nested in what. Drawbacks: one clock reading (about 25 ns) a change, none when the

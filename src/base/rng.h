@@ -1,5 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011). A number is a pure function of (key, counter), so
 // SPDX-License-Identifier: Apache-2.0
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011). A number is a pure function of (key, counter), so
 // any rank can draw the n-th number of any sample without having drawn the ones before it.
 #ifndef IMF_BASE_RNG_H
 #define IMF_BASE_RNG_H

@@ -1,5 +1,5 @@
-// The roll of a job: who its ranks are, and, at the next start, who of them died first. Rank 0 writes `lease.world` beside the
 // SPDX-License-Identifier: Apache-2.0
+// The roll of a job: who its ranks are, and, at the next start, who of them died first. Rank 0 writes `lease.world` beside the
 // lease; a launcher that ends a job because one rank died tells the others to end, and those leave a farewell (base/stop.h).
 //
 //   lease.world        a line "stage NAME", then a line "RANK HOST PROCESS" a rank

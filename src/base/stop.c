@@ -1,5 +1,5 @@
-// Everything that the handlers do is async-signal-safe: a flag, open, write, close, timer_settime, _exit. A timer of its own
 // SPDX-License-Identifier: Apache-2.0
+// Everything that the handlers do is async-signal-safe: a flag, open, write, close, timer_settime, _exit. A timer of its own
 // ends the 20 seconds, because alarm() watches the writing of checkpoints.
 #include "base/stop.h"
 

@@ -1,5 +1,5 @@
-// Ending on request: the one place that listens to signals. A handler sets a flag and, when the launcher ends the job, leaves
 // SPDX-License-Identifier: Apache-2.0
+// Ending on request: the one place that listens to signals. A handler sets a flag and, when the launcher ends the job, leaves
 // a farewell; the step loops look at the flag, finish what is in their hands, and end with ERR_REQUEUE.
 //
 //   SIGUSR1, SIGUSR2  "stop when it suits you": as a batch system sends before the time limit

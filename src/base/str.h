@@ -1,5 +1,5 @@
-// Str: a growable byte string that is always NUL-terminated. Zero-initialise; release with str_free.
 // SPDX-License-Identifier: Apache-2.0
+// Str: a growable byte string that is always NUL-terminated. Zero-initialise; release with str_free.
 #ifndef IMF_BASE_STR_H
 #define IMF_BASE_STR_H
 

@@ -1,5 +1,5 @@
-// What this program is: it is written into every file that the program writes.
 // SPDX-License-Identifier: Apache-2.0
+// What this program is: it is written into every file that the program writes.
 #ifndef IMF_BASE_VERSION_H
 #define IMF_BASE_VERSION_H
 

@@ -1,5 +1,5 @@
-// Method: guided self-scheduling (Polychronopoulos and Kuck 1987): a chunk is 1 / (4 ranks) of what is left, so a rank asks
 // SPDX-License-Identifier: Apache-2.0
+// Method: guided self-scheduling (Polychronopoulos and Kuck 1987): a chunk is 1 / (4 ranks) of what is left, so a rank asks
 // seldom and ranks still end together. Chunks are whole prompts, which are then computed once; only the samples of the last
 // prompts, one a rank, are dealt apart. Drawback: such a prompt is computed by every rank that gets a sample of it.
 #include "decode/deal.h"

@@ -1,5 +1,5 @@
-// Which samples a rank takes next: the list of all samples is cut into chunks, which a shared counter (ParQueue) deals out.
 // SPDX-License-Identifier: Apache-2.0
+// Which samples a rank takes next: the list of all samples is cut into chunks, which a shared counter (ParQueue) deals out.
 //
 // No MPI and no model in here: chunk borders are a function of the list and the number of ranks, so every rank cuts the same.
 #ifndef IMF_DECODE_DEAL_H

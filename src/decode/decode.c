@@ -1,5 +1,5 @@
-// Method: continuous batching. `slots` samples are in flight; a slot whose sample ends is refilled at once with the next
 // SPDX-License-Identifier: Apache-2.0
+// Method: continuous batching. `slots` samples are in flight; a slot whose sample ends is refilled at once with the next
 // sample of the current request, or of the next one, whose prompt is computed in between. Slots 0 .. active-1 are in use;
 // the last one moves into a gap. Drawback: the other slots wait while a prompt is computed.
 //

@@ -1,5 +1,5 @@
-// Sampling from a model: prompts in, n samples each out; the prompt is computed once, its key/value pages are shared.
 // SPDX-License-Identifier: Apache-2.0
+// Sampling from a model: prompts in, n samples each out; the prompt is computed once, its key/value pages are shared.
 //
 // A sample is a pure function of (model, prompt ids, sampling parameters, sample id): random numbers are Philox keyed by
 // the sample id with the index of the output token as counter, and no op's bits depend on which other samples are in flight

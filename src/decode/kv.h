@@ -1,5 +1,5 @@
-// Key/value pages: a pool that all samples in flight share. A page holds KV_PAGE tokens of every layer.
 // SPDX-License-Identifier: Apache-2.0
+// Key/value pages: a pool that all samples in flight share. A page holds KV_PAGE tokens of every layer.
 //
 // What a page looks like is op_kv_store's affair (kernels/ops.h). The pool doubles when it runs dry, so that after the first
 // samples nothing is allocated any more.

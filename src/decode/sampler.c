@@ -1,5 +1,5 @@
-// Method: no sort. Tokens that may stay are listed (for top-p nearly all of the vocabulary is too light to matter) and thrown
 // SPDX-License-Identifier: Apache-2.0
+// Method: no sort. Tokens that may stay are listed (for top-p nearly all of the vocabulary is too light to matter) and thrown
 // into bins of an eighth of a logit below the maximum; a running sum over bins finds the bin in which the cut (top-k: a
 // count, top-p: a mass) falls, and a heap over that one bin finds the cut itself. So a call is a handful of linear passes,
 // whatever V is. Drawback: equal logits all over the vocabulary make the heap do a full sort.

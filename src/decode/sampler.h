@@ -1,5 +1,5 @@
-// From logits to one token: vLLM's filters and one draw.
 // SPDX-License-Identifier: Apache-2.0
+// From logits to one token: vLLM's filters and one draw.
 //
 // Order (vLLM 0.6 and later; spec 3.1), all in fp32 as there:
 //   1. repetition penalty, for every token of prompt and output: logit > 0 is divided, otherwise multiplied;

@@ -1,5 +1,5 @@
-// Method: one layer loop for both uses; only attention differs (a packed segment, or one query a slot against pages). Every
 // SPDX-License-Identifier: Apache-2.0
+// Method: one layer loop for both uses; only attention differs (a packed segment, or one query a slot against pages). Every
 // other op works row by row, so a token's bits do not depend on the rows beside it. In a bf16 model all but the
 // residual stream and the logits is bf16.
 #include "decode/step.h"

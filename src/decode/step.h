@@ -1,5 +1,5 @@
-// The forward pass of generation: a prompt as one row (prefill), then one token a slot (decode), both through pages.
 // SPDX-License-Identifier: Apache-2.0
+// The forward pass of generation: a prompt as one row (prefill), then one token a slot (decode), both through pages.
 #ifndef IMF_DECODE_STEP_H
 #define IMF_DECODE_STEP_H
 

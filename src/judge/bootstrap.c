@@ -1,5 +1,5 @@
-// Bootstrap intervals; the method is in bootstrap.h.
 // SPDX-License-Identifier: Apache-2.0
+// Bootstrap intervals; the method is in bootstrap.h.
 #include "judge/bootstrap.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-// Means with bootstrap intervals (Efron 1979), over prompts: what an evaluation prints beside every number.
 // SPDX-License-Identifier: Apache-2.0
+// Means with bootstrap intervals (Efron 1979), over prompts: what an evaluation prints beside every number.
 //
 // Method: resample the prompts with replacement, stratum by stratum (a stratum is a kind of prompt), take the mean of the
 // strata's means, and report the 2.5 % and 97.5 % quantiles of BOOT_RESAMPLES such means. For a comparison of two models

@@ -1,5 +1,5 @@
-// Graded instruction checks: one small function a kind, found in a table. The list of kinds is in checks.h.
 // SPDX-License-Identifier: Apache-2.0
+// Graded instruction checks: one small function a kind, found in a table. The list of kinds is in checks.h.
 // Drawback: surface text only; whether an answer is true or useful is for other judges.
 #include "judge/checks.h"
 

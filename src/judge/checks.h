@@ -1,5 +1,5 @@
-// Graded instruction checks, in the manner of IFEval (Zhou et al. 2023): a prompt carries an array of objects
 // SPDX-License-Identifier: Apache-2.0
+// Graded instruction checks, in the manner of IFEval (Zhou et al. 2023): a prompt carries an array of objects
 //     {"kind": "...", <arguments>, "weight": 1.0}
 // and the grade of an answer is the weight of the checks that it meets over the weight of all (weight: optional, default
 // 1, > 0). Everything is decided by comparing text, so a check is never undecided. Checks label and evaluate; no stage

@@ -1,5 +1,5 @@
-// The code judge: takes the program out of a response and asks the sandbox. A verdict is weak when some test could only run in
 // SPDX-License-Identifier: Apache-2.0
+// The code judge: takes the program out of a response and asks the sandbox. A verdict is weak when some test could only run in
 // the candidate's own process (see referee.py for the tests that are strong).
 #include <ctype.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// The two Python servers of the code judge as text in the program, so that nothing has to be found at run time.
 // SPDX-License-Identifier: Apache-2.0
+// The two Python servers of the code judge as text in the program, so that nothing has to be found at run time.
 #include "judge/code_python.h"
 
 #define EMBED(name, file)                                                                                    \

@@ -1,5 +1,5 @@
-// Text of zygote.py (the warm parent that forks candidates) and referee.py (takes tests apart, judges results).
 // SPDX-License-Identifier: Apache-2.0
+// Text of zygote.py (the warm parent that forks candidates) and referee.py (takes tests apart, judges results).
 #ifndef IMF_JUDGE_CODE_PYTHON_H
 #define IMF_JUDGE_CODE_PYTHON_H
 

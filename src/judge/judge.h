@@ -1,5 +1,5 @@
-// Verdicts on answers: math equality, code against tests, graded instruction checks. Three-valued: undecided never makes
 // SPDX-License-Identifier: Apache-2.0
+// Verdicts on answers: math equality, code against tests, graded instruction checks. Three-valued: undecided never makes
 // a rejected answer and never counts as wrong silently.
 #ifndef IMF_JUDGE_JUDGE_H
 #define IMF_JUDGE_JUDGE_H

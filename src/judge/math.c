@@ -1,5 +1,5 @@
-// The math judge: where the final answer stands in a response, and the strict comparison with gold. Extraction is the
 // SPDX-License-Identifier: Apache-2.0
+// The math judge: where the final answer stands in a response, and the strict comparison with gold. Extraction is the
 // published protocol (spec 6.6: boxed, "the answer is", else the last number); the strict judge adds that an answer given as
 // a sentence ends with the sentence, and that an unclosed \boxed{ (a truncated response) is undecided.
 #include <ctype.h>

@@ -1,5 +1,5 @@
-// Equality of parsed answers. "Yes" is only said for identical text or a proof (the difference is zero in normal form); "no"
 // SPDX-License-Identifier: Apache-2.0
+// Equality of parsed answers. "Yes" is only said for identical text or a proof (the difference is zero in normal form); "no"
 // only for a proof or a numeric gap far beyond rounding; everything else is unsure. So an unknown notation can cost a verdict
 // but never make a wrong answer right.
 #include "judge/math_equal.h"

@@ -1,5 +1,5 @@
-// Three-valued equality of parsed answers.
 // SPDX-License-Identifier: Apache-2.0
+// Three-valued equality of parsed answers.
 #ifndef IMF_JUDGE_MATH_EQUAL_H
 #define IMF_JUDGE_MATH_EQUAL_H
 

@@ -1,5 +1,5 @@
-// The evaluation protocol of spec 6.6: strip_string on both sides, then math_equal's rules in order, first success wins. Its
 // SPDX-License-Identifier: Apache-2.0
+// The evaluation protocol of spec 6.6: strip_string on both sides, then math_equal's rules in order, first success wins. Its
 // quirks are kept (gold/100 and gold*100 pass, tolerance 1e-4, brackets hardly matter); rule 10, symbolic equality, is our
 // exact comparison, which is stricter than a CAS. Word numbers are converted only when the whole text is one (the original
 // also picks them out of longer text). For `imf eval` alone; verification uses math_judge.

@@ -1,5 +1,5 @@
-// Shared by the strict math judge (math.c) and the evaluation protocol (math_fuseeval.c).
 // SPDX-License-Identifier: Apache-2.0
+// Shared by the strict math judge (math.c) and the evaluation protocol (math_fuseeval.c).
 #ifndef IMF_JUDGE_MATH_INTERNAL_H
 #define IMF_JUDGE_MATH_INTERNAL_H
 

@@ -1,5 +1,5 @@
-// Values around scalars: lists, points and intervals, sets, unions, matrices, equations, words. The text is split at its top
 // SPDX-License-Identifier: Apache-2.0
+// Values around scalars: lists, points and intervals, sets, unions, matrices, equations, words. The text is split at its top
 // level (outside all brackets and environments) and the pieces are parsed by themselves.
 #include "judge/math_parse.h"
 

@@ -1,5 +1,5 @@
-// From the text of a final answer to a value: scalar, list, tuple or interval, set, union, matrix, equation or words.
 // SPDX-License-Identifier: Apache-2.0
+// From the text of a final answer to a value: scalar, list, tuple or interval, set, union, matrix, equation or words.
 #ifndef IMF_JUDGE_MATH_PARSE_H
 #define IMF_JUDGE_MATH_PARSE_H
 

@@ -1,5 +1,5 @@
-// Exact arithmetic on quotients of polynomials, see math_poly.h. Sums are kept sorted by monomial with like terms joined, so
 // SPDX-License-Identifier: Apache-2.0
+// Exact arithmetic on quotients of polynomials, see math_poly.h. Sums are kept sorted by monomial with like terms joined, so
 // a polynomial is zero exactly when it has no terms. Quotients are not reduced: equality is a/b == c/d <=> ad - cb == 0.
 // Drawback: no factoring, so opaque functions of differently written arguments are different atoms (then: undecided).
 #include "judge/math_poly.h"

@@ -1,5 +1,5 @@
-// Exact expressions: quotients of sums of terms q * a1^e1 * a2^e2 ... with rational q (GMP) over atoms: prime numbers with
 // SPDX-License-Identifier: Apache-2.0
+// Exact expressions: quotients of sums of terms q * a1^e1 * a2^e2 ... with rational q (GMP) over atoms: prime numbers with
 // a fractional exponent (sqrt(6) is 2^(1/2) 3^(1/2)), pi, e, i, infinity, variables, and opaque functions of other expressions.
 // Monomials of prime powers with exponents in [0,1) are linearly independent over the rationals (Besicovitch 1940), so two
 // such expressions are equal exactly when their normal forms are; for opaque atoms only "equal" can be proved that way.

@@ -1,5 +1,5 @@
-// Recursive descent over one scalar expression in normalised LaTeX or plain notation. It refuses whatever has two readings
 // SPDX-License-Identifier: Apache-2.0
+// Recursive descent over one scalar expression in normalised LaTeX or plain notation. It refuses whatever has two readings
 // (1/2x, 3 1/2, two numbers side by side), because a wrong reading could make a false "equal".
 #include <ctype.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Normalises the text of an answer: one pass over the bytes, commands by a table. Unknown commands stay, so that the parser
 // SPDX-License-Identifier: Apache-2.0
+// Normalises the text of an answer: one pass over the bytes, commands by a table. Unknown commands stay, so that the parser
 // can say what it did not understand.
 #include <ctype.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Benchmark protocols: a table, and what it does to a prompt's messages.
 // SPDX-License-Identifier: Apache-2.0
+// Benchmark protocols: a table, and what it does to a prompt's messages.
 #include "judge/protocol.h"
 
 #include <ctype.h>

@@ -1,5 +1,5 @@
-// Benchmark protocols: how a benchmark's rows become prompts, and how it decodes. A recipe names one in
 // SPDX-License-Identifier: Apache-2.0
+// Benchmark protocols: how a benchmark's rows become prompts, and how it decodes. A recipe names one in
 // eval.sets[].protocol; without a name a row is put as it stands, like the training prompts.
 //
 //   gsm8k   spec 6.6 (the Qwen2.5-Math evaluation tree): system message "Please reason step by step, and put your final

@@ -1,5 +1,5 @@
-# The referee: takes tests apart and judges what came out. It runs no candidate; it is the only process that knows the
 # SPDX-License-Identifier: Apache-2.0
+# The referee: takes tests apart and judges what came out. It runs no candidate; it is the only process that knows the
 # expected values. Frames on stdin/stdout: 4 bytes length (big endian), a JSON header line, then raw bytes.
 #   {"op": "plan", "tests": [...]}  ->  {"steps": [[kind, source], ...], "weak": bool}     or {"error": text}
 #   {"op": "judge", "class": ...}, raw  ->  {"outcome": 0|1, "reason": text}

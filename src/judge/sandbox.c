@@ -1,5 +1,5 @@
-// The supervisor. It runs no Python itself: it starts the two servers (referee.py knows the tests, zygote.py forks candidates
 // SPDX-License-Identifier: Apache-2.0
+// The supervisor. It runs no Python itself: it starts the two servers (referee.py knows the tests, zygote.py forks candidates
 // and never learns what is expected), hands frames between them, applies the rule of time, and kills what is left over.
 //
 //   rank (MPI) --socket--> supervisor --pipes--> referee   plan: tests -> steps;  judge: results -> verdict

@@ -1,5 +1,5 @@
-// The supervisor of candidate programs: one process a rank, forked before MPI_Init, spoken to through a socket pair.
 // SPDX-License-Identifier: Apache-2.0
+// The supervisor of candidate programs: one process a rank, forked before MPI_Init, spoken to through a socket pair.
 #ifndef IMF_JUDGE_SANDBOX_H
 #define IMF_JUDGE_SANDBOX_H
 

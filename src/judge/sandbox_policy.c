@@ -1,5 +1,5 @@
-// Confinement of candidate programs, see sandbox_policy.h. Landlock's header of Debian 12 stops at ABI 2, so its constants are
 // SPDX-License-Identifier: Apache-2.0
+// Confinement of candidate programs, see sandbox_policy.h. Landlock's header of Debian 12 stops at ABI 2, so its constants are
 // written out here (linux/landlock.h, kernel 6.12). Where the kernel has no Landlock, a mount namespace with a small root takes its
 // place; with neither, code is not run. Landlock alone is no sandbox (it leaves chmod, signals, UDP ...), seccomp
 // alone neither (it cannot see paths): both are always on.

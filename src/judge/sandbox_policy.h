@@ -1,5 +1,5 @@
-// What confines candidates, and the start of the two Python processes under it. Used by the supervisor process alone.
 // SPDX-License-Identifier: Apache-2.0
+// What confines candidates, and the start of the two Python processes under it. Used by the supervisor process alone.
 //
 //   layer            who sets it, when                                    what it takes away
 //   namespaces       zygote's parent, before exec; where allowed (T0)     other processes, network, IPC

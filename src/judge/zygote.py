@@ -1,5 +1,5 @@
-# The warm parent: imported once, it forks one child a run. It never runs a candidate itself and never learns an expected
 # SPDX-License-Identifier: Apache-2.0
+# The warm parent: imported once, it forks one child a run. It never runs a candidate itself and never learns an expected
 # value. Frames as in referee.py:
 #   {"program", "steps", "cpu", "memory", "output"}  ->  {"class", "cpu", "output"}, raw results
 # class: ok, cpu, wall, memory, output, "killed by signal N", "exit N". Arguments: file descriptor of the seccomp program.

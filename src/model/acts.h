@@ -1,5 +1,5 @@
-// What forward.c keeps for backward.c, and the steps that both run. Private to src/model.
 // SPDX-License-Identifier: Apache-2.0
+// What forward.c keeps for backward.c, and the steps that both run. Private to src/model.
 #ifndef IMF_MODEL_ACTS_H
 #define IMF_MODEL_ACTS_H
 

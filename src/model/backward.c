@@ -1,5 +1,5 @@
-// Backward pass: d loss / d hidden -> gradients of all weights, added to `grad` row by row (Batch.row), so that the sums
 // SPDX-License-Identifier: Apache-2.0
+// Backward pass: d loss / d hidden -> gradients of all weights, added to `grad` row by row (Batch.row), so that the sums
 // depend on the rows and their order alone. Norm outputs and SwiGLU products are recomputed.
 #include "model/acts.h"
 

@@ -1,5 +1,5 @@
-// How much of a trained model is new, and how much of that its number format on disk keeps.
 // SPDX-License-Identifier: Apache-2.0
+// How much of a trained model is new, and how much of that its number format on disk keeps.
 #ifndef IMF_MODEL_CHANGES_H
 #define IMF_MODEL_CHANGES_H
 

@@ -1,5 +1,5 @@
-// config.json and generation_config.json of a Hugging Face directory -> ModelConfig. What we do not compute is refused
 // SPDX-License-Identifier: Apache-2.0
+// config.json and generation_config.json of a Hugging Face directory -> ModelConfig. What we do not compute is refused
 // here, by name, instead of being computed wrongly: other families, other activations, biases elsewhere, sliding windows,
 // other kinds of RoPE scaling, quantised weights.
 #include <jansson.h>

@@ -1,5 +1,5 @@
-// A directory is written beside its place, read back and compared, synced, and renamed: it is there whole or not at all.
 // SPDX-License-Identifier: Apache-2.0
+// A directory is written beside its place, read back and compared, synced, and renamed: it is there whole or not at all.
 #include "model/export.h"
 
 #include <errno.h>

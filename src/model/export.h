@@ -1,5 +1,5 @@
-// Writing a Hugging Face directory: a model, and what a reward model has besides (reward.c).
 // SPDX-License-Identifier: Apache-2.0
+// Writing a Hugging Face directory: a model, and what a reward model has besides (reward.c).
 #ifndef IMF_MODEL_EXPORT_H
 #define IMF_MODEL_EXPORT_H
 

@@ -1,5 +1,5 @@
-// Do tokenizer and model belong together? What can be seen before a weight is read, so that it is not found in the middle of a run.
 // SPDX-License-Identifier: Apache-2.0
+// Do tokenizer and model belong together? What can be seen before a weight is read, so that it is not found in the middle of a run.
 #ifndef IMF_MODEL_FIT_H
 #define IMF_MODEL_FIT_H
 

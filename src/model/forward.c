@@ -1,5 +1,5 @@
-// Forward pass over packed rows: x += Attn(norm(x)); x += MLP(norm(x)) per layer, then the final norm (spec 1.2).
 // SPDX-License-Identifier: Apache-2.0
+// Forward pass over packed rows: x += Attn(norm(x)); x += MLP(norm(x)) per layer, then the final norm (spec 1.2).
 //
 // With `keep`, each layer's input, middle, rstd, q/k/v, attention output, log-sum-exp and gate/up stay for the backward; norm
 // outputs and the SwiGLU product are recomputed there (cheap). Without, all layers share the same few buffers. Both run the

@@ -1,5 +1,5 @@
-// Drawback: a change in the middle of a tensor alone goes unseen. Training changes the ends too.
 // SPDX-License-Identifier: Apache-2.0
+// Drawback: a change in the middle of a tensor alone goes unseen. Training changes the ends too.
 #include "model/mark.h"
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
-// A decoder-only transformer (Llama and Qwen-2 blocks), its weights, forward and backward, in fp32 or bf16.
 // SPDX-License-Identifier: Apache-2.0
+// A decoder-only transformer (Llama and Qwen-2 blocks), its weights, forward and backward, in fp32 or bf16.
 //
 // Weights live in one fp32 block: tensor after tensor in table order, each [rows][cols], each starting on a 64-byte border.
 // Gradients and optimiser state use the same layout, so one table describes them all. A bf16 model computes with a packed

@@ -1,5 +1,5 @@
-// Weights as generation reads them: panels (op_pack) instead of rows, in the same memory.
 // SPDX-License-Identifier: Apache-2.0
+// Weights as generation reads them: panels (op_pack) instead of rows, in the same memory.
 //
 // Generation multiplies few rows by every weight again and again; from panels that costs no more than reading the weights once.
 // Packing in place needs no second copy, and with shared weights the ranks of a node take turns by tensor.

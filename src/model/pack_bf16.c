@@ -1,5 +1,5 @@
-// The packed bf16 copy of a model's matrices: from the fp32 block (training), or straight from the files (inference).
 // SPDX-License-Identifier: Apache-2.0
+// The packed bf16 copy of a model's matrices: from the fp32 block (training), or straight from the files (inference).
 //
 // Work is cut into strips of STRIP rows of a matrix, dealt round robin to the ranks of the node. From files, a strip is read
 // to fp32 first: its rows may come from two tensors (q, k and v lie in one matrix of ours).

@@ -1,5 +1,5 @@
-// A reward model of ArmoRM's shape (spec 1.7): objective rewards from the last token's hidden state, mixed by a gate that
 // SPDX-License-Identifier: Apache-2.0
+// A reward model of ArmoRM's shape (spec 1.7): objective rewards from the last token's hidden state, mixed by a gate that
 // sees the prompt only.
 //
 //   r = W_reg h(last)                          objectives

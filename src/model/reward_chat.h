@@ -1,5 +1,5 @@
-// Conversations for a reward model: rendering, the gating token, and one conversation's score.
 // SPDX-License-Identifier: Apache-2.0
+// Conversations for a reward model: rendering, the gating token, and one conversation's score.
 #ifndef IMF_MODEL_REWARD_CHAT_H
 #define IMF_MODEL_REWARD_CHAT_H
 

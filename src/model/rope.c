@@ -1,5 +1,5 @@
-// RoPE table: cos and sin of position x frequency, with Llama-3's frequency scaling (spec 1.3).
 // SPDX-License-Identifier: Apache-2.0
+// RoPE table: cos and sin of position x frequency, with Llama-3's frequency scaling (spec 1.3).
 //
 // Frequencies and angles are fp32 numbers, as the models were trained and as transformers computes them: at position 8,000 an
 // fp32 angle is off by up to 2e-4, which is part of the model. cos and sin of that angle are then exact to fp32.

@@ -1,5 +1,5 @@
-// Reading safetensors: one file, or an index with shards. Every rule of the format is checked before a byte is used
 // SPDX-License-Identifier: Apache-2.0
+// Reading safetensors: one file, or an index with shards. Every rule of the format is checked before a byte is used
 // (PRS-1, PRS-2); nothing is allocated by a number from the file before it was compared with the file's size.
 //
 //   OFFSET  SIZE  DESCRIPTION

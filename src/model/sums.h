@@ -1,5 +1,5 @@
-// checksums.json: what vouches for the files of an exported model directory, as a manifest does for a checkpoint.
 // SPDX-License-Identifier: Apache-2.0
+// checksums.json: what vouches for the files of an exported model directory, as a manifest does for a checkpoint.
 //
 //   {"check": "<XXH3-128 of all that follows>",
 //    "files":{"config.json":{"bytes":554,"xxh3":"<32 hex>"}, ..},"format":"imf-model-1","program":".."}

@@ -1,5 +1,5 @@
-// Layout of the weight block, and filling it: from safetensors or with random numbers.
 // SPDX-License-Identifier: Apache-2.0
+// Layout of the weight block, and filling it: from safetensors or with random numbers.
 //
 // Reading is cut into pieces of at most PIECE elements; with a shared block the ranks of a node take turns, so that each
 // byte is read once a node and checked (NaN, Inf) by the rank that reads it. The fingerprint is the hash of the pieces'

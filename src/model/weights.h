@@ -1,5 +1,5 @@
-// How the tensors of a Hugging Face checkpoint map to our block; shared by loading, random weights and export.
 // SPDX-License-Identifier: Apache-2.0
+// How the tensors of a Hugging Face checkpoint map to our block; shared by loading, random weights and export.
 #ifndef IMF_MODEL_WEIGHTS_H
 #define IMF_MODEL_WEIGHTS_H
 

@@ -1,5 +1,5 @@
-// Ranks: the only files that say MPI_. Everything here works without an MPI launcher too (one rank).
 // SPDX-License-Identifier: Apache-2.0
+// Ranks: the only files that say MPI_. Everything here works without an MPI launcher too (one rank).
 //
 // "collective" = every rank must call it, in the same order. All functions abort through par_abort when MPI itself
 // fails; nothing here returns a partial result.

@@ -1,5 +1,5 @@
-// Creating NetCDF-4 files that several ranks write (netcdf_par.h needs the communicator, which belongs to src/par).
 // SPDX-License-Identifier: Apache-2.0
+// Creating NetCDF-4 files that several ranks write (netcdf_par.h needs the communicator, which belongs to src/par).
 #ifndef IMF_PAR_PAR_NC_H
 #define IMF_PAR_PAR_NC_H
 

@@ -1,5 +1,5 @@
-// Every rank gives its allowed cores as a set of bits; a rank looks at those of its own node, and rank 0 says what the worst node is.
 // SPDX-License-Identifier: Apache-2.0
+// Every rank gives its allowed cores as a set of bits; a rank looks at those of its own node, and rank 0 says what the worst node is.
 // Ranks that are not bound share one set, which is as it should be while there is a core for each thread.
 #include "par/par_place.h"
 

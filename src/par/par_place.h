@@ -1,5 +1,5 @@
-// Where the ranks of this job were put: mistakes of a launch that show in no result, only in time.
 // SPDX-License-Identifier: Apache-2.0
+// Where the ranks of this job were put: mistakes of a launch that show in no result, only in time.
 #ifndef IMF_PAR_PAR_PLACE_H
 #define IMF_PAR_PAR_PLACE_H
 

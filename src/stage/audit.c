@@ -1,5 +1,5 @@
-// imf audit RUNDIR: holds every file of a run directory against what vouches for it, and every id against its parents. Rank 0
 // SPDX-License-Identifier: Apache-2.0
+// imf audit RUNDIR: holds every file of a run directory against what vouches for it, and every id against its parents. Rank 0
 // reads, nothing is written, so that a finished run can be audited on a read-only file system, and a running one at any time.
 // Drawback: what nothing vouches for (log.jsonl, report.html) is only looked at for its form.
 #include <fnmatch.h>

@@ -1,5 +1,5 @@
-// Trained models: checkpoints against their manifests (an HDF5 file is never opened), exported files against checksums.json,
 // SPDX-License-Identifier: Apache-2.0
+// Trained models: checkpoints against their manifests (an HDF5 file is never opened), exported files against checksums.json,
 // and the chain of hashes that done.json, checkpoints, reference log-probs and record sets share.
 #include <inttypes.h>
 #include <stdio.h>

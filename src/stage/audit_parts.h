@@ -1,5 +1,5 @@
-// The parts of imf audit: faults and lines (audit.c), record sets and how they hang together (audit_sets.c), trained models
 // SPDX-License-Identifier: Apache-2.0
+// The parts of imf audit: faults and lines (audit.c), record sets and how they hang together (audit_sets.c), trained models
 // (audit_models.c). Not for other stages. Everything here is local: rank 0 works, nothing is written.
 #ifndef IMF_STAGE_AUDIT_PARTS_H
 #define IMF_STAGE_AUDIT_PARTS_H

@@ -1,5 +1,5 @@
-// Record sets: their lines (text/record_check.h), every id against its parents, every header's inputs against the digests of
 // SPDX-License-Identifier: Apache-2.0
+// Record sets: their lines (text/record_check.h), every id against its parents, every header's inputs against the digests of
 // the sets that they name, and what is made from sets: exports, pair.json, eval/summary.json.
 #include <inttypes.h>
 #include <math.h>

@@ -1,5 +1,5 @@
-// imf compare A B: where do two runs part? Recipes and programs first, then every part in pipeline order; the first line of the
 // SPDX-License-Identifier: Apache-2.0
+// imf compare A B: where do two runs part? Recipes and programs first, then every part in pipeline order; the first line of the
 // output names the earliest part that differs, because what comes behind it differs as a consequence. Ended record sets of one
 // digest are the same without being read. Drawback: checkpoints are not compared, their stages' models and curves are.
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-// Two model directories tensor by tensor, and two files of reference log-probs pair by pair. Weights are compared as bits: -0
 // SPDX-License-Identifier: Apache-2.0
+// Two model directories tensor by tensor, and two files of reference log-probs pair by pair. Weights are compared as bits: -0
 // and 0 differ, and so do two NaNs of other bits.
 #include <inttypes.h>
 #include <math.h>

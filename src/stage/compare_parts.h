@@ -1,5 +1,5 @@
-// The parts of imf compare: what is said and in which order (compare.c), record sets and lines of JSON (compare_sets.c), models
 // SPDX-License-Identifier: Apache-2.0
+// The parts of imf compare: what is said and in which order (compare.c), record sets and lines of JSON (compare_sets.c), models
 // and reference log-probs (compare_models.c). Not for other stages. All local: rank 0 works, nothing is written.
 #ifndef IMF_STAGE_COMPARE_PARTS_H
 #define IMF_STAGE_COMPARE_PARTS_H

@@ -1,5 +1,5 @@
-// Record sets joined by id, metrics joined by step, JSON values field by field.
 // SPDX-License-Identifier: Apache-2.0
+// Record sets joined by id, metrics joined by step, JSON values field by field.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// imf doctor: what this machine has, one line each: "ok", "note" (works, with a limit worth knowing) or "lack" (a stage will refuse,
 // SPDX-License-Identifier: Apache-2.0
+// imf doctor: what this machine has, one line each: "ok", "note" (works, with a limit worth knowing) or "lack" (a stage will refuse,
 // and the line says which). Needs no MPI.
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// imf dpo: DPO or LN-DPO on preference pairs (or on a user's file: dpo.data), from the run's SFT model when there is one.
 // SPDX-License-Identifier: Apache-2.0
+// imf dpo: DPO or LN-DPO on preference pairs (or on a user's file: dpo.data), from the run's SFT model when there is one.
 #include <string.h>
 
 #include "base/io.h"

@@ -1,5 +1,5 @@
-// imf eval: how good are the target, the SFT and the DPO model on prompts that no stage has seen?
 // SPDX-License-Identifier: Apache-2.0
+// imf eval: how good are the target, the SFT and the DPO model on prompts that no stage has seen?
 //
 // Each model answers each held-out prompt once; math and code answers are right or wrong by the judges, instruction answers
 // get the share of checks met. The reward model that chose the pairs never decides: its mean is a separate column.

@@ -1,5 +1,5 @@
-// One model answers the held-out prompts; every answer is judged at once and journaled, so that a restart repeats none.
 // SPDX-License-Identifier: Apache-2.0
+// One model answers the held-out prompts; every answer is judged at once and journaled, so that a restart repeats none.
 //
 // Items are dealt by a shared counter. Record: {"model","set","kind","prompt","grade","outcome","finish","reason",
 // "extracted","text","tokens"}. The same program with the same tests is run once: verdicts of earlier models are taken over

@@ -1,5 +1,5 @@
-// The parts of imf eval: items (what is asked), answers (one model's samples, judged), scores (the reward model's column)
 // SPDX-License-Identifier: Apache-2.0
+// The parts of imf eval: items (what is asked), answers (one model's samples, judged), scores (the reward model's column)
 // and the summary. Not for other stages.
 #ifndef IMF_STAGE_EVAL_PARTS_H
 #define IMF_STAGE_EVAL_PARTS_H

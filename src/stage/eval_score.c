@@ -1,5 +1,5 @@
-// The reward model's opinion of the answers: a column of the table that decides nothing.
 // SPDX-License-Identifier: Apache-2.0
+// The reward model's opinion of the answers: a column of the table that decides nothing.
 //
 // Answers are dealt round robin in id order; the ids are those of the text rendered by the reward model's own template.
 // Record of run_dir/eval/NAME.scores: {"prompt","score"} or {"prompt","unscored": reason}. Drawback: two models' answers to

@@ -1,5 +1,5 @@
-// From journaled answers to the table: means and rates a kind, 95 % bootstrap intervals over prompts, paired differences of
 // SPDX-License-Identifier: Apache-2.0
+// From journaled answers to the table: means and rates a kind, 95 % bootstrap intervals over prompts, paired differences of
 // every two models. Rank 0 works; the values go into the bootstrap in id order, so the layout of the job changes nothing.
 //
 // run_dir/eval/summary.json:

@@ -1,5 +1,5 @@
-// imf generate MODEL [--greedy ...] < JSONL > JSONL: answers to messages, with the engine of the sample stage.
 // SPDX-License-Identifier: Apache-2.0
+// imf generate MODEL [--greedy ...] < JSONL > JSONL: answers to messages, with the engine of the sample stage.
 //
 // Answers are written in the order of the rows, as soon as all before them are there. One rank works.
 #include <getopt.h>

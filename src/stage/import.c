@@ -1,5 +1,5 @@
-// Two passes over the user's file by rank 0: the first keeps hashes only (about 100 bytes a row), numbers the answers of a
 // SPDX-License-Identifier: Apache-2.0
+// Two passes over the user's file by rank 0: the first keeps hashes only (about 100 bytes a row), numbers the answers of a
 // (prompt, source) by the hashes of their text and row unless rows say k, and looks for contradictions; the second writes records.
 // So the order of the rows changes no record.
 #include "stage/import.h"

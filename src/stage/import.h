@@ -1,5 +1,5 @@
-// A user's own answers instead of the select and sample stages: JSONL of {prompt, source, answer}, optionally with score,
 // SPDX-License-Identifier: Apache-2.0
+// A user's own answers instead of the select and sample stages: JSONL of {prompt, source, answer}, optionally with score,
 // verdict, k, and what prompts may say (kind, dataset, gold, tests, checks). Layouts of the prompt: text/prompt.h.
 #ifndef IMF_STAGE_IMPORT_H
 #define IMF_STAGE_IMPORT_H

@@ -1,5 +1,5 @@
-// The jobs that worked on a run directory, one after the other: jobs.jsonl, a line a job:
 // SPDX-License-Identifier: Apache-2.0
+// The jobs that worked on a run directory, one after the other: jobs.jsonl, a line a job:
 //   {"time","command","host","ranks","threads","dtype","isa","gemm","program"} and, where equal bits end, "break"
 // gemm: who multiplies fp32 matrices, "oneDNN" or "own".
 #ifndef IMF_STAGE_JOBS_H

@@ -1,5 +1,5 @@
-// imf judge: the judges by hand. One row in, one row out, in order.
 // SPDX-License-Identifier: Apache-2.0
+// imf judge: the judges by hand. One row in, one row out, in order.
 #include <stdio.h>
 #include <string.h>
 

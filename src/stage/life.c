@@ -1,5 +1,5 @@
-// The life of a thing: what every stage made of a prompt, a sample, an SFT row or a pair, as text. A set is read once for
 // SPDX-License-Identifier: Apache-2.0
+// The life of a thing: what every stage made of a prompt, a sample, an SFT row or a pair, as text. A set is read once for
 // each field that is asked for (seconds for a million records).
 #include "stage/life.h"
 

@@ -1,5 +1,5 @@
-// The life of a prompt, a sample, an SFT row or a pair of a run, as text: what imf trace prints and the report's page shows.
 // SPDX-License-Identifier: Apache-2.0
+// The life of a prompt, a sample, an SFT row or a pair of a run, as text: what imf trace prints and the report's page shows.
 #ifndef IMF_STAGE_LIFE_H
 #define IMF_STAGE_LIFE_H
 

@@ -1,5 +1,5 @@
-// imf logprobs: what the model thinks of given tokens.
 // SPDX-License-Identifier: Apache-2.0
+// imf logprobs: what the model thinks of given tokens.
 //
 // Runs on rank 0. Same code as training and scoring: model_forward, op_logprob_fwd.
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-// imf pair: scores and verdicts to SFT rows and preference pairs. The rules are in pair_rules.h; this file runs them and
 // SPDX-License-Identifier: Apache-2.0
+// imf pair: scores and verdicts to SFT rows and preference pairs. The rules are in pair_rules.h; this file runs them and
 // says what came out: for each kind and source the share of samples that verify and of prompts with a valid pair of their
 // own, and for each kind how many prompts went where and why the others did not (listed by id in dropped/).
 #include <inttypes.h>

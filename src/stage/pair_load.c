@@ -1,5 +1,5 @@
-// Records to arrays. Every rank reads a contiguous share of each set and all ranks gather the compact rows (about 100 bytes
 // SPDX-License-Identifier: Apache-2.0
+// Records to arrays. Every rank reads a contiguous share of each set and all ranks gather the compact rows (about 100 bytes
 // an answer), so that the rules can run on every rank without another message. Answers stay on disk.
 #include <stdio.h>
 #include <stdlib.h>

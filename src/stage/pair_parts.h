@@ -1,5 +1,5 @@
-// Inside of the pair stage: pair.c (the command), pair_load.c (records to arrays), pair_write.c (rows and exports).
 // SPDX-License-Identifier: Apache-2.0
+// Inside of the pair stage: pair.c (the command), pair_load.c (records to arrays), pair_write.c (rows and exports).
 #ifndef IMF_STAGE_PAIR_PARTS_H
 #define IMF_STAGE_PAIR_PARTS_H
 

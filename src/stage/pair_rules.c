@@ -1,5 +1,5 @@
-// One pass over the prompts finds each one's best answer and possible pairs; a second one splits each data set by the
 // SPDX-License-Identifier: Apache-2.0
+// One pass over the prompts finds each one's best answer and possible pairs; a second one splits each data set by the
 // prompts' random draws. Everything is a function of (answers, rules): no input order, no rank.
 #include "stage/pair_rules.h"
 

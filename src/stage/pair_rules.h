@@ -1,5 +1,5 @@
-// Which answers become SFT rows and preference pairs (FuseChat-3.0, data construction). Pure functions on arrays.
 // SPDX-License-Identifier: Apache-2.0
+// Which answers become SFT rows and preference pairs (FuseChat-3.0, data construction). Pure functions on arrays.
 //
 // if     The owner of a prompt's best score supplies the pair: its best against its worst answer, if they differ by
 //        margin_min .. margin_max (inclusive). Prompts without such a pair are dropped; of the others floor(sft_fraction N)

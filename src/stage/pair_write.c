@@ -1,5 +1,5 @@
-// Rows, pairs and the list of what was dropped: each rank writes those of its share of the prompts. Then rank 0 writes the
 // SPDX-License-Identifier: Apache-2.0
+// Rows, pairs and the list of what was dropped: each rank writes those of its share of the prompts. Then rank 0 writes the
 // exports in the shape of the published data from the ended sets, in id order.
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// The end of a stage: how its time divides into phases (base/profile.h), over all ranks.
 // SPDX-License-Identifier: Apache-2.0
+// The end of a stage: how its time divides into phases (base/profile.h), over all ranks.
 #ifndef IMF_STAGE_PHASES_H
 #define IMF_STAGE_PHASES_H
 

@@ -1,5 +1,5 @@
-// imf plan RECIPE: what every stage will need, before a job waits in a queue for it: memory of a rank and a node by kind, disk,
 // SPDX-License-Identifier: Apache-2.0
+// imf plan RECIPE: what every stage will need, before a job waits in a queue for it: memory of a rank and a node by kind, disk,
 // steps, tokens, hours. Reads configurations and, where they are there, tokenizers and rows; never a weight.
 //
 // Rank 0 works. A plan that does not fit ends with ERR_UNAVAILABLE, so that a job's script can stop in its first second.

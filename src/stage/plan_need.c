@@ -1,5 +1,5 @@
-// What a stage needs: opened from config.json alone; the tokenizer, the rows and the prompts are read where they are there, and
 // SPDX-License-Identifier: Apache-2.0
+// What a stage needs: opened from config.json alone; the tokenizer, the rows and the prompts are read where they are there, and
 // bounds of the recipe take their place where they are not.
 #include <stdio.h>
 #include <string.h>

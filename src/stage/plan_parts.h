@@ -1,5 +1,5 @@
-// The parts of imf plan: what a stage needs (plan_need.c), how long it takes (plan_time.c), and the command (plan.c). Not for
 // SPDX-License-Identifier: Apache-2.0
+// The parts of imf plan: what a stage needs (plan_need.c), how long it takes (plan_time.c), and the command (plan.c). Not for
 // other stages.
 #ifndef IMF_STAGE_PLAN_PARTS_H
 #define IMF_STAGE_PLAN_PARTS_H

@@ -1,5 +1,5 @@
-// Tokens a second: given, or as this run directory has measured them (log.jsonl), or this machine's gemm, measured for a while,
 // SPDX-License-Identifier: Apache-2.0
+// Tokens a second: given, or as this run directory has measured them (log.jsonl), or this machine's gemm, measured for a while,
 // times the share of it that docs/performance.md found in each kind of work.
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// imf report RECIPE|RUNDIR: run_dir/report.html, one page that needs no network and runs no script, and its main table on
 // SPDX-License-Identifier: Apache-2.0
+// imf report RECIPE|RUNDIR: run_dir/report.html, one page that needs no network and runs no script, and its main table on
 // stdout. Rank 0 reads what the stages left; a stage that did not run leaves a gap that the page names, and no error.
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// Curves of metrics.jsonl and speed.jsonl as inline SVG, a drawing a quantity and stage. Series of more than 400 points are
 // SPDX-License-Identifier: Apache-2.0
+// Curves of metrics.jsonl and speed.jsonl as inline SVG, a drawing a quantity and stage. Series of more than 400 points are
 // drawn as means over neighbours. Held-out values come every eval_steps: a dashed line with dots.
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// What the stages left out, counted by stage, data set or source, and reason, with the first few ids of each: the record sets
 // SPDX-License-Identifier: Apache-2.0
+// What the stages left out, counted by stage, data set or source, and reason, with the first few ids of each: the record sets
 // and lists (dropped.jsonl) that hold every id, the samples that got no score, and the verdicts that are undecided.
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Histograms of scores and lengths by source: one drawing a source, all with the same axes, and the counts as a table.
 // SPDX-License-Identifier: Apache-2.0
+// Histograms of scores and lengths by source: one drawing a source, all with the same axes, and the counts as a table.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

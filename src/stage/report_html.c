@@ -1,5 +1,5 @@
-// Parts of a page: escaping, numbers as text, sections, tables.
 // SPDX-License-Identifier: Apache-2.0
+// Parts of a page: escaping, numbers as text, sections, tables.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

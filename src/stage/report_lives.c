@@ -1,5 +1,5 @@
-// Texts to read: the best and the worst answer to five prompts, with their lives as imf trace prints them, and the same
 // SPDX-License-Identifier: Apache-2.0
+// Texts to read: the best and the worst answer to five prompts, with their lives as imf trace prints them, and the same
 // held-out prompts answered before and after training.
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// The page: style, head, contents, the run's identity and warnings, the sections of the other files, records and recipe. It
 // SPDX-License-Identifier: Apache-2.0
+// The page: style, head, contents, the run's identity and warnings, the sections of the other files, records and recipe. It
 // has no script and forbids any; every text from a file is escaped. Colours: one blue, an orange for the second line of a
 // drawing (told apart without colour too: it is dashed), greys.
 #include <stdio.h>

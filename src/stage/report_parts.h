@@ -1,5 +1,5 @@
-// Inside of `imf report`: report.c (gathers, prints the table), report_tally.c (counts over the records), report_drops.c
 // SPDX-License-Identifier: Apache-2.0
+// Inside of `imf report`: report.c (gathers, prints the table), report_tally.c (counts over the records), report_drops.c
 // (what was left out), report_html.c (escaping, tables, parts of a page), report_page.c (the page, its first and last
 // sections), report_results.c, report_sets.c (from prompts to pairs), report_hist.c, report_curve.c (drawings),
 // report_lives.c (texts to read), report_phases.c (times).

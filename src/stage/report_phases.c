@@ -1,5 +1,5 @@
-// Where the time went: profile.jsonl as a drawing and a table, a row a stage. A stage that ran several times (stopped and
 // SPDX-License-Identifier: Apache-2.0
+// Where the time went: profile.jsonl as a drawing and a table, a row a stage. A stage that ran several times (stopped and
 // resumed, or started again after its end) has the sum of all.
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// What the evaluation found: a drawing of every set and kind, the table of it, differences, rates; and the few numbers at the
 // SPDX-License-Identifier: Apache-2.0
+// What the evaluation found: a drawing of every set and kind, the table of it, differences, rates; and the few numbers at the
 // top of the page.
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// From prompts to pairs: what went into every stage and came out of it, what was left out and why, and whose answers were
 // SPDX-License-Identifier: Apache-2.0
+// From prompts to pairs: what went into every stage and came out of it, what was left out and why, and whose answers were
 // taken.
 #include <inttypes.h>
 #include <stdio.h>

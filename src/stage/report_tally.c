@@ -1,5 +1,5 @@
-// Counts over the records of a run: one look at every record. What needs a sample's source or a prompt's data set finds it by
 // SPDX-License-Identifier: Apache-2.0
+// Counts over the records of a run: one look at every record. What needs a sample's source or a prompt's data set finds it by
 // id.
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// imf reward: trains a reward model of ArmoRM's shape on graded answers or preference rows.
 // SPDX-License-Identifier: Apache-2.0
+// imf reward: trains a reward model of ArmoRM's shape on graded answers or preference rows.
 #include "stage/stage.h"
 #include "train/reward_train.h"
 

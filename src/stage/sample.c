@@ -1,5 +1,5 @@
-// imf sample: n answers of every source model to every prompt.
 // SPDX-License-Identifier: Apache-2.0
+// imf sample: n answers of every source model to every prompt.
 //
 // Sources are done one after the other; a source's model lives once a node. Work is handed out dynamically, longest prompt
 // first, in chunks that shrink towards the end (decode/deal.h). A sample is written as soon as it ends; a restarted stage

@@ -1,5 +1,5 @@
-// imf score RECIPE: every sample's score by the reward model, into the record set scores.
 // SPDX-License-Identifier: Apache-2.0
+// imf score RECIPE: every sample's score by the reward model, into the record set scores.
 // imf score --model DIR [--template NAME] [--max-length N] < JSONL: the same for rows {prompt | messages, answer}.
 //
 // Conversations are rendered by the reward model's own template. Rows are dealt to ranks by token count (longest first, to the

@@ -1,5 +1,5 @@
-// imf select: prompt files to prompt records.
 // SPDX-License-Identifier: Apache-2.0
+// imf select: prompt files to prompt records.
 //
 // Rank 0 reads the files, drops what cannot serve (duplicates, held-out prompts, rows without what their kind needs), draws
 // by id where a limit is set, and writes records in id order. Invariant: neither the order of rows nor their number in a

@@ -1,5 +1,5 @@
-// imf selftest: does this program compute what it promises on this machine? A tiny pipeline over the demo's models runs twice,
 // SPDX-License-Identifier: Apache-2.0
+// imf selftest: does this program compute what it promises on this machine? A tiny pipeline over the demo's models runs twice,
 // in two layouts (rows a batch, answers in flight, threads), in a temporary directory; every digest must be the same (law 1).
 // Digests are never compared with stored ones: they belong to a build and a kind of processor.
 #include <sched.h>

@@ -1,5 +1,5 @@
-// imf sft: supervised fine-tuning of the target model on SFT rows (or on a user's file: sft.data).
 // SPDX-License-Identifier: Apache-2.0
+// imf sft: supervised fine-tuning of the target model on SFT rows (or on a user's file: sft.data).
 #include <string.h>
 
 #include "stage/stage.h"

@@ -1,5 +1,5 @@
-// imf show PATH: says what a file or directory is and what is in it, for every kind that imf writes. Kinds are told apart
 // SPDX-License-Identifier: Apache-2.0
+// imf show PATH: says what a file or directory is and what is in it, for every kind that imf writes. Kinds are told apart
 // by their contents (first bytes, header line, the files of a directory) and, where these say nothing, by the name's end.
 #include <inttypes.h>
 #include <stdio.h>

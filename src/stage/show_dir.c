@@ -1,5 +1,5 @@
-// What `imf show` says about directories, about metrics.jsonl and about the summary of an evaluation.
 // SPDX-License-Identifier: Apache-2.0
+// What `imf show` says about directories, about metrics.jsonl and about the summary of an evaluation.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Inside of `imf show`: show.c (which kind of file), show_dir.c (directories).
 // SPDX-License-Identifier: Apache-2.0
+// Inside of `imf show`: show.c (which kind of file), show_dir.c (directories).
 #ifndef IMF_STAGE_SHOW_PARTS_H
 #define IMF_STAGE_SHOW_PARTS_H
 

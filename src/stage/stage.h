@@ -1,5 +1,5 @@
-// The commands. Stages meet only through files in the run directory (text/record.h); none calls another.
 // SPDX-License-Identifier: Apache-2.0
+// The commands. Stages meet only through files in the run directory (text/record.h); none calls another.
 #ifndef IMF_STAGE_STAGE_H
 #define IMF_STAGE_STAGE_H
 

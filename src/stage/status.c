@@ -1,5 +1,5 @@
-// imf status RUNDIR: what a run is doing, for another shell: reads its files, writes nothing, needs no MPI.
 // SPDX-License-Identifier: Apache-2.0
+// imf status RUNDIR: what a run is doing, for another shell: reads its files, writes nothing, needs no MPI.
 //
 // Who holds the lease runs or ran it; progress.json says which stage and how far (base/log.h); the marks of ended stages say what is
 // there. progress.json without a living owner is a stage that stopped half-way.

@@ -1,5 +1,5 @@
-// imf tokens: JSONL on standard input to JSONL on standard output, through the renderer and tokenizer of every other stage.
 // SPDX-License-Identifier: Apache-2.0
+// imf tokens: JSONL on standard input to JSONL on standard output, through the renderer and tokenizer of every other stage.
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-// imf trace RECIPE ID: the life of a prompt, a sample, an SFT row or a pair; of a row of a user's own file why training
 // SPDX-License-Identifier: Apache-2.0
+// imf trace RECIPE ID: the life of a prompt, a sample, an SFT row or a pair; of a row of a user's own file why training
 // dropped or cut it. The beginning of an id is enough if it is the only one. Rank 0 reads and prints; nothing is written.
 #include <ctype.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// imf verify: math answers against gold, programs against their tests. Instruction prompts have no verdict.
 // SPDX-License-Identifier: Apache-2.0
+// imf verify: math answers against gold, programs against their tests. Instruction prompts have no verdict.
 //
 // Every rank reads its share of the samples and hashes what is to be judged (program and tests; gold and answer); equal work
 // is judged once. The distinct pieces, sorted by hash, are dealt to the ranks in turn, which spreads slow programs evenly.

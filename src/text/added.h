@@ -1,5 +1,5 @@
-// Added tokens: texts that are taken whole before anything else cuts the text (special tokens and others), as the crate
 // SPDX-License-Identifier: Apache-2.0
+// Added tokens: texts that are taken whole before anything else cuts the text (special tokens and others), as the crate
 // `tokenizers` does it: leftmost, then longest; flags single_word, lstrip, rstrip; those with normalized: false are sought in
 // the text as given, the others in the normalised text. A byte trie for each of the two.
 #ifndef IMF_TEXT_ADDED_H

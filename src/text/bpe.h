@@ -1,5 +1,5 @@
-// Byte-pair encoding of one piece: starting from single bytes, the pair of neighbours with the lowest rank (the leftmost of
 // SPDX-License-Identifier: Apache-2.0
+// Byte-pair encoding of one piece: starting from single bytes, the pair of neighbours with the lowest rank (the leftmost of
 // equals) is merged until no pair is known.
 //
 // Method: short pieces (nearly all) by repeated scans of a small array, long ones by a heap of candidate pairs over a linked

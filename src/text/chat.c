@@ -1,5 +1,5 @@
-// Chat templates as data: what stands around roles and texts. Jinja is not interpreted; a template that is not in the table
 // SPDX-License-Identifier: Apache-2.0
+// Chat templates as data: what stands around roles and texts. Jinja is not interpreted; a template that is not in the table
 // is refused. tests/t34_chat.c compares with apply_chat_template.
 #include "text/chat.h"
 

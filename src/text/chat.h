@@ -1,5 +1,5 @@
-// The one renderer: messages to token ids with the loss mask, for sampling, scoring, SFT, DPO and evaluation.
 // SPDX-License-Identifier: Apache-2.0
+// The one renderer: messages to token ids with the loss mask, for sampling, scoring, SFT, DPO and evaluation.
 //
 // Templates are a table here, chosen by the hash of the model's chat_template (or by the recipe's `template:`).
 // `render: clean`: the assistant header belongs to the prompt, one BOS (or none, where the family has none), one stop

@@ -1,5 +1,5 @@
-// JSON through jansson, with messages that name file, line and key.
 // SPDX-License-Identifier: Apache-2.0
+// JSON through jansson, with messages that name file, line and key.
 #include <stdio.h>
 #include <string.h>
 

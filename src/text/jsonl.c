@@ -1,5 +1,5 @@
-// Rows of a user's file or of standard input: JSON Lines, or one JSON array. Read in blocks, a row at a time, so memory is that
 // SPDX-License-Identifier: Apache-2.0
+// Rows of a user's file or of standard input: JSON Lines, or one JSON array. Read in blocks, a row at a time, so memory is that
 // of the longest row; a file without line ends (a disk image, a minified dump) is refused at JSONL_ROW bytes instead of filling
 // the memory.
 #include <ctype.h>

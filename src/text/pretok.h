@@ -1,5 +1,5 @@
-// Pre-tokenizer: cuts text into the pieces that BPE works on, by the steps of tokenizer.json's pre_tokenizer.
 // SPDX-License-Identifier: Apache-2.0
+// Pre-tokenizer: cuts text into the pieces that BPE works on, by the steps of tokenizer.json's pre_tokenizer.
 //
 // Each step cuts every piece of the step before; a pattern sees its piece alone (look-around ends at its borders). Patterns
 // are run by PCRE2 (UTF, UCP, JIT where the system allows it). tokenizer.json means Oniguruma's syntax; what differs is

@@ -1,5 +1,5 @@
-// Prompts as users have them, brought into one form: the data of a prompt record.
 // SPDX-License-Identifier: Apache-2.0
+// Prompts as users have them, brought into one form: the data of a prompt record.
 //
 //   {"messages": [{"role", "content"}, ...], "kind": "math" | "code" | "if", "dataset": "...",
 //    "gold": "42" (math) | "tests": ["assert f(1) == 2", ...] (code) | "checks": [...] (if, where graded)}

@@ -1,5 +1,5 @@
-// Rows and pairs in the shape of the published FuseChat data: the lines of export/sft.jsonl and export/dpo.jsonl.
 // SPDX-License-Identifier: Apache-2.0
+// Rows and pairs in the shape of the published FuseChat data: the lines of export/sft.jsonl and export/dpo.jsonl.
 #ifndef IMF_TEXT_PUBLISHED_H
 #define IMF_TEXT_PUBLISHED_H
 

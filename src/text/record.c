@@ -1,5 +1,5 @@
-// Writing records: one part a process. A record is one write() of its line, then one of its index entry, so a killed
 // SPDX-License-Identifier: Apache-2.0
+// Writing records: one part a process. A record is one write() of its line, then one of its index entry, so a killed
 // process loses at most the line it was writing; a lost power supply at most what came after the last fsync.
 #include "text/record.h"
 

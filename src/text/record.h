@@ -1,5 +1,5 @@
-// Records: how stages hand over. JSONL parts with a header line and a fixed-size index, in run_dir/<stage>/.
 // SPDX-License-Identifier: Apache-2.0
+// Records: how stages hand over. JSONL parts with a header line and a fixed-size index, in run_dir/<stage>/.
 //
 //   part-<start>-<job>-<rank>.jsonl  line 1: header {"format":"imf-<stage>","version":1,"recipe":id,"inputs":{..},"program":..}
 //                                    then one line a record: {"id":"<32 hex>","data":{..},"run":{..}}

@@ -1,5 +1,5 @@
-// Method: one pass over the lines of each file. A line is held against its index entry while both agree on where it lies;
 // SPDX-License-Identifier: Apache-2.0
+// Method: one pass over the lines of each file. A line is held against its index entry while both agree on where it lies;
 // once they part (a line was removed, added or became longer) the index says nothing more about that file, and only the text
 // is read.
 #include "text/record_check.h"

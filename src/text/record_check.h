@@ -1,5 +1,5 @@
-// Checking a record set: every line against its index, the order of ids, and the set against its `done`. Unlike record_open it
 // SPDX-License-Identifier: Apache-2.0
+// Checking a record set: every line against its index, the order of ids, and the set against its `done`. Unlike record_open it
 // does not stop at the first fault, changes nothing on the disk, and belongs to one process.
 #ifndef IMF_TEXT_RECORD_CHECK_H
 #define IMF_TEXT_RECORD_CHECK_H

@@ -1,5 +1,5 @@
-// Compaction of an ended stage: the parts of all ranks and jobs become at most 64 files in id order. The files are dealt
 // SPDX-License-Identifier: Apache-2.0
+// Compaction of an ended stage: the parts of all ranks and jobs become at most 64 files in id order. The files are dealt
 // to ranks in contiguous blocks; each is written aside, synced and renamed; the file `done` commits them all. Before it is
 // there readers look at the parts alone, after it at the compacted files alone, so a crash anywhere loses nothing.
 //

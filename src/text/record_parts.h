@@ -1,5 +1,5 @@
-// Inside of the records, shared by record.c (writing), record_set.c (reading) and record_finish.c (compaction).
 // SPDX-License-Identifier: Apache-2.0
+// Inside of the records, shared by record.c (writing), record_set.c (reading) and record_finish.c (compaction).
 #ifndef IMF_TEXT_RECORD_PARTS_H
 #define IMF_TEXT_RECORD_PARTS_H
 

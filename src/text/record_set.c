@@ -1,5 +1,5 @@
-// Reading records. Rank 0 lists the directory and reads the indexes (and the lines that an index lost), sorts by id and
 // SPDX-License-Identifier: Apache-2.0
+// Reading records. Rank 0 lists the directory and reads the indexes (and the lines that an index lost), sorts by id and
 // broadcasts; each rank then reads only the lines it asks for. Memory: 64 bytes a record on every rank.
 #include <errno.h>
 #include <fcntl.h>

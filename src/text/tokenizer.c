@@ -1,5 +1,5 @@
-// The tokenizer's use: encode (added tokens, NFC, pre-tokenizer, BPE in this order) and decode. Nothing here is changed by
 // SPDX-License-Identifier: Apache-2.0
+// The tokenizer's use: encode (added tokens, NFC, pre-tokenizer, BPE in this order) and decode. Nothing here is changed by
 // use, so one Tokenizer serves any number of threads; each call brings its own working space.
 #include "text/tokenizer.h"
 

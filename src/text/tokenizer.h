@@ -1,5 +1,5 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: Llama-3, Qwen-2.5, SmolLM2, Mistral-Nemo and our own small one.
 // SPDX-License-Identifier: Apache-2.0
+// Byte-level BPE from a Hugging Face tokenizer.json: Llama-3, Qwen-2.5, SmolLM2, Mistral-Nemo and our own small one.
 //
 // Ids are those of the crate `tokenizers`. Known to differ, since the Unicode data do: the order of combining marks in NFC, where
 // ours are newer, and digits, where theirs are (of 327,679 code points in a context: 0 with SmolLM2, 76 with Qwen-2.5 by marks,

@@ -1,5 +1,5 @@
-// Reading tokenizer.json (format of the crate `tokenizers`): byte-level BPE in all its spellings, nothing else. What this
 // SPDX-License-Identifier: Apache-2.0
+// Reading tokenizer.json (format of the crate `tokenizers`): byte-level BPE in all its spellings, nothing else. What this
 // program would compute differently from the file's author is refused with the key's name, never ignored.
 #include <string.h>
 

@@ -1,5 +1,5 @@
-// What a Tokenizer is made of; shared by tokenizer.c (use) and tokenizer_json.c (loading) alone.
 // SPDX-License-Identifier: Apache-2.0
+// What a Tokenizer is made of; shared by tokenizer.c (use) and tokenizer_json.c (loading) alone.
 #ifndef IMF_TEXT_TOKENIZER_PARTS_H
 #define IMF_TEXT_TOKENIZER_PARTS_H
 

@@ -1,5 +1,5 @@
-// UTF-8: walking, checking, and replacing what is not UTF-8. All local, no state.
 // SPDX-License-Identifier: Apache-2.0
+// UTF-8: walking, checking, and replacing what is not UTF-8. All local, no state.
 #ifndef IMF_TEXT_UTF8_H
 #define IMF_TEXT_UTF8_H
 

@@ -1,5 +1,5 @@
-// The vocabulary: token text <-> id, and the byte alphabet.
 // SPDX-License-Identifier: Apache-2.0
+// The vocabulary: token text <-> id, and the byte alphabet.
 //
 // Byte-level BPE writes each byte as one printable character (GPT-2's table: '!'..'~', U+00A1..U+00AC and U+00AE..U+00FF
 // stand for themselves, the other 68 bytes in order for U+0100..U+0143), so that every token is valid text. Pieces are kept

@@ -1,5 +1,5 @@
-// Packing: as many chains as the step fills rows, at most those of the recipe, take the examples, largest first, each the one
 // SPDX-License-Identifier: Apache-2.0
+// Packing: as many chains as the step fills rows, at most those of the recipe, take the examples, largest first, each the one
 // with the fewest tokens so far; a chain packs its own by first-fit decreasing. The layout of a row depends on its examples
 // alone. Ranks own whole chains, so their work differs by little. (Counted on 400 steps of 4 pairs of a preference set, two
 // chains, row_tokens from the mean: work over the largest chain's 1.54 with whole rows dealt in turn, 1.86 so; 1.89 is the

@@ -1,5 +1,5 @@
-// Examples to packed rows. A step is global_batch examples (or pairs), packed into as many rows as it needs; which
 // SPDX-License-Identifier: Apache-2.0
+// Examples to packed rows. A step is global_batch examples (or pairs), packed into as many rows as it needs; which
 // examples share a row is a function of data, seed and epoch alone; rows never cross steps.
 #ifndef IMF_TRAIN_BATCH_H
 #define IMF_TRAIN_BATCH_H

@@ -1,5 +1,5 @@
-// Sums of gradients whose bits do not depend on the ranks (law 1, "Gradient sums").
 // SPDX-License-Identifier: Apache-2.0
+// Sums of gradients whose bits do not depend on the ranks (law 1, "Gradient sums").
 //
 // The rows of a step are dealt to chains (batch.h). A chain adds its rows in order into one buffer. Chain
 // sums are combined by a fixed binary tree over chain number: node (level, index) covers chains index * 2^level .. ;

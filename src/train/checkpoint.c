@@ -1,5 +1,5 @@
-// Method: everything is written to a temporary directory, a file a node or as the recipe says; every rank closes, syncs and re-reads its tiles; ranks agree;
 // SPDX-License-Identifier: Apache-2.0
+// Method: everything is written to a temporary directory, a file a node or as the recipe says; every rank closes, syncs and re-reads its tiles; ranks agree;
 // rank 0 writes the manifest, whose rename makes the checkpoint exist. Loading trusts nothing that the manifest does not
 // confirm: HDF5 sees a file only after its bytes matched, and each tile is checked again after reading.
 // Drawback: a save costs a second reading of the files (from the page cache).

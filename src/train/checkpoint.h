@@ -1,5 +1,5 @@
-// Checkpoints: parallel NetCDF-4, layout-free, committed by a manifest and a rename (protocol of design.md 3).
 // SPDX-License-Identifier: Apache-2.0
+// Checkpoints: parallel NetCDF-4, layout-free, committed by a manifest and a rename (protocol of design.md 3).
 //
 //   <dir>/step_000000123/shard-000.nc .. + MANIFEST.json       committed
 //   <dir>/step_000000123.tmp.<job>/                             being written; never read, removed at the next start

@@ -1,5 +1,5 @@
-// Which tensor a damaged byte of a checkpoint belongs to. A file whose bytes do not match is never opened by HDF5, so the
 // SPDX-License-Identifier: Apache-2.0
+// Which tensor a damaged byte of a checkpoint belongs to. A file whose bytes do not match is never opened by HDF5, so the
 // manifest says where in the file each tile lies, and the tile is read and summed as plain bytes.
 #ifndef IMF_TRAIN_CHECKPOINT_DAMAGE_H
 #define IMF_TRAIN_CHECKPOINT_DAMAGE_H

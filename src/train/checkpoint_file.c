@@ -1,5 +1,5 @@
-// Method: a status that sticks; each phase (create, define, write, close) makes its calls to the end and then ranks agree.
 // SPDX-License-Identifier: Apache-2.0
+// Method: a status that sticks; each phase (create, define, write, close) makes its calls to the end and then ranks agree.
 // After a failed phase nobody enters HDF5 again, not even to close: with a failing disk nc_close was seen to hang (3
 // ranks) and to crash. A variable is written and read tile by tile with independent access, so ranks never wait for each
 // other within a phase.

@@ -1,5 +1,5 @@
-// A NetCDF-4 file of a checkpoint: three variables a tensor (weight and AdamW's two moments), [rows][cols], contiguous. A file
 // SPDX-License-Identifier: Apache-2.0
+// A NetCDF-4 file of a checkpoint: three variables a tensor (weight and AdamW's two moments), [rows][cols], contiguous. A file
 // holds a range of tiles, so its first and last tensor may lack rows; the attribute first_row says which row comes first.
 #ifndef IMF_TRAIN_CHECKPOINT_FILE_H
 #define IMF_TRAIN_CHECKPOINT_FILE_H

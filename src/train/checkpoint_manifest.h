@@ -1,5 +1,5 @@
-// MANIFEST.json: the commit record of a checkpoint. A checkpoint without one that parses and matches does not exist.
 // SPDX-License-Identifier: Apache-2.0
+// MANIFEST.json: the commit record of a checkpoint. A checkpoint without one that parses and matches does not exist.
 #ifndef IMF_TRAIN_CHECKPOINT_MANIFEST_H
 #define IMF_TRAIN_CHECKPOINT_MANIFEST_H
 

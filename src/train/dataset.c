@@ -1,5 +1,5 @@
-// Rendering: each rank renders its rows into a byte stream (a fixed head, then ids and mask), streams are gathered, every
 // SPDX-License-Identifier: Apache-2.0
+// Rendering: each rank renders its rows into a byte stream (a fixed head, then ids and mask), streams are gathered, every
 // rank unpacks all of them.
 #include "train/dataset.h"
 

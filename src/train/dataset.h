@@ -1,5 +1,5 @@
-// Training examples: rows (a user's file, or the pair stage's records) rendered to token ids, in ascending order of id, the
 // SPDX-License-Identifier: Apache-2.0
+// Training examples: rows (a user's file, or the pair stage's records) rendered to token ids, in ascending order of id, the
 // same on every rank. Rendering is shared by the ranks. Order of input lines and number of ranks change nothing.
 // Drawback: every rank holds all examples (5 bytes a token).
 #ifndef IMF_TRAIN_DATASET_H

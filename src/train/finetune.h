@@ -1,5 +1,5 @@
-// SFT and DPO from recipe to exported model: what the two stages share.
 // SPDX-License-Identifier: Apache-2.0
+// SFT and DPO from recipe to exported model: what the two stages share.
 #ifndef IMF_TRAIN_FINETUNE_H
 #define IMF_TRAIN_FINETUNE_H
 

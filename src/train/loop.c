@@ -1,5 +1,5 @@
-// Step s (0-based) of epoch e takes examples order_e[k * global_batch ..), k = s mod steps per epoch; the last step of an
 // SPDX-License-Identifier: Apache-2.0
+// Step s (0-based) of epoch e takes examples order_e[k * global_batch ..), k = s mod steps per epoch; the last step of an
 // epoch takes what is left. All of it follows from (data, recipe, seed, s), so resuming needs only s and the optimiser's state.
 #include "train/loop.h"
 

@@ -1,5 +1,5 @@
-// The step loop of SFT and DPO.
 // SPDX-License-Identifier: Apache-2.0
+// The step loop of SFT and DPO.
 #ifndef IMF_TRAIN_LOOP_H
 #define IMF_TRAIN_LOOP_H
 

@@ -1,5 +1,5 @@
-// All arithmetic is double; the loss is rounded to float once, so that log1p(1) gives the float nearest to ln 2.
 // SPDX-License-Identifier: Apache-2.0
+// All arithmetic is double; the loss is rounded to float once, so that log1p(1) gives the float nearest to ln 2.
 #include "train/loss.h"
 
 #include <math.h>

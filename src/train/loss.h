@@ -1,5 +1,5 @@
-// The losses over log-probabilities and their derivatives. Host arithmetic on a few numbers per example; the heavy part
 // SPDX-License-Identifier: Apache-2.0
+// The losses over log-probabilities and their derivatives. Host arithmetic on a few numbers per example; the heavy part
 // (log-probabilities of tokens) is op_logprob_*.
 //
 //   SFT     loss = - sum over target tokens of log p / target tokens of the step

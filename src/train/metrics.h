@@ -1,5 +1,5 @@
-// What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings.
 // SPDX-License-Identifier: Apache-2.0
+// What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings.
 // Beside it speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts.
 #ifndef IMF_TRAIN_METRICS_H
 #define IMF_TRAIN_METRICS_H

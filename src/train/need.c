@@ -1,5 +1,5 @@
-// Rows are packed as the stage will pack them (first epoch, at most COUNTED steps), and a rank's share is the largest over these
 // SPDX-License-Identifier: Apache-2.0
+// Rows are packed as the stage will pack them (first epoch, at most COUNTED steps), and a rank's share is the largest over these
 // steps. Drawback: a later epoch's order may make a slightly longer row.
 #include "train/need.h"
 

@@ -1,5 +1,5 @@
-// What SFT and DPO will need, before anything is loaded: steps, tokens and bytes. Sizes come from the functions that allocate
 // SPDX-License-Identifier: Apache-2.0
+// What SFT and DPO will need, before anything is loaded: steps, tokens and bytes. Sizes come from the functions that allocate
 // (model_forward_count, chain_buffers, optim_bytes, ...), so there is one formula for each. Nothing here is collective.
 #ifndef IMF_TRAIN_NEED_H
 #define IMF_TRAIN_NEED_H

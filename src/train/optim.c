@@ -1,5 +1,5 @@
-// Order of events in a step: gradient slices arrive; tile norms are gathered and added in tile order on every rank, so all
 // SPDX-License-Identifier: Apache-2.0
+// Order of events in a step: gradient slices arrive; tile norms are gathered and added in tile order on every rank, so all
 // hold the same clip factor; node barrier (nobody reads weights any more); owners write their tiles; tiles go to the
 // leaders of the other nodes; node barrier (weights may be read).
 #include "train/optim.h"

@@ -1,5 +1,5 @@
-// The optimiser: clipping and AdamW over tiles. Weights live in the model's (node-shared) block; first and second moments
 // SPDX-License-Identifier: Apache-2.0
+// The optimiser: clipping and AdamW over tiles. Weights live in the model's (node-shared) block; first and second moments
 // exist at the owner of a tile only.
 #ifndef IMF_TRAIN_OPTIM_H
 #define IMF_TRAIN_OPTIM_H

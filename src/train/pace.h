@@ -1,5 +1,5 @@
-// When to checkpoint and when to stop by the clock. Ranks act on what rank 0's clock says, so that all do the same after the
 // SPDX-License-Identifier: Apache-2.0
+// When to checkpoint and when to stop by the clock. Ranks act on what rank 0's clock says, so that all do the same after the
 // same step.
 #ifndef IMF_TRAIN_PACE_H
 #define IMF_TRAIN_PACE_H

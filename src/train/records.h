@@ -1,5 +1,5 @@
-// Training rows from the run directory: record sets of the pair stage (fields: stage/stage.h).
 // SPDX-License-Identifier: Apache-2.0
+// Training rows from the run directory: record sets of the pair stage (fields: stage/stage.h).
 #ifndef IMF_TRAIN_RECORDS_H
 #define IMF_TRAIN_RECORDS_H
 

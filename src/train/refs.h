@@ -1,5 +1,5 @@
-// Reference log-probabilities of preference pairs: computed once by the code path of training (so that policy and
 // SPDX-License-Identifier: Apache-2.0
+// Reference log-probabilities of preference pairs: computed once by the code path of training (so that policy and
 // reference agree bit for bit while the weights do) and kept in a file.
 //
 //   OFFSET  SIZE  run_dir/dpo/ref_logps.bin, little endian

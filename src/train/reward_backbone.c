@@ -1,5 +1,5 @@
-// A pair is packed like a DPO pair whose answers carry one token more: so the last real token is computed, and the prompt is
 // SPDX-License-Identifier: Apache-2.0
+// A pair is packed like a DPO pair whose answers carry one token more: so the last real token is computed, and the prompt is
 // computed once. Every rank holds the heads; their gradient is formed by all ranks from the gathered hidden states, in the
 // order of the pairs, in double.
 #include "train/reward_backbone.h"

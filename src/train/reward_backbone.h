@@ -1,5 +1,5 @@
-// Optional first part of reward training: the backbone itself, by Bradley-Terry and/or regression on linear heads over the
 // SPDX-License-Identifier: Apache-2.0
+// Optional first part of reward training: the backbone itself, by Bradley-Terry and/or regression on linear heads over the
 // last token's hidden state. The heads are thrown away.
 #ifndef IMF_TRAIN_REWARD_BACKBONE_H
 #define IMF_TRAIN_REWARD_BACKBONE_H

@@ -1,5 +1,5 @@
-// Two passes: parse all lines into rows (texts and labels, sorted by id), then render answers and list pairs.
 // SPDX-License-Identifier: Apache-2.0
+// Two passes: parse all lines into rows (texts and labels, sorted by id), then render answers and list pairs.
 #include "train/reward_data.h"
 
 #include <math.h>

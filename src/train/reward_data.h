@@ -1,5 +1,5 @@
-// Data of reward training (format: train/reward_train.h): conversations with labels, and preference pairs among them.
 // SPDX-License-Identifier: Apache-2.0
+// Data of reward training (format: train/reward_train.h): conversations with labels, and preference pairs among them.
 #ifndef IMF_TRAIN_REWARD_DATA_H
 #define IMF_TRAIN_REWARD_DATA_H
 

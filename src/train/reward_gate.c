@@ -1,5 +1,5 @@
-// The gate: a small MLP on the prompt's hidden state, trained with the Bradley-Terry loss on frozen objectives.
 // SPDX-License-Identifier: Apache-2.0
+// The gate: a small MLP on the prompt's hidden state, trained with the Bradley-Terry loss on frozen objectives.
 //
 //   u = logit_scale * sum_k g_k (r'_k(good) - r'_k(bad)), g = softmax(MLP(h) / temperature), loss = -log sigmoid(u)
 //

@@ -1,5 +1,5 @@
-// Normal equations in double with Cholesky: exact enough for H up to a few thousand, one pass over the features. Drawback: H^2
 // SPDX-License-Identifier: Apache-2.0
+// Normal equations in double with Cholesky: exact enough for H up to a few thousand, one pass over the features. Drawback: H^2
 // doubles of memory and H^3 / 3 per alpha.
 #include "train/reward_heads.h"
 

@@ -1,5 +1,5 @@
-// The heads of a reward model on frozen features: ridge regressions, verbosity penalty, gate, scale. Serial (rank 0).
 // SPDX-License-Identifier: Apache-2.0
+// The heads of a reward model on frozen features: ridge regressions, verbosity penalty, gate, scale. Serial (rank 0).
 #ifndef IMF_TRAIN_REWARD_HEADS_H
 #define IMF_TRAIN_REWARD_HEADS_H
 

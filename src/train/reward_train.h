@@ -1,5 +1,5 @@
-// Training of a reward model of ArmoRM's shape (spec 1.7): imf reward.
 // SPDX-License-Identifier: Apache-2.0
+// Training of a reward model of ArmoRM's shape (spec 1.7): imf reward.
 //
 //   1 backbone (reward_train.backbone: none | bt | regression | both), on the last token's hidden state:
 //     bt: a linear head w.h, loss -log sigmoid(w.h(chosen) - w.h(rejected)); regression: a linear head per objective,

@@ -1,5 +1,5 @@
-// Training rows from JSON: the shapes that users' files have, turned into messages and answers.
 // SPDX-License-Identifier: Apache-2.0
+// Training rows from JSON: the shapes that users' files have, turned into messages and answers.
 //
 //   SFT    {"messages": [{"role","content"}...]}                    every assistant turn is a target
 //          {"conversations": [{"from","value"}...]}                 the same (human/user, gpt/assistant, system)

@@ -1,5 +1,5 @@
-// Schedules of transformers (optimization.py), evaluated in double as Python does.
 // SPDX-License-Identifier: Apache-2.0
+// Schedules of transformers (optimization.py), evaluated in double as Python does.
 #include "train/schedule.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-// Learning rate as a function of the step alone (so that resuming needs no scheduler state).
 // SPDX-License-Identifier: Apache-2.0
+// Learning rate as a function of the step alone (so that resuming needs no scheduler state).
 #ifndef IMF_TRAIN_SCHEDULE_H
 #define IMF_TRAIN_SCHEDULE_H
 

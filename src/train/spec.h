@@ -1,5 +1,5 @@
-// What a training stage takes from its section of the recipe.
 // SPDX-License-Identifier: Apache-2.0
+// What a training stage takes from its section of the recipe.
 #ifndef IMF_TRAIN_SPEC_H
 #define IMF_TRAIN_SPEC_H
 

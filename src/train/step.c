@@ -1,5 +1,5 @@
-// Rows of a chain are computed micro_rows at a time in ascending order; per-example sums of log-probabilities are formed
 // SPDX-License-Identifier: Apache-2.0
+// Rows of a chain are computed micro_rows at a time in ascending order; per-example sums of log-probabilities are formed
 // in token order in double and gathered, so that every rank computes the same loss from the same numbers.
 #include "train/step.h"
 

@@ -1,5 +1,5 @@
-// One step's forward and, when wanted, backward over its packed rows: what ranks share.
 // SPDX-License-Identifier: Apache-2.0
+// One step's forward and, when wanted, backward over its packed rows: what ranks share.
 #ifndef IMF_TRAIN_STEP_H
 #define IMF_TRAIN_STEP_H
 

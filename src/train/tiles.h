@@ -1,5 +1,5 @@
-// 2-D tiles: the unit in which weights, optimiser state and checkpoints are dealt to ranks.
 // SPDX-License-Identifier: Apache-2.0
+// 2-D tiles: the unit in which weights, optimiser state and checkpoints are dealt to ranks.
 //
 // Every tensor is cut into runs of whole rows of at most TILE_ELEMENTS elements (one row when a row alone is larger). The
 // list depends on the model alone, in block order, so a rank's tiles are one contiguous range of the model's block.

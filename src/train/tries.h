@@ -1,5 +1,5 @@
-// The crash-loop guard: run_dir/<stage>/tries has a line a start that did not end in order, the step that it was computing.
 // SPDX-License-Identifier: Apache-2.0
+// The crash-loop guard: run_dir/<stage>/tries has a line a start that did not end in order, the step that it was computing.
 // When TRIES starts in a row ended in the same step, another one would too: a batch system that requeues for ever is told so.
 // Drawback: a write of a few bytes a step (rank 0, no sync), so a power failure may hide the last steps.
 #ifndef IMF_TRAIN_TRIES_H

@@ -1,5 +1,5 @@
-// make bench: ISA level, GFLOP/s of the gemms of SmolLM2-135M and of the ops around them, and times of a training row.
 // SPDX-License-Identifier: Apache-2.0
+// make bench: ISA level, GFLOP/s of the gemms of SmolLM2-135M and of the ops around them, and times of a training row.
 //   bench_ops [threads]
 #include <math.h>
 #include <stdio.h>

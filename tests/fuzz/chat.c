@@ -1,5 +1,5 @@
-// libFuzzer: any conversation in each tokenizer's template: first byte the template, then messages as a byte for the role and
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: any conversation in each tokenizer's template: first byte the template, then messages as a byte for the role and
 // text up to the byte 1. One answer is rendered as prompt and example and as a conversation; where nothing in it looks like a
 // special token the contract holds (PRS-6).
 #include "fuzz.h"

@@ -1,5 +1,5 @@
-// What the fuzz targets share. A target is one function that takes any bytes; it aborts when the code under test breaks a
 // SPDX-License-Identifier: Apache-2.0
+// What the fuzz targets share. A target is one function that takes any bytes; it aborts when the code under test breaks a
 // promise: another error than the wanted ones, an empty message, a result that does not read back. libFuzzer calls it in `make
 // fuzz`; replay.c calls it with the kept inputs in `make check`.
 #ifndef IMF_TESTS_FUZZ_H

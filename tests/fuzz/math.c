@@ -1,5 +1,5 @@
-// libFuzzer: gold and answer, separated by a NUL. Extraction and both judges end in time with one of three verdicts; the strict
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: gold and answer, separated by a NUL. Extraction and both judges end in time with one of three verdicts; the strict
 // one is never right one way round and wrong the other (PRS-4, PRS-6).
 #include <time.h>
 

@@ -1,5 +1,5 @@
-// libFuzzer: any bytes as a recipe and as a --set. Refused with file and line, or taken; what was taken prints as a recipe that
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: any bytes as a recipe and as a --set. Refused with file and line, or taken; what was taken prints as a recipe that
 // loads back to the same, and every value lies in its key's range (PRS-6).
 #include "base/deck.h"
 #include "fuzz.h"

@@ -1,5 +1,5 @@
-// libFuzzer: any bytes as lines of a user's file (first byte not 'P'), or as a part with its index as a killed job leaves them
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: any bytes as lines of a user's file (first byte not 'P'), or as a part with its index as a killed job leaves them
 // ('P', the index' length in two bytes, index, part). Rows are refused with file and line or imported as a prompt whose
 // canonical text reads back; a part opens, each record reads or says that it is damaged, and compacting it keeps every record
 // (PRS-6).

@@ -1,5 +1,5 @@
-// A fuzz target without libFuzzer: calls it once with every file named on the command line. Silent; a breach aborts.
 // SPDX-License-Identifier: Apache-2.0
+// A fuzz target without libFuzzer: calls it once with every file named on the command line. Silent; a breach aborts.
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/str.h"

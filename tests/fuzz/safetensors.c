@@ -1,5 +1,5 @@
-// libFuzzer: any bytes as model.safetensors, and (first byte '{') as the index beside it. Refused naming the file, or every
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: any bytes as model.safetensors, and (first byte '{') as the index beside it. Refused naming the file, or every
 // tensor lies in the file and can be found and read (PRS-1, PRS-6).
 #include "fuzz.h"
 #include "model/safetensors.h"

@@ -1,5 +1,5 @@
-// libFuzzer: any bytes as tokenizer.json; when they load, the same bytes are encoded with it and decoded again (PRS-6).
 // SPDX-License-Identifier: Apache-2.0
+// libFuzzer: any bytes as tokenizer.json; when they load, the same bytes are encoded with it and decoded again (PRS-6).
 #include "fuzz.h"
 #include "text/tokenizer.h"
 

@@ -1,5 +1,5 @@
-// A shared object for LD_PRELOAD that makes the Nth call of one kind fail (CKP-3). Only files whose path holds FAULT_PATH
 // SPDX-License-Identifier: Apache-2.0
+// A shared object for LD_PRELOAD that makes the Nth call of one kind fail (CKP-3). Only files whose path holds FAULT_PATH
 // count.
 //   FAULT_CALL  open | write | pwrite | fsync | rename | close | ftruncate (their other forms are counted with them)
 //   FAULT_NTH   which call fails, from 1      FAULT_ERRNO  its errno, a number      FAULT_PERSIST  1: all later ones fail too

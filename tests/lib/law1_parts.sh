@@ -1,5 +1,5 @@
-# law1_parts.sh: what law1.sh and chaos.sh share. Wants $build and $work (a directory of the test's own).
 # SPDX-License-Identifier: Apache-2.0
+# law1_parts.sh: what law1.sh and chaos.sh share. Wants $build and $work (a directory of the test's own).
 . tests/lib/mpi.sh
 export OMPI_MCA_mpi_yield_when_idle=1
 export OMP_WAIT_POLICY=passive  # more threads than cores

@@ -1,5 +1,5 @@
-# report_runs.sh: sourced with $imf and $dir set; makes what the tests of the report look at:
 # SPDX-License-Identifier: Apache-2.0
+# report_runs.sh: sourced with $imf and $dir set; makes what the tests of the report look at:
 #   $dir/all     the demo's recipe, small: every stage, two ranks
 #   $dir/moved   answers of somebody's own file, hostile ones among them; made under another name and then moved; a torn
 #                metrics.jsonl, warnings, no training and no evaluation

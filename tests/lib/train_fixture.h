@@ -1,5 +1,5 @@
-// What the training tests share: the reference runs of tests/data/train (format: tools/reference/train.py) as data sets.
 // SPDX-License-Identifier: Apache-2.0
+// What the training tests share: the reference runs of tests/data/train (format: tools/reference/train.py) as data sets.
 #ifndef IMF_TESTS_TRAIN_FIXTURE_H
 #define IMF_TESTS_TRAIN_FIXTURE_H
 

@@ -1,5 +1,5 @@
-# private.sh: sourced; a Slurm of one's own on the loopback interface, beside any other that the machine may have.
 # SPDX-License-Identifier: Apache-2.0
+# private.sh: sourced; a Slurm of one's own on the loopback interface, beside any other that the machine may have.
 # shellcheck shell=sh
 #   slurm_start DIR   starts munged, slurmctld and slurmd with own ports, key and state in DIR (a short path: a socket lives
 #                     there); exports SLURM_CONF. 1: it did not come up, and the end of its logs is printed
