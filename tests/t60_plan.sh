@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # imf plan (R-MEM1, R-CKPT4, anchor 6): numbers of published models from config.json alone; a node that is too small is refused with
 # the bytes and a number of nodes, which does and of which one less does not; nothing is written; what runs is what was planned:
-# rows, steps and tokens of the demo's target, and its peak memory (PSS over ranks) within 10 % on 1, 2 and 4 ranks.
+# rows, steps and tokens of the demo's target, and its peak memory (shared memory once) within 10 % on 1, 2 and 4 ranks.
 set -u
 imf=$1/imf
 dir=$(mktemp -d)
@@ -108,7 +108,7 @@ rm -r "$dir/run"
 
 # Peak memory. Rows of 512 tokens make it large beside the program itself.
 command -v python3 >/dev/null || { echo "python3 is not installed: memory was not measured"; exit 77; }
-grep -q '^Pss:' /proc/self/smaps_rollup 2>/dev/null || { echo "/proc/self/smaps_rollup is not there: memory was not measured"; exit 77; }
+grep -q "^Pss_Anon:" /proc/self/smaps_rollup 2>/dev/null || { echo "/proc/self/smaps_rollup is not there: memory was not measured"; exit 77; }
 python3 - "$dir" <<'END'
 import json, sys
 with open(sys.argv[1] + "/sft.jsonl", "w") as sft, open(sys.argv[1] + "/dpo.jsonl", "w") as dpo, open(sys.argv[1] + "/prompts.jsonl", "w") as p:

@@ -6,8 +6,9 @@
 
 ROWS: of sft and dpo their data; of sample prompts; of score (prompt, source, answer).
 
-Measured: the peak of the sum over ranks of their proportional set sizes (/proc/PID/smaps_rollup), so that memory which ranks share
-counts once, read every 50 ms until the program ends. Planned: what `imf plan` says of a node. stdout: | stage | format | ranks |
+Measured: the peak of what the ranks hold, memory that they share counted once, whatever else runs on the machine: the sum of their
+proportional shares of anonymous and shared memory (/proc/PID/smaps_rollup), read every 50 ms until the program ends, and for every
+mapped file the largest part that a rank has in memory (/proc/PID/smaps), read every 0.25 s. Planned: what `imf plan` says of a node. stdout: | stage | format | ranks |
 planned | measured | difference |, in MiB; exit 1 when a difference is larger than --tolerance percent.
 """
 import argparse
@@ -20,19 +21,54 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench"))
-from ours import MPI, descendants, pss_mb  # noqa: E402
+from ours import MPI, descendants  # noqa: E402
+
+
+def own_kb(pid):
+    """Anonymous and shared memory: a share's other holders are ranks of the same job."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            return sum(int(line.split()[1]) for line in f if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    except OSError:
+        return 0
+
+
+def files_kb(pids):
+    """Pages of mapped files. A share would depend on other programs that use the same libraries. Pages that a rank has written to are
+    anonymous."""
+    most = {}
+    for pid in pids:
+        mapping = None
+        try:
+            with open(f"/proc/{pid}/smaps") as f:
+                for line in f:
+                    words = line.split()
+                    if not words[0].endswith(":"):
+                        name = words[5] if len(words) > 5 else ""
+                        mapping = (name, words[2]) if name.startswith("/") and not name.startswith(("/dev/", "/SYSV", "/memfd:")) else None
+                    elif mapping and words[0] == "Rss:":
+                        rss = int(words[1])
+                    elif mapping and words[0] == "Anonymous:":
+                        most[mapping] = max(most.get(mapping, 0), rss - int(words[1]))
+        except OSError:
+            pass
+    return sum(most.values())
 
 
 def peak(argv):
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **MPI})
-    most = 0.0
+    most = files = rounds = 0
     while process.poll() is None:
-        most = max(most, sum(map(pss_mb, descendants(process.pid))))
+        pids = descendants(process.pid)
+        if rounds % 5 == 0:
+            files = files_kb(pids)
+        most = max(most, sum(map(own_kb, pids)) + files)
+        rounds += 1
         time.sleep(0.05)
     text = process.stderr.read()
     if process.returncode:
         sys.exit(f"{' '.join(argv)}: exit {process.returncode}\n{text}")
-    return most
+    return most / 1024
 
 
 def planned(a, recipe, ranks, sets):
