@@ -227,14 +227,17 @@ static void tiles_cover_the_model(void **state)
     assert_int_equal(n, 3 + 1 + 5);
     for (int64_t i = 0; i < n; i++) covered += tile[i].n;
     assert_int_equal(covered, 2100000 + 700 + 10000000);
-    for (int ranks = 1; ranks <= 12; ranks++)
+    for (int ranks = 1; ranks <= 12; ranks++) {
+        int64_t next = 0;
         for (int r = 0; r < ranks; r++) {
             TileShare s = tile_share(tile, n, r, ranks);
-            for (int64_t i = s.first; i < s.last; i++) {
-                assert_int_equal(tile_owner(i, n, ranks), r);
-                assert_true(tile[i].offset >= s.begin && tile[i].offset + tile[i].n <= s.end);
-            }
+            assert_int_equal(s.first, next);
+            assert_true(s.last - s.first >= n / ranks && s.last - s.first <= (n + ranks - 1) / ranks);
+            for (int64_t i = s.first; i < s.last; i++) assert_true(tile[i].offset >= s.begin && tile[i].offset + tile[i].n <= s.end);
+            next = s.last;
         }
+        assert_int_equal(next, n);
+    }
     mem_free(tile);
 }
 

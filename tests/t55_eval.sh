@@ -110,4 +110,10 @@ grep -q '"reason":"duplicate"' "$dir/odd/eval/dropped.jsonl" || fail "a duplicat
 grep -q '"reason":"no gold answer","row":".*odd.jsonl:3"' "$dir/odd/eval/dropped.jsonl" || fail "a row without gold is not listed"
 grep -q '"n":2,' "$dir/odd/eval/summary.json" && grep -q 'leaves no room in' "$dir/odd/eval/target/"data-*.jsonl ||
     fail "an over-long prompt is not part of n: $(cat "$dir/odd/eval/summary.json")"
+
+# Checks that cannot be graded are refused before an answer is drawn.
+echo '{"prompt":"a","kind":"if","checks":[{"kind":"contains","text":"b"},{"kind":"start_with","text":"a"}]}' >"$dir/odd.jsonl"
+refused 65 'odd.jsonl:1: check 2: unknown kind "start_with"; did you mean "starts_with"' --set run_dir="$dir/unfit" \
+    --set "eval.sets[2].path=$dir/odd.jsonl"
+[ ! -d "$dir/unfit/eval/target" ] || fail "answers were drawn before checks were read"
 exit 0

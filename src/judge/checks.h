@@ -37,7 +37,7 @@
 enum { CHECKS_MAX = 256 };  // checks of one prompt
 
 // Is `checks` an array of known checks with proper arguments? Local; ERR_DATA names `where`, the check's number and the
-// nearest kind. For stages that import prompts.
+// nearest kind. Before answers are drawn that could not be graded.
 Err checks_validate(const json_t *checks, const char *where) ERR_MUST_CHECK;
 
 #endif

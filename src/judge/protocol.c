@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/str.h"
+#include "judge/checks.h"
 #include "text/prompt.h"
 
 static const Protocol protocols[] = {
@@ -64,7 +65,10 @@ Err protocol_import(const Protocol *p, const json_t *row, const char *kind, cons
                     json_t **data, Id *id, const char **unfit)
 {
     TRY(prompt_import(row, kind, dataset, where, data, id, unfit));
-    if (!p->system || *unfit) return OK;
+    const json_t *checks = json_object_get(*data, "checks");
+    Err valid = checks ? checks_validate(checks, where) : OK;
+    if (valid != OK) json_decref(*data);
+    if (valid != OK || !p->system || *unfit) return valid;
     json_t *own = json_deep_copy(*data);
     json_decref(*data);
     *data = own;

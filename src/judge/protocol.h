@@ -27,7 +27,7 @@ typedef struct Protocol {
 Err protocol_find(const char *name, const Protocol **out) ERR_MUST_CHECK;
 
 // A benchmark row as the data of a prompt record (text/prompt.h), changed as the protocol wants. *id is that of the prompt as
-// it stands in the file. *data: new reference; *unfit as prompt_import gives it.
+// it stands in the file. *data: new reference; *unfit as prompt_import gives it. ERR_DATA for checks that cannot be graded.
 Err protocol_import(const Protocol *p, const json_t *row, const char *kind, const char *dataset, const char *where,
                     json_t **data, Id *id, const char **unfit) ERR_MUST_CHECK;
 

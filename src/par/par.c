@@ -282,13 +282,6 @@ Err par_max_i64(int64_t *v, int n)
     return OK;
 }
 
-Err par_max_f64(double *v, int n)
-{
-    PROFILE(PHASE_COMM);
-    if (!alone()) TRY_ALL(MPI_Allreduce(MPI_IN_PLACE, v, n, MPI_DOUBLE, MPI_MAX, g.world));
-    return OK;
-}
-
 // Totals that MPI's int counts can hold: one call. Larger ones: a broadcast a rank.
 static Err gather_bytes(const void *mine, char *all, const int64_t *count, const int64_t *at, int64_t sum)
 {

@@ -41,7 +41,6 @@ Err par_node_barrier(void) ERR_MUST_CHECK;
 Err par_bcast(void *p, int64_t bytes, int root) ERR_MUST_CHECK;
 Err par_sum_i64(int64_t *v, int n) ERR_MUST_CHECK;    // in place, on all ranks
 Err par_max_i64(int64_t *v, int n) ERR_MUST_CHECK;
-Err par_max_f64(double *v, int n) ERR_MUST_CHECK;
 
 // Collective: concatenates every rank's bytes in rank order. *all is owned by the caller (mem_free); offsets, if not
 // NULL, has room for size + 1 entries. Sums of floating-point numbers go through here and are added in an order

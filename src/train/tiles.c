@@ -30,11 +30,6 @@ Err tiles_make(const Model *m, Tile **tiles, int64_t *n)
     return OK;
 }
 
-int tile_owner(int64_t tile, int64_t tiles, int ranks)
-{
-    return (int)(((tile + 1) * ranks - 1) / tiles);
-}
-
 TileShare tile_share(const Tile *tiles, int64_t n, int rank, int ranks)
 {
     TileShare s = {n * rank / ranks, n * (rank + 1) / ranks, 0, 0};

@@ -19,7 +19,6 @@ typedef struct Tile {
 Err tiles_make(const Model *m, Tile **tiles, int64_t *n) ERR_MUST_CHECK;
 
 int64_t tile_rows(int64_t cols);  // of a tile of a tensor with that many columns, at most
-int tile_owner(int64_t tile, int64_t tiles, int ranks);  // contiguous ranges of equal count
 
 // A rank's share: tiles [first, last) and the block's elements [begin, end) (begin = end when it has none). The shares of
 // all ranks lie behind one another; between them only padding.
