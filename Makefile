@@ -50,7 +50,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -88,6 +88,23 @@ $(BUILD)/fuzz/libimf.a: $(FUZZED)
 $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/libimf.a
 	$(call say,LD)
 	$(Q)clang $(FUZZFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+# Device code on the CPU: kernels are compiled with -fsanitize=thread, whose hooks are kernels/hostcuda's own.
+CXX       = g++
+WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
+HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
+ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
+$(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) $(WARNXX) -O2 -g -Ikernels -MMD -MP -c -o $@ $<
+$(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) $(WARNXX) -O2 -g -fsanitize=thread -Ikernels -MMD -MP -x c++ -c -o $@ $<
+$(ON_HOST): %: %.o $(HOSTCUDA)
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c $(CONFIG)
@@ -155,6 +172,10 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
+check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), a minute
+	@sh tools/setup.sh libboost-context-dev g++
+	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
+	@sh tests/run.sh $(BUILD) tests/hostcuda
 fuzz: setup       ## libFuzzer with ASan and UBSan for SECONDS in all (default 600), or on one TARGET; found inputs in build/fuzz/found
 	@$(MAKE) --no-print-directory -j$$(nproc) $(addprefix $(BUILD)/fuzz/,$(or $(TARGET),$(FUZZ)))
 	@sh tools/fuzz.sh $(BUILD)/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ))

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// mbarriers, cp.async, and words through which blocks tell each other what they know.
+#include <algorithm>
+#include <map>
+
+#include "block.hpp"
+
+using namespace hostcuda;
+
+#define CALLER __builtin_return_address(0)
+
+// ---- mbarrier -------------------------------------------------------------------------------------------------------
+
+static Mbar *mbar_of(uint64_t *bar, const void *pc)
+{
+    Block *b = current->block;
+    if (!is_shared(bar, 8) || (uintptr_t)bar % 8) defect(pc, "barrier", "an mbarrier lies in shared memory, at a multiple of 8 bytes");
+    auto found = b->mbars.find(bar);
+    if (found == b->mbars.end()) defect(pc, "barrier", "the mbarrier was not initialised");
+    if (!comes_after(current, found->second.made))
+        defect(pc, "race", "use of an mbarrier, which nothing orders after its initialisation, %s", source_line(found->second.made.pc).c_str());
+    return &found->second;
+}
+
+void mbar_init(uint64_t *bar, uint32_t arrivals)
+{
+    if (!is_shared(bar, 8) || (uintptr_t)bar % 8 || arrivals < 1 || arrivals >= 1u << 20)
+        defect(CALLER, "barrier", "an mbarrier lies in shared memory, at a multiple of 8 bytes, and takes 1 to %u arrivals, not %u", (1u << 20) - 1, arrivals);
+    Mbar m;
+    m.count = m.pending = (int)arrivals;
+    m.made = stamp_of(current, CALLER);
+    current->block->mbars[bar] = m;
+}
+
+void mbar_arrive(uint64_t *bar)
+{
+    Mbar *m = mbar_of(bar, CALLER);
+    publish(&m->arriving);
+    if (--m->pending > 0) return;
+    m->released.join(m->arriving);
+    m->pending = m->count;
+    m->phase++;
+}
+
+// Parity of the phase that is over: a fresh barrier's phase 0 is not, the one "before" it (parity 1) is.
+void mbar_wait(uint64_t *bar, uint32_t parity)
+{
+    Mbar *m = mbar_of(bar, CALLER);
+    wait("mbar_wait", CALLER, [m, parity] { return (m->phase & 1) != (parity & 1); });
+    learn(m->released);
+}
+
+// ---- cp.async -------------------------------------------------------------------------------------------------------
+
+static void land(const Copy &c)
+{
+    if (c.from) memcpy(c.to, c.from, 16);
+    else memset(c.to, 0, 16);
+}
+
+void cp_async16(void *shared, const void *global, bool filled)
+{
+    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16) defect(CALLER, "misaligned", "cp.async of 16 bytes from %p to %p", global, shared);
+    if (!is_shared(shared, 16)) defect(CALLER, "out of bounds", "cp.async writes to shared memory only");
+    const Copy c = {(unsigned char *)shared, filled ? (const unsigned char *)global : nullptr, current->groups + 1};
+    check_copy(shared, c.from, c.group, CALLER);
+    const bool now = order() == Order::EARLY || (order() == Order::RANDOM && random_bits() % 2);
+    if (now) land(c);
+    current->flying.push_back(now ? Copy{nullptr, nullptr, c.group} : c);
+}
+
+void cp_async_commit() { current->groups++; }
+
+void cp_async_wait_n(int pending)
+{
+    Thread *t = current;
+    t->waited = std::max(t->waited, t->groups > (uint32_t)pending ? t->groups - (uint32_t)pending : 0);
+    for (const Copy &c : t->flying)
+        if (c.to && c.group <= t->waited) land(c);
+    t->flying.erase(std::remove_if(t->flying.begin(), t->flying.end(), [t](const Copy &c) { return c.group <= t->waited; }), t->flying.end());
+}
+
+// ---- between blocks -------------------------------------------------------------------------------------------------
+
+static std::map<std::pair<uint32_t, const void *>, Known> words;  // (first block of the launch, address)
+
+static Known *word(const void *p)
+{
+    const uint32_t launch = first_serial();
+    if (!words.empty() && words.begin()->first.first != launch) words.clear();
+    return &words[{launch, p}];
+}
+
+static void release(const void *p)
+{
+    Known mine;
+    publish(&mine);
+    Known *w = word(p);
+    mine.far[current->block->serial] = mine.seen;
+    mine.seen.clear();
+    w->join(mine);
+}
+
+static void acquire(const void *p)
+{
+    Known from = *word(p);
+    const auto own = from.far.find(current->block->serial);
+    if (own != from.far.end()) {
+        from.seen = own->second;
+        from.far.erase(own);
+    }
+    learn(from);
+}
+
+uint32_t ld_acquire(const uint32_t *p)
+{
+    check(Kind::ATOMIC, p, 4, CALLER);
+    acquire(p);
+    return *p;
+}
+
+void spin_until(const uint32_t *p, uint32_t v)
+{
+    check(Kind::ATOMIC, p, 4, CALLER);
+    wait("spin_until", CALLER, [p, v] { return *p == v; });
+    acquire(p);
+}
+
+void st_release(uint32_t *p, uint32_t v)
+{
+    check(Kind::ATOMIC, p, 4, CALLER);
+    release(p);
+    *p = v;
+}
+
+uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v)
+{
+    check(Kind::ATOMIC, p, 4, CALLER);
+    acquire(p);
+    release(p);
+    return (*p += v) - v;
+}

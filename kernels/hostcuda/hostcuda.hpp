@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA kernels executed on the CPU: what device code sees. kernels/cuda/ptx.cuh includes this in the host build.
+//
+// One fiber a thread of a block; blocks of a launch are alive a few at a time and run in an order that a seed decides. Every
+// access to shared and global memory is seen (kernels are compiled with -fsanitize=thread against hooks of our own) and held
+// against vector clocks, so an access that nothing orders is an error on the first run, not on an unlucky one. A defect ends
+// the launch with cudaErrorLaunchFailure; hostcuda_report() says kernel, block, thread, source line and what is wrong.
+// hostcuda knows no kernel and no op.
+//
+// Not emulated: weak memory order between blocks, caches, register hazards, speed. kernels/cuda/STATUS.md lists what follows.
+#ifndef IMF_HOSTCUDA_HPP
+#define IMF_HOSTCUDA_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <tuple>
+#include <utility>
+
+#define __global__ static
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct uint3 {
+    unsigned x, y, z;
+};
+
+namespace hostcuda {
+
+// Of the thread that runs.
+struct Place {
+    uint3 thread, block;
+    dim3 block_size, grid_size;
+    unsigned char *shared;
+};
+extern Place place;
+
+// How asynchronous copies and products land, and in what order runnable warps are taken.
+enum class Order { EARLY, LATE, RANDOM };  // at once; when nothing else can run or a wait asks for it; decided per operation
+void set_order(Order order, uint64_t seed);
+
+const char *report();  // of the last launch that failed; "" when none did
+
+struct Range {
+    const void *p;
+    size_t n;
+};
+
+// Runs a grid to its end; false: a defect was found. `what` names the kernel; params: host memory it may read, its arguments.
+bool run(const char *what, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body, Range params);
+
+template <typename... P> struct Call {
+    void (*kernel)(P...);
+    std::tuple<P...> params;
+    void operator()() { std::apply(kernel, params); }
+};
+
+template <typename... P, typename... A>
+bool launch(const char *what, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A &&...args)
+{
+    Call<P...> call{kernel, {std::forward<A>(args)...}};
+    return run(what, grid, block, shared_bytes, std::ref(call), {&call, sizeof call});
+}
+
+// --- memory that kernels may touch ---------------------------------------------------------------------------------
+
+// Global memory, not yet written; NULL when there is none. A copy from the host counts as a write.
+void *device_alloc(size_t bytes);
+void device_free(void *p);
+bool device_write(void *to, const void *from, size_t bytes);  // false: not inside one allocation
+bool device_read(void *to, const void *from, size_t bytes);
+bool device_set(void *to, int value, size_t bytes);
+
+}  // namespace hostcuda
+
+#define threadIdx (hostcuda::place.thread)
+#define blockIdx (hostcuda::place.block)
+#define blockDim (hostcuda::place.block_size)
+#define gridDim (hostcuda::place.grid_size)
+
+// --- synchronisation ------------------------------------------------------------------------------------------------
+
+void __syncthreads();
+void __syncwarp(unsigned mask = ~0u);
+void bar_sync(int id, int threads);    // named barrier, 1..15
+void bar_arrive(int id, int threads);
+
+uint32_t shuffle_bits(uint32_t v, int lane, unsigned mask);
+unsigned __ballot_sync(unsigned mask, int predicate);
+template <typename T> T __shfl_sync(unsigned mask, T v, int lane)
+{
+    static_assert(sizeof(T) == 4, "shuffles move 4 bytes");
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    bits = shuffle_bits(bits, lane, mask);
+    memcpy(&v, &bits, 4);
+    return v;
+}
+template <typename T> T __shfl_xor_sync(unsigned mask, T v, int bits) { return __shfl_sync(mask, v, (int)(threadIdx.x % 32) ^ bits); }
+template <typename T> T __shfl_down_sync(unsigned mask, T v, unsigned by)
+{
+    unsigned lane = threadIdx.x % 32;
+    return __shfl_sync(mask, v, (int)(lane + by < 32 ? lane + by : lane));
+}
+
+// Between blocks. Release: what this thread knows becomes known to whoever acquires the same word later.
+uint32_t ld_acquire(const uint32_t *p);
+void spin_until(const uint32_t *p, uint32_t v);  // acquires *p again and again, until it is v
+void st_release(uint32_t *p, uint32_t v);
+uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v);
+
+// --- asynchronous copies --------------------------------------------------------------------------------------------
+
+void mbar_init(uint64_t *bar, uint32_t arrivals);
+void mbar_arrive(uint64_t *bar);
+void mbar_wait(uint64_t *bar, uint32_t parity);
+
+void cp_async16(void *shared, const void *global, bool filled = true);  // 16 bytes, zeros where not filled
+void cp_async_commit();
+void cp_async_wait_n(int pending);
+template <int N> void cp_async_wait() { cp_async_wait_n(N); }
+
+// --- tensor cores ---------------------------------------------------------------------------------------------------
+
+// Four 8 x 8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8.
+void ldmatrix_x4(uint32_t (&out)[4], const void *row);
+void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row);
+// d[16][8] += a[16][16] . b[16][8], bf16 with fp32 sums; fragments as the PTX ISA lays them out.
+void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+
+#endif
