@@ -18,7 +18,7 @@ static Mbar *mbar_of(uint64_t *bar, const void *pc)
     auto found = b->mbars.find(bar);
     if (found == b->mbars.end()) defect(pc, "barrier", "the mbarrier was not initialised");
     if (!comes_after(current, found->second.made))
-        defect(pc, "race", "use of an mbarrier, which nothing orders after its initialisation, %s", source_line(found->second.made.pc).c_str());
+        defect(pc, "race", "use of an mbarrier, which nothing orders after its initialisation, %s", source_line_of(found->second.made).c_str());
     return &found->second;
 }
 
@@ -35,6 +35,7 @@ void mbar_init(uint64_t *bar, uint32_t arrivals)
 void mbar_arrive(uint64_t *bar)
 {
     Mbar *m = mbar_of(bar, CALLER);
+    finish_issued(CALLER);
     publish(&m->arriving);
     if (--m->pending > 0) return;
     m->released.join(m->arriving);
@@ -94,6 +95,7 @@ static Known *word(const void *p)
 static void release(const void *p)
 {
     Known mine;
+    finish_issued(nullptr);
     publish(&mine);
     Known *w = word(p);
     mine.far[current->block->serial] = mine.seen;

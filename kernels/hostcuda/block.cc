@@ -18,22 +18,25 @@ enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024 };
 
 static struct {
     Order order = Order::RANDOM;
-    uint64_t seed = 1, state = 1;
+    uint64_t seed = 1, state = 1, between = 1;
     uint32_t serial = FIRST_BLOCK, first = FIRST_BLOCK;  // of the next block; of this launch's first
 } g;
 
-void set_order(Order o, uint64_t seed) { g.order = o, g.seed = seed; }
+void set_order(Order o, uint64_t seed) { g.order = o, g.seed = seed, g.between = seed; }
 Order order() { return g.order; }
 uint32_t first_serial() { return g.first; }
 
 // SplitMix64.
-uint32_t random_bits()
+static uint32_t next_bits(uint64_t *state)
 {
-    uint64_t z = g.state += 0x9e3779b97f4a7c15u;
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return (uint32_t)((z ^ z >> 31) >> 32);
 }
+
+uint32_t random_bits() { return next_bits(&g.state); }
+uint32_t stream_bits() { return next_bits(&g.between); }
 
 // ---- clocks ---------------------------------------------------------------------------------------------------------
 
@@ -115,6 +118,7 @@ static void start(Thread *t, const std::function<void()> &body)
     t->fiber = std::make_unique<boost::context::fiber>(std::allocator_arg, Stacks{t->stack}, [t, &body](boost::context::fiber &&back) {
         t->back = std::move(back);
         body();
+        finish_issued(nullptr);
         t->ended = true;
         return std::move(t->back);
     });
@@ -122,12 +126,10 @@ static void start(Thread *t, const std::function<void()> &body)
 
 static void enter(Thread *t)
 {
-    const dim3 size = place.block_size;
-    const unsigned i = (unsigned)t->id;
     current = t;
     place.block = t->block->at;
     place.shared = t->block->shared;
-    place.thread = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+    place.thread = t->index;
 }
 
 static void resume(Thread *t)
@@ -192,6 +194,7 @@ static std::unique_ptr<Block> make_block(uint3 at, dim3 size, size_t shared_byte
     make_shared(b.get(), shared_bytes);
     for (int i = 0; i < n; i++) {
         b->threads[i].id = i;
+        b->threads[i].index = {(unsigned)i % size.x, (unsigned)i / size.x % size.y, (unsigned)i / (size.x * size.y)};
         b->threads[i].block = b.get();
         start(&b->threads[i], body);
     }
@@ -326,6 +329,7 @@ bool run(const char *what, dim3 grid, dim3 block, size_t shared_bytes, const std
 
 static void arrive(Meeting *m, int wanted, const void *pc, int id)
 {
+    finish_issued(pc);
     if (m->arrived && m->wanted != wanted)
         defect(pc, "barrier divergence", "barrier %d is awaited for %d threads here and for %d elsewhere", id, wanted, m->wanted);
     m->wanted = wanted;
@@ -347,6 +351,7 @@ static void sync(int id, int wanted, const char *at, const void *pc)
 
 void meet(const char *what, const void *pc, unsigned mask, void *args, void (*action)(void *const args[WARP]))
 {
+    finish_issued(pc);
     Warp &w = warp_of(current);
     const unsigned bit = 1u << lane_of(current);
     if (!(mask & bit)) defect(pc, "warp divergence", "%s with mask %08x is called by lane %d, which is not in it", what, mask, lane_of(current));

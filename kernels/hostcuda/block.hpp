@@ -36,15 +36,17 @@ struct Known {
     void join(const Known &o);
 };
 
-// Who touched some bytes last.
+// Who touched some bytes last. Kept small: there are several for every few bytes.
 struct Access {
     uint32_t block = NEVER;  // serial, counted over all launches; NEVER: nobody
+    uint32_t epoch = 0;
+    uint32_t code = 0;       // place in the program: code_of(pc)
     uint16_t agent = 0;
     uint8_t lane = 0;        // SEVERAL: more than one in that epoch
     bool atomic = false;
-    uint32_t epoch = 0;
-    const void *pc = nullptr;
 };
+uint32_t code_of(const void *pc);  // distance from the program's beginning
+std::string source_line_of(const Access &a);
 
 struct Block;
 
@@ -55,9 +57,25 @@ struct Copy {
     uint32_t group;
 };
 
+// A warp-wide instruction that one lane has issued. Registers are arrays on the lane's stack.
+struct WarpOp {
+    enum Kind { LOAD, LOAD_TRANS, PRODUCT } kind;
+    void *out;
+    const void *a, *b;  // LOAD: a is the row in shared memory
+};
+
+// Instructions are carried out when a lane looks at registers that they touch, or meets others: for the whole warp at once.
+struct Issued {
+    std::vector<WarpOp> ops;
+    uint64_t before = 0;  // instructions of this lane that were carried out and removed
+    const unsigned char *lo = nullptr, *hi = nullptr;  // the registers of ops lie between
+};
+
 struct Thread {
     int id;
+    uint3 index;
     Block *block;
+    Issued issued;
     std::unique_ptr<boost::context::fiber> fiber;
     boost::context::fiber back;
     const std::function<bool()> *until = nullptr;  // waits for it; NULL: can run
@@ -121,7 +139,8 @@ extern Thread *current;  // NULL: host code
 inline Warp &warp_of(Thread *t) { return t->block->warps[t->id / WARP]; }
 inline int lane_of(const Thread *t) { return t->id % WARP; }
 
-uint32_t random_bits();
+uint32_t random_bits();  // within a launch: begins anew with the seed
+uint32_t stream_bits();  // between launches: goes on
 Order order();
 uint32_t first_serial();  // of this launch: blocks below it are over, and everything knows them
 
@@ -132,6 +151,9 @@ void wait(const char *at, const void *pc, const std::function<bool()> &until);
 
 // All lanes of mask meet; the last one calls action with what every lane gave. Then the warp's epoch ends.
 void meet(const char *what, const void *pc, unsigned mask, void *args, void (*action)(void *const args[WARP]));
+
+// Carries out what the running thread has issued; before registers are touched, and before it meets or leaves others.
+void finish_issued(const void *pc);
 
 // The running thread's warp publishes to `to`; its epoch ends.
 void publish(Known *to);

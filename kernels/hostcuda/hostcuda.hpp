@@ -78,6 +78,7 @@ void *device_alloc(size_t bytes);
 void device_free(void *p);
 bool device_write(void *to, const void *from, size_t bytes);  // false: not inside one allocation
 bool device_read(void *to, const void *from, size_t bytes);
+bool device_copy(void *to, const void *from, size_t bytes);
 bool device_set(void *to, int value, size_t bytes);
 
 }  // namespace hostcuda
@@ -129,12 +130,19 @@ void cp_async_commit();
 void cp_async_wait_n(int pending);
 template <int N> void cp_async_wait() { cp_async_wait_n(N); }
 
+// --- arithmetic that C++ has no name for --------------------------------------------------------------------------------
+
+static inline float ex2(float x) { return exp2f(x); }
+static inline float rcp(float x) { return 1 / x; }
+static inline float lg2(float x) { return log2f(x); }
+uint32_t pack_bf16(float low, float high);
+
 // --- tensor cores ---------------------------------------------------------------------------------------------------
 
 // Four 8 x 8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8.
 void ldmatrix_x4(uint32_t (&out)[4], const void *row);
 void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row);
 // d[16][8] += a[16][16] . b[16][8], bf16 with fp32 sums; fragments as the PTX ISA lays them out.
-void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b);  // b[2]
 
 #endif

@@ -1,49 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 // ldmatrix and mma.sync, warp-wide. Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
+//
+// A lane only notes what it issues. The hooks see every access to a register that a noted instruction reads or writes; then, and before
+// the lane meets others, its warp carries out all that its lanes have noted, in one go: a change of fibers for each would take
+// ten times as long.
+#include <algorithm>
+
 #include "block.hpp"
 
-using namespace hostcuda;
+namespace hostcuda {
 
-#define CALLER __builtin_return_address(0)
-
-namespace {
-struct Load {
-    uint32_t *out;
-    const unsigned char *row;
-    bool trans;
-};
-struct Product {
-    float *d;
-    const uint32_t *a, *b;
-};
-}  // namespace
-
-// Lane l holds of each matrix row l / 4, columns 2 (l % 4) and the next; transposed: of each column.
-static void do_load(void *const args[WARP])
+static void note(WarpOp op, size_t out_bytes, size_t a_bytes, size_t b_bytes)
 {
-    const Load *const *lane = (const Load *const *)args;
+    Issued *q = &current->issued;
+    const auto cover = [q](const void *p, size_t n) {
+        const unsigned char *at = (const unsigned char *)p;
+        if (!n) return;
+        q->lo = q->lo ? std::min(q->lo, at) : at;
+        q->hi = std::max(q->hi, at + n);
+    };
+    cover(op.out, out_bytes), cover(op.a, a_bytes), cover(op.b, b_bytes);
+    q->ops.push_back(op);
+}
+
+// ---- one instruction of a warp ----------------------------------------------------------------------------------------
+
+// Lane l gets of each matrix row l / 4, columns 2 (l % 4) and the next; transposed: of each column.
+static void do_load(const WarpOp *const lane[WARP], bool trans)
+{
     for (int m = 0; m < 4; m++)
         for (int l = 0; l < WARP; l++) {
             uint16_t v[2];
             for (int e = 0; e < 2; e++) {
-                const int r = lane[l]->trans ? l % 4 * 2 + e : l / 4, c = lane[l]->trans ? l / 4 : l % 4 * 2 + e;
-                memcpy(&v[e], lane[m * 8 + r]->row + c * 2, 2);
+                const int r = trans ? l % 4 * 2 + e : l / 4, c = trans ? l / 4 : l % 4 * 2 + e;
+                memcpy(&v[e], (const unsigned char *)lane[m * 8 + r]->a + c * 2, 2);
             }
-            lane[l]->out[m] = v[0] | (uint32_t)v[1] << 16;
+            ((uint32_t *)lane[l]->out)[m] = v[0] | (uint32_t)v[1] << 16;
         }
 }
 
-static void load(uint32_t *out, const void *row, bool trans, const void *pc)
+static uint32_t to_bf16(float f)
 {
-    if ((uintptr_t)row % 16) defect(pc, "misaligned", "ldmatrix reads rows of 16 bytes, not at %p", row);
-    if (!is_shared(row, 16)) defect(pc, "out of bounds", "ldmatrix reads shared memory only");
-    check(Kind::READ, row, 16, pc);
-    Load l = {out, (const unsigned char *)row, trans};
-    meet(trans ? "ldmatrix.trans" : "ldmatrix", pc, ~0u, &l, do_load);
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if (f != f) return 0x7fff;
+    return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
-
-void ldmatrix_x4(uint32_t (&out)[4], const void *row) { load(out, row, false, CALLER); }
-void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row) { load(out, row, true, CALLER); }
 
 static float of_bf16(uint32_t v)
 {
@@ -54,26 +56,89 @@ static float of_bf16(uint32_t v)
 }
 
 // Register i of a fragment of A: rows + 8 for odd i, columns + 8 for i >= 2; of B: rows (k) + 8 for i = 1.
-static void do_product(void *const args[WARP])
+static void do_product(const WarpOp *const lane[WARP])
 {
     float a[16][16], b[16][8], d[16][8];
     for (int l = 0; l < WARP; l++) {
-        const Product *p = (const Product *)args[l];
+        const uint32_t *la = (const uint32_t *)lane[l]->a, *lb = (const uint32_t *)lane[l]->b;
+        const float *ld = (const float *)lane[l]->out;
         for (int i = 0; i < 4; i++)
-            for (int e = 0; e < 2; e++) a[l / 4 + i % 2 * 8][l % 4 * 2 + i / 2 * 8 + e] = of_bf16(p->a[i] >> 16 * e & 0xffff);
+            for (int e = 0; e < 2; e++) a[l / 4 + i % 2 * 8][l % 4 * 2 + i / 2 * 8 + e] = of_bf16(la[i] >> 16 * e & 0xffff);
         for (int i = 0; i < 2; i++)
-            for (int e = 0; e < 2; e++) b[l % 4 * 2 + i * 8 + e][l / 4] = of_bf16(p->b[i] >> 16 * e & 0xffff);
-        for (int i = 0; i < 4; i++) d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] = p->d[i];
+            for (int e = 0; e < 2; e++) b[l % 4 * 2 + i * 8 + e][l / 4] = of_bf16(lb[i] >> 16 * e & 0xffff);
+        for (int i = 0; i < 4; i++) d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] = ld[i];
     }
     for (int r = 0; r < 16; r++)
         for (int k = 0; k < 16; k++)
             for (int c = 0; c < 8; c++) d[r][c] += a[r][k] * b[k][c];
     for (int l = 0; l < WARP; l++)
-        for (int i = 0; i < 4; i++) ((const Product *)args[l])->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+        for (int i = 0; i < 4; i++) ((float *)lane[l]->out)[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }
 
-void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+static const char *name_of(WarpOp::Kind k)
 {
-    Product p = {d, a, b};
-    meet("mma", CALLER, ~0u, &p, do_product);
+    return k == WarpOp::LOAD ? "ldmatrix" : k == WarpOp::LOAD_TRANS ? "ldmatrix.trans" : "mma";
 }
+
+static void carry_out(const WarpOp *const lane[WARP], const void *pc)
+{
+    const WarpOp::Kind kind = lane[0]->kind;
+    for (int l = 1; l < WARP; l++)
+        if (lane[l]->kind != kind)
+            defect(pc, "warp divergence", "lane 0 issues %s and lane %d %s", name_of(kind), l, name_of(lane[l]->kind));
+    if (kind == WarpOp::PRODUCT) do_product(lane);
+    else do_load(lane, kind == WarpOp::LOAD_TRANS);
+}
+
+// ---- all that a warp's lanes have issued ------------------------------------------------------------------------------
+
+static void remove_done(Issued *q, size_t n)
+{
+    q->ops.erase(q->ops.begin(), q->ops.begin() + (long)n);
+    q->before += n;
+    if (q->ops.empty()) q->lo = q->hi = nullptr;
+}
+
+// What every lane has issued by now.
+static void advance(Block *b, int w, const void *pc)
+{
+    Thread *lane = &b->threads[w * WARP];
+    if ((w + 1) * WARP > (int)b->threads.size()) defect(pc, "warp divergence", "a warp of fewer than %d threads issues mma or ldmatrix", WARP);
+    uint64_t until = UINT64_MAX;
+    for (int l = 0; l < WARP; l++) until = std::min(until, lane[l].issued.before + lane[l].issued.ops.size());
+    const uint64_t from = lane[0].issued.before;
+    for (uint64_t i = from; i < until; i++) {
+        const WarpOp *op[WARP];
+        for (int l = 0; l < WARP; l++) op[l] = &lane[l].issued.ops[i - from];
+        carry_out(op, pc);
+    }
+    if (until > from)
+        for (int l = 0; l < WARP; l++) remove_done(&lane[l].issued, until - from);
+}
+
+void finish_issued(const void *pc)
+{
+    Thread *t = current;
+    if (t->issued.ops.empty()) return;
+    advance(t->block, t->id / WARP, pc);
+    wait("mma or ldmatrix", pc, [t] { return t->issued.ops.empty(); });
+}
+
+}  // namespace hostcuda
+
+using namespace hostcuda;
+
+#define CALLER __builtin_return_address(0)
+
+static void load(uint32_t *out, const void *row, bool trans, const void *pc)
+{
+    if ((uintptr_t)row % 16) defect(pc, "misaligned", "ldmatrix reads rows of 16 bytes, not at %p", row);
+    if (!is_shared(row, 16)) defect(pc, "out of bounds", "ldmatrix reads shared memory only");
+    check(Kind::READ, row, 16, pc);
+    note({trans ? WarpOp::LOAD_TRANS : WarpOp::LOAD, out, row, nullptr}, 16, 0, 0);
+}
+
+void ldmatrix_x4(uint32_t (&out)[4], const void *row) { load(out, row, false, CALLER); }
+void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row) { load(out, row, true, CALLER); }
+void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b) { note({WarpOp::PRODUCT, d, a, b}, 16, 16, 8); }
+uint32_t pack_bf16(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every access to memory: bounds, alignment, was it written, does anything order it with those before?
 //
-// A byte range has a cell: its last write, and the reads since then. Cells are 2 bytes wide (bf16), but 16 bytes that are
-// always touched together share one. After FastTrack (Flanagan and Freund, PLDI 2009), with epochs of warps.
+// A byte range has a cell: its last write, and the reads since then. 16 bytes that are always touched together share one; where they
+// are not, the 16 have cells of 4, 2 or 1 bytes. After FastTrack (Flanagan and Freund, PLDI 2009), with epochs of warps.
 #include <link.h>
 
 #include <algorithm>
@@ -13,16 +13,44 @@
 
 namespace hostcuda {
 
-enum { CHUNK = 16, CELL = 2, CELLS = CHUNK / CELL };
+enum { CHUNK = 16 };
 
 struct Cell {
     Access write, read;
-    std::vector<Access> reads;  // when they do not come one after the other
+    std::unique_ptr<std::vector<Access>> reads;  // further ones, when they do not come one after the other
+
+    Cell() = default;
+    Cell(const Cell &o) { *this = o; }
+    Cell &operator=(const Cell &o)
+    {
+        write = o.write, read = o.read;
+        reads.reset(o.reads ? new std::vector<Access>(*o.reads) : nullptr);
+        return *this;
+    }
 };
 
 struct Chunk {
-    Cell one;
-    std::unique_ptr<Cell[]> part;  // CELLS of them, when parts were touched
+    Cell one;                      // width CHUNK
+    std::unique_ptr<Cell[]> part;  // CHUNK / width of them
+    uint32_t width = CHUNK;
+
+    Cell *cells() { return part ? part.get() : &one; }
+    // Cells of `w` bytes or less.
+    void refine(uint32_t w)
+    {
+        if (w >= width) return;
+        std::unique_ptr<Cell[]> finer(new Cell[CHUNK / w]);
+        for (uint32_t i = 0; i < CHUNK / w; i++) finer[i] = cells()[i * w / width];
+        part = std::move(finer);
+        width = w;
+    }
+    void join()  // all were written by one access
+    {
+        if (!part) return;
+        one = part[0];
+        part.reset();
+        width = CHUNK;
+    }
 };
 
 struct Shadow {
@@ -60,7 +88,7 @@ Access stamp_of(const Thread *t, const void *pc)
     a.agent = (uint16_t)t->block->warp_agent(w);
     a.lane = (uint8_t)lane_of(t);
     a.epoch = t->block->warps[w].known.seen[w];
-    a.pc = pc;
+    a.code = code_of(pc);
     return a;
 }
 
@@ -103,13 +131,13 @@ static const char *where(const void *p, char buf[128])
     return buf;
 }
 
-static void race(Kind kind, const Access &other, bool other_writes, const void *p, const Access &me)
+static void race(Kind kind, const Access &other, bool other_writes, const void *p, const Access &me, const void *pc)
 {
     char place_text[128], who[96];
     const bool copy = me.agent >= current->block->warps.size();
-    defect(me.pc, "race", "%s%s of %s, which nothing orders after the %s by %s, %s", copy ? "copy's " : "",
+    defect(pc, "race", "%s%s of %s, which nothing orders after the %s by %s, %s", copy ? "copy's " : "",
            kind == Kind::READ ? "read" : "write", where(p, place_text), other_writes ? "write" : "read", name_of(other, who),
-           source_line(other.pc).c_str());
+           source_line_of(other).c_str());
 }
 
 // ---- cells ----------------------------------------------------------------------------------------------------------
@@ -125,58 +153,65 @@ static void add_read(Cell *c, const Access &me)
         last = me;
         return;
     }
-    for (Access &r : c->reads)
+    if (!c->reads) c->reads.reset(new std::vector<Access>);
+    for (Access &r : *c->reads)
         if (r.block == me.block && r.agent == me.agent) {
             if (r.epoch == me.epoch && r.lane != me.lane) r.lane = SEVERAL;
             else if (r.epoch != me.epoch) r = me;
             return;
         }
-    c->reads.push_back(me);
+    c->reads->push_back(me);
 }
 
-static void look(Cell *c, Kind kind, const void *p, const Access &me)
+// An access as it is checked; pc: for the report.
+struct Look {
+    Kind kind;
+    Access me;
+    const void *pc;
+};
+
+static void look(Cell *c, const Look &l, const void *p)
 {
-    const auto unordered = [&](const Access &a) { return a.block != NEVER && !(a.atomic && me.atomic) && !comes_after(current, a); };
-    if (unordered(c->write)) race(kind, c->write, true, p, me);
-    if (kind != Kind::WRITE && c->write.block == NEVER) {
+    const auto unordered = [&](const Access &a) { return a.block != NEVER && !(a.atomic && l.me.atomic) && !comes_after(current, a); };
+    if (unordered(c->write)) race(l.kind, c->write, true, p, l.me, l.pc);
+    if (l.kind != Kind::WRITE && c->write.block == NEVER) {
         char buf[128];
-        defect(me.pc, "unwritten", "read of %s, which nobody has written", where(p, buf));
+        defect(l.pc, "unwritten", "read of %s, which nobody has written", where(p, buf));
     }
-    if (kind == Kind::READ) {
-        add_read(c, me);
+    if (l.kind == Kind::READ) {
+        add_read(c, l.me);
         return;
     }
-    if (unordered(c->read)) race(kind, c->read, false, p, me);
-    for (const Access &r : c->reads)
-        if (unordered(r)) race(kind, r, false, p, me);
-    c->write = me;
+    if (unordered(c->read)) race(l.kind, c->read, false, p, l.me, l.pc);
+    if (c->reads)
+        for (const Access &r : *c->reads)
+            if (unordered(r)) race(l.kind, r, false, p, l.me, l.pc);
+    c->write = l.me;
     c->read = Access();
-    c->reads.clear();
+    c->reads.reset();
+}
+
+// The widest cells whose borders an access of bytes [from, to) respects.
+static uint32_t width_of(size_t from, size_t to)
+{
+    uint32_t w = CHUNK;
+    while ((from | to) % w) w = w == CHUNK ? 4 : w / 2;
+    return w;
 }
 
 // Bytes [from, to) of a chunk.
-static void look_chunk(Chunk *k, Kind kind, size_t from, size_t to, const unsigned char *base, const Access &me)
+static void look_chunk(Chunk *k, size_t from, size_t to, const unsigned char *base, const Look &l)
 {
-    const bool whole = from == 0 && to == CHUNK;
-    if (whole && !k->part) {
-        look(&k->one, kind, base, me);
-        return;
-    }
-    if (!k->part) {
-        k->part.reset(new Cell[CELLS]);
-        for (int i = 0; i < CELLS; i++) k->part[i] = k->one;
-    }
-    for (size_t i = from / CELL; i <= (to - 1) / CELL; i++) look(&k->part[i], kind, base + i * CELL, me);
-    if (!whole || kind != Kind::WRITE) return;
-    k->one = k->part[0];
-    k->part.reset();
+    k->refine(width_of(from, to));
+    for (size_t at = from; at < to; at += k->width) look(&k->cells()[at / k->width], l, base + at);
+    if (from == 0 && to == CHUNK && l.kind == Kind::WRITE) k->join();
 }
 
-static void look_range(Shadow *s, const unsigned char *base, size_t at, size_t n, Kind kind, const Access &me)
+static void look_range(Shadow *s, const unsigned char *base, size_t at, size_t n, const Look &l)
 {
     for (size_t end = at + n; at < end;) {
         const size_t i = at / CHUNK, to = std::min(end, (i + 1) * CHUNK);
-        look_chunk(&s->chunk[i], kind, at - i * CHUNK, to - i * CHUNK, base + i * CHUNK, me);
+        look_chunk(&s->chunk[i], at - i * CHUNK, to - i * CHUNK, base + i * CHUNK, l);
         at = to;
     }
 }
@@ -222,33 +257,38 @@ static bool is_allowed(Kind kind, const void *p, size_t n)
     return std::any_of(allowed.begin(), allowed.end(), holds) || std::any_of(constants.begin(), constants.end(), holds);
 }
 
-static void touch(Kind kind, const void *p, size_t n, const Access &me)
+static void touch(const void *p, size_t n, const Look &l)
 {
     char buf[128];
     const Block *b = current->block;
-    if (is_shared(p, n)) return look_range(b->shadow, b->shared, (size_t)((const unsigned char *)p - b->shared), n, kind, me);
-    if (const Allocation *a = allocation_of(p, n)) return look_range(a->shadow, a->p, (size_t)((const unsigned char *)p - a->p), n, kind, me);
-    if (is_allowed(kind, p, n)) return;
-    defect(me.pc, "out of bounds", "%s of %zu bytes at %s; the block has %zu bytes of shared memory",
-           kind == Kind::READ ? "read" : "write", n, where(p, buf), b->shared_bytes);
+    const unsigned char *at = (const unsigned char *)p;
+    if (is_shared(p, n)) return look_range(b->shadow, b->shared, (size_t)(at - b->shared), n, l);
+    if (const Allocation *a = allocation_of(p, n)) return look_range(a->shadow, a->p, (size_t)(at - a->p), n, l);
+    if (is_allowed(l.kind, p, n)) return;
+    defect(l.pc, "out of bounds", "%s of %zu bytes at %s; the block has %zu bytes of shared memory",
+           l.kind == Kind::READ ? "read" : "write", n, where(p, buf), b->shared_bytes);
 }
 
 void check(Kind kind, const void *p, size_t n, const void *pc)
 {
     const unsigned char *at = (const unsigned char *)p;
-    if (at >= current->stack && at < current->stack + STACK) return;
-    Access me = stamp_of(current, pc);
-    me.atomic = kind == Kind::ATOMIC;
-    touch(kind, p, n, me);
+    if (at >= current->stack && at < current->stack + STACK) {
+        if (at < current->issued.hi && at + n > current->issued.lo) finish_issued(pc);
+        return;
+    }
+    Look l = {kind, stamp_of(current, pc), pc};
+    l.me.atomic = kind == Kind::ATOMIC;
+    touch(p, n, l);
 }
 
 void check_copy(const void *to, const void *from, uint32_t group, const void *pc)
 {
-    Access me = stamp_of(current, pc);
-    me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
-    me.epoch = group;
-    if (from) touch(Kind::READ, from, CHUNK, me);
-    touch(Kind::WRITE, to, CHUNK, me);
+    Look l = {Kind::READ, stamp_of(current, pc), pc};
+    l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
+    l.me.epoch = group;
+    if (from) touch(from, CHUNK, l);
+    l.kind = Kind::WRITE;
+    touch(to, CHUNK, l);
 }
 
 // ---- global memory ----------------------------------------------------------------------------------------------------
@@ -272,26 +312,19 @@ void device_free(void *p)
     free(p);
 }
 
+// The host wrote it, before everything that a kernel does.
 static bool mark_written(void *to, size_t bytes)
 {
     const Allocation *a = allocation_of(to, bytes);
     if (!a) return false;
-    Access host;
-    host.block = HOST;
+    Cell host;
+    host.write.block = HOST;
     for (size_t at = (size_t)((unsigned char *)to - a->p), end = at + bytes; at < end;) {
-        Chunk *k = &a->shadow->chunk[at / CHUNK];
-        const size_t next = std::min(end, (at / CHUNK + 1) * CHUNK);
-        if (next - at == CHUNK) {
-            k->part.reset();
-            k->one.write = host;
-        } else {
-            if (!k->part) {
-                k->part.reset(new Cell[CELLS]);
-                for (int i = 0; i < CELLS; i++) k->part[i] = k->one;
-            }
-            for (size_t i = at % CHUNK / CELL; i <= (next - 1) % CHUNK / CELL; i++) k->part[i].write = host;
-        }
-        at = next;
+        const size_t i = at / CHUNK, next = std::min(end, (i + 1) * CHUNK);
+        Chunk *k = &a->shadow->chunk[i];
+        k->refine(width_of(at - i * CHUNK, next - i * CHUNK));
+        for (; at < next; at += k->width) k->cells()[(at - i * CHUNK) / k->width] = host;
+        if (next - i * CHUNK == CHUNK && bytes >= CHUNK && k->part && to <= a->p + i * CHUNK) k->join();
     }
     return true;
 }
@@ -301,6 +334,11 @@ bool device_write(void *to, const void *from, size_t bytes)
     if (!mark_written(to, bytes)) return false;
     memcpy(to, from, bytes);
     return true;
+}
+
+bool device_copy(void *to, const void *from, size_t bytes)
+{
+    return allocation_of(from, bytes) && device_write(to, from, bytes);
 }
 
 bool device_set(void *to, int value, size_t bytes)

@@ -154,6 +154,27 @@ __global__ void lanes_apart(uint32_t *out, bool bad)
     if (bad && t % 2 == 0) __ballot_sync(~0u, 1);
 }
 
+// A lane that leaves out a product leaves its warp waiting.
+__global__ void lane_skips_mma(uint32_t *out, bool bad)
+{
+    const unsigned t = threadIdx.x;
+    const uint32_t a[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80}, b[2] = {0x3f803f80, 0x3f803f80};  // ones
+    float d[4] = {1, 2, 3, 4};
+    if (!bad || t != 3) mma_m16n8k16(d, a, b);
+    out[t] = (uint32_t)(d[0] + d[3]);  // DEFECT lane_skips_mma
+}
+
+__global__ void matrix_outside(uint32_t *out, bool bad)
+{
+    SHARED_MEMORY(shared);
+    uint32_t *s = (uint32_t *)shared, v[4];
+    const unsigned t = threadIdx.x;
+    for (int i = 0; i < 4; i++) s[i * N + t] = t;
+    __syncthreads();
+    ldmatrix_x4(v, shared + t * 16 + (bad ? 16 : 0));  // DEFECT matrix_outside
+    out[t] = v[0] + v[3];
+}
+
 __global__ void barrier_count(uint32_t *out, bool bad)
 {
     out[threadIdx.x] = 1;
@@ -331,6 +352,8 @@ static const struct Case {
     PLAIN(unwritten_global, "unwritten", 0),
     PLAIN(early_exit, "barrier divergence", 0),
     PLAIN(lanes_apart, "warp divergence", 0),
+    PLAIN(lane_skips_mma, "deadlock", 0),
+    PLAIN(matrix_outside, "out of bounds", N * 16),
     PLAIN(no_arrival, "deadlock", 8),
     PLAIN(barrier_unmade, "", 8),
     PLAIN(early_release, "race", 64 * 4 + 32),

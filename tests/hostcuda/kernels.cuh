@@ -40,9 +40,8 @@ __global__ void __launch_bounds__(GEMM_THREADS) gemm_tile(const uint16_t *a, con
             for (int j = 0; j < 4; j++) {
                 uint32_t y[4];
                 ldmatrix_x4(y, now + TILE * ROW + swizzled(j * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
-                const uint32_t left[2] = {y[0], y[1]}, right[2] = {y[2], y[3]};
-                mma_m16n8k16(d[2 * j], x, left);
-                mma_m16n8k16(d[2 * j + 1], x, right);
+                mma_m16n8k16(d[2 * j], x, y);
+                mma_m16n8k16(d[2 * j + 1], x, y + 2);
             }
         }
         __syncthreads();

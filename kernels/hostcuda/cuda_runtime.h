@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of the CUDA runtime that imf uses, on the CPU; names and meanings are NVIDIA's (CUDA Runtime API, 13.0).
+//
+// A stream is a queue: nothing runs when it is called. Work runs when somebody waits or asks (synchronise, query), one operation at a time, in
+// an order that hostcuda's seed decides among the streams; events order it. So a missing event or a host buffer that is used
+// again too soon gives other values for some seed. A defect in a kernel is cudaErrorLaunchFailure and stays, as on a device.
+#ifndef IMF_HOSTCUDA_CUDA_RUNTIME_H
+#define IMF_HOSTCUDA_CUDA_RUNTIME_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidResourceHandle = 400,
+    cudaErrorNotReady = 600,
+    cudaErrorLaunchFailure = 719
+} cudaError_t;
+
+typedef struct CUstream_st *cudaStream_t;  // NULL: the default stream, ordered like any other (per-thread semantics)
+typedef struct CUevent_st *cudaEvent_t;
+
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+const char *cudaGetErrorString(cudaError_t e);
+cudaError_t cudaGetLastError(void);  // the last failure of a call; a kernel's stays
+
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaMemGetInfo(size_t *unused, size_t *all);
+
+cudaError_t cudaMalloc(void **p, size_t bytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMallocHost(void **p, size_t bytes);
+cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t s);
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+cudaError_t cudaStreamQuery(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaDeviceSynchronize(void);
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventQuery(cudaEvent_t e);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+
+// More than 48 KB of dynamic shared memory must be allowed for a kernel before it is launched.
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what, int value);
+
+#ifdef __cplusplus
+}
+
+#include <functional>
+
+#include "hostcuda.hpp"
+
+namespace hostcuda {
+
+// Puts a launch into a stream. `allowed`: checked against the kernel's attribute.
+cudaError_t enqueue(cudaStream_t s, std::function<bool()> launch_it, const void *kernel, size_t shared_bytes);
+
+template <typename... P, typename... A>
+cudaError_t enqueue_kernel(const char *what, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s, A &&...args)
+{
+    Call<P...> call{kernel, {std::forward<A>(args)...}};
+    return enqueue(s, [=]() mutable { return run(what, grid, block, shared_bytes, std::ref(call), {&call, sizeof call}); },
+                   (const void *)kernel, shared_bytes);
+}
+
+}  // namespace hostcuda
+
+#define CUDA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+    hostcuda::enqueue_kernel(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+#endif
+#endif
