@@ -97,11 +97,11 @@ ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 	@mkdir -p $(@D)
 	$(call say,CXX)
-	$(Q)$(CXX) $(WARNXX) -O3 -g -ffp-contract=off -Ikernels -Ikernels/hostcuda -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(WARNXX) -O3 -g -ffp-contract=off -I. -Ikernels/hostcuda -MMD -MP -c -o $@ $<
 $(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,CXX)
-	$(Q)$(CXX) $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread -fstack-reuse=none -Ikernels -Ikernels/hostcuda -MMD -MP -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread -fstack-reuse=none -I. -Ikernels/hostcuda -MMD -MP -x c++ -c -o $@ $<
 $(ON_HOST): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace

@@ -11,7 +11,7 @@
 #ifndef IMF_CUDA_ATTN_FWD_CUH
 #define IMF_CUDA_ATTN_FWD_CUH
 
-#include "cuda/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace attn {
 

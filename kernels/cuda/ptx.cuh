@@ -116,7 +116,7 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *
 
 #else
 
-#include "hostcuda/hostcuda.hpp"
+#include "kernels/hostcuda/hostcuda.hpp"
 
 #define SHARED_MEMORY(name) unsigned char *name = hostcuda::place.shared
 #define DEVICE static inline

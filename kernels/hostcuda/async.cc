@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 using namespace hostcuda;
 

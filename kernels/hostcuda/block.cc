@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Launches: fibers, the order in which warps run, and the places where threads meet.
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 #include <algorithm>
 #include <cstdio>

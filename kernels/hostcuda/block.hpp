@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "hostcuda.hpp"
+#include "kernels/hostcuda/hostcuda.hpp"
 
 namespace hostcuda {
 

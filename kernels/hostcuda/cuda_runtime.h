@@ -64,7 +64,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what
 
 #include <functional>
 
-#include "hostcuda.hpp"
+#include "kernels/hostcuda/hostcuda.hpp"
 
 namespace hostcuda {
 

@@ -6,7 +6,7 @@
 // ten times as long.
 #include <algorithm>
 
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 namespace hostcuda {
 

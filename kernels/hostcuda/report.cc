@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 namespace hostcuda {
 

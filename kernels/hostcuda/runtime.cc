@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Streams and events: lazy queues whose order the seed decides.
-#include "cuda_runtime.h"
+#include "kernels/hostcuda/cuda_runtime.h"
 
 #include <cstdlib>
 #include <deque>
@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 // Recorded `wanted` times, of which `reached` have run.
 struct CUevent_st {

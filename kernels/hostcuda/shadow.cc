@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "block.hpp"
+#include "kernels/hostcuda/block.hpp"
 
 namespace hostcuda {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attn_fwd against sums in double: head sizes, GQA, shared prefixes, soft-cap, window, padding; the same bits in every order, and for
 // a segment wherever it lies in its row.
-#include "cuda/attn_fwd.cuh"
+#include "kernels/cuda/attn_fwd.cuh"
 
 #include <cstdio>
 #include <ctime>

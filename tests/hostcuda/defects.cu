@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Planted defects: kernels that are right, and with bad = true each has one. t25_hostcuda.sh wants every right one to pass in
 // every order, and every defect to be found, whatever the order, with its kind and the line marked "DEFECT name".
-#include "cuda/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 #include <cstdio>
 #include <cstdlib>

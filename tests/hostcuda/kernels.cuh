@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Right kernels that use what hostcuda emulates; compiled by nvcc as well, so ptx.cuh's device form is at least assembled.
-#include "cuda/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 enum { TILE = 64, TILE_K = 32, GEMM_THREADS = 128, STAGES = 2, ROW = TILE_K * 2 };
 

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <set>
 
-#include "cuda/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 enum { N = 32 };
 

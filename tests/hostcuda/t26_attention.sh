@@ -8,10 +8,10 @@ trap 'rm -rf "$dir"' EXIT
 fail() { echo "$*"; exit 1; }
 timeout 300 "$1/tests/hostcuda/attention" >"$dir/out" 2>&1 || fail "exit $?: $(cat "$dir/out")"
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null) || { echo "nvcc is not here: the device form was not assembled"; exit 77; }
-printf '#include "cuda/attn_fwd.cuh"\ntemplate __global__ void attn_fwd<64>(attn::Fwd);\ntemplate __global__ void attn_fwd<128>(attn::Fwd);\n' >"$dir/all.cu"
+printf '#include "kernels/cuda/attn_fwd.cuh"\ntemplate __global__ void attn_fwd<64>(attn::Fwd);\ntemplate __global__ void attn_fwd<128>(attn::Fwd);\n' >"$dir/all.cu"
 echo 'template __global__ void attn_fwd<256>(attn::Fwd);' >>"$dir/all.cu"
 for arch in 80 90a; do
-    "$nvcc" -std=c++17 -Ikernels -gencode=arch=compute_$arch,code=sm_$arch -Xptxas -v -cubin -o "$dir/cubin" "$dir/all.cu" >"$dir/out" 2>&1 ||
+    "$nvcc" -std=c++17 -I. -gencode=arch=compute_$arch,code=sm_$arch -Xptxas -v -cubin -o "$dir/cubin" "$dir/all.cu" >"$dir/out" 2>&1 ||
         fail "sm_$arch: $(cat "$dir/out")"
     [ "$(grep -c 'Compiling entry function.*attn_fwd' "$dir/out")" = 3 ] || fail "sm_$arch: not three kernels: $(cat "$dir/out")"
     ! grep -E '\(C75[0-9]*\)' "$dir/out" || fail "sm_$arch: ptxas doubts a kernel"
