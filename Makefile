@@ -89,7 +89,7 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 	$(call say,LD)
 	$(Q)clang $(FUZZFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-# Device code on the CPU: kernels are compiled with -fsanitize=thread, whose hooks are kernels/hostcuda's own.
+# Device code on the CPU: kernels are compiled with -fsanitize=thread, whose hooks are kernels/hostcuda's own; arrays of registers trap.
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
@@ -101,7 +101,7 @@ $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 $(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,CXX)
-	$(Q)$(CXX) $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread -fstack-reuse=none -I. -Ikernels/hostcuda -MMD -MP -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none -I. -Ikernels/hostcuda -MMD -MP -x c++ -c -o $@ $<
 $(ON_HOST): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace

@@ -58,7 +58,8 @@ def build_and_run(m, test, work, build, limit):
     with open(os.path.join(where, os.path.basename(m["path"])), "w", encoding="utf-8") as f:
         f.write(m["text"])
     program = os.path.join(work, "test")
-    compile_line = ["g++", "-std=c++17", "-O2", "-g", "-w", "-fsanitize=thread", "-fstack-reuse=none", f"-I{work}", "-I.", "-Ikernels/hostcuda",
+    compile_line = ["g++", "-std=c++17", "-O2", "-g", "-w", "-fsanitize=thread,bounds", "-fsanitize-undefined-trap-on-error",
+                    "-fstack-reuse=none", f"-I{work}", "-I.", "-Ikernels/hostcuda",
                     "-x", "c++", "-c", f"tests/hostcuda/{test}.cu", "-o", program + ".o"]
     if subprocess.run(compile_line, capture_output=True).returncode:
         return "build"
