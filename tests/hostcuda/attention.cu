@@ -201,6 +201,7 @@ int main(int argc, char **)
         {256, 200, 2, 2, pair, 0, 0},
         {128, 200, 2, 2, pair, 5, 0},
         {64, 200, 2, 1, pair, 0, 40},
+        {64, 192, 1, 1, {{0, 192, -1, 0}}, 0, 127},  // the first key of a tile is the last that the last query does not see
         {256, 130, 1, 1, {{0, 130, -1, 0}}, 3, 17},
         {64, 1, 1, 1, {{0, 1, -1, 0}}, 0, 0},
     };
