@@ -256,7 +256,7 @@ static Err add_file(StDir *d, const char *path, const char *name)
 
 static Err end_open(StDir *d)
 {
-    qsort(d->tensor, (size_t)d->tensors, sizeof *d->tensor, by_name);
+    if (d->tensors) qsort(d->tensor, (size_t)d->tensors, sizeof *d->tensor, by_name);
     for (int64_t i = 1; i < d->tensors; i++)
         CHECK(strcmp(d->tensor[i - 1].name, d->tensor[i].name) != 0, ERR_DATA, "tensor '%s' is in %s and in %s",
               d->tensor[i].name, d->tensor[i - 1].file, d->tensor[i].file);
