@@ -10,6 +10,7 @@ stdout: a line for each survivor and the counts; exit 1 when fewer than 95 % are
 the reason in tests/hostcuda/equivalent.txt (KERNEL: the changed line, exactly; then "  # why") and do not count.
 """
 import argparse
+import glob
 import os
 import random
 import re
@@ -20,7 +21,6 @@ import time
 
 CALLS = ("__syncthreads", "__syncwarp", "bar_sync", "bar_arrive", "mbar_init", "mbar_arrive", "mbar_wait", "cp_async_commit", "cp_async_wait",
          "spin_until", "st_release")
-DEVICE = ["hostcuda/" + name for name in ("block", "report", "shadow", "async", "mma")]
 
 
 def changes(line):
@@ -63,7 +63,7 @@ def build_and_run(m, test, work, build, limit):
                     "-x", "c++", "-c", f"tests/hostcuda/{test}.cu", "-o", program + ".o"]
     if subprocess.run(compile_line, capture_output=True).returncode:
         return "build"
-    objects = [f"{build}/kernels/{name}.o" for name in DEVICE]
+    objects = sorted(glob.glob(f"{build}/kernels/hostcuda/*.o"))
     subprocess.run(["g++", "-o", program, program + ".o"] + objects + ["-lboost_context", "-lbacktrace"], check=True, capture_output=True)
     try:
         run = subprocess.run([program], capture_output=True, timeout=limit, text=True)

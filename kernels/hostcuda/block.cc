@@ -11,9 +11,6 @@ namespace hostcuda {
 Place place;
 Thread *current;
 
-void report_begin(const char *kernel);
-void report_clear();
-
 enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024 };
 
 static struct {

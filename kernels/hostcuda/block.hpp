@@ -25,6 +25,8 @@ enum { NEVER = 0, HOST = 1, FIRST_BLOCK = 2 };  // block serials; HOST: copied b
 // Writes the report (kernel, kind, block, thread, source line of pc, text) and ends the launch: the running thread never goes on.
 [[noreturn]] void defect(const void *pc, const char *kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void write_report(const void *pc, const char *kind, const char *text);  // without unwinding: from the scheduler
+void report_begin(const char *kernel);
+void report_clear();
 std::string source_line(const void *pc);                               // "file.cu:12 (function)"
 
 using Clock = std::vector<uint32_t>;
@@ -52,7 +54,7 @@ struct Block;
 
 // cp.async of one lane: group numbers count its commits from 1.
 struct Copy {
-    unsigned char *to;
+    unsigned char *to;          // NULL: it has landed
     const unsigned char *from;  // NULL: zeros
     uint32_t group;
 };

@@ -68,7 +68,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what
 
 namespace hostcuda {
 
-// Puts a launch into a stream. `allowed`: checked against the kernel's attribute.
+// Puts a launch into a stream; shared_bytes must be within the kernel's attribute.
 cudaError_t enqueue(cudaStream_t s, std::function<bool()> launch_it, const void *kernel, size_t shared_bytes);
 
 template <typename... P, typename... A>

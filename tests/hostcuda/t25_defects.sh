@@ -5,9 +5,7 @@
 set -u
 program=$1/tests/hostcuda/defects
 source=tests/hostcuda/defects.cu
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-fail() { echo "$*"; exit 1; }
+. tests/hostcuda/lib.sh
 
 "$program" >"$dir/list" || fail "no list of defects"
 [ "$(wc -l <"$dir/list")" -ge 24 ] || fail "only $(wc -l <"$dir/list") defects"
