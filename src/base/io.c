@@ -230,7 +230,7 @@ Err io_list(const char *path, char ***names, int64_t *n)
         TRY_DONE(mem_strdup(&(*names)[*n], e->d_name));
         ++*n;
     }
-    if (*n > 1) qsort(*names, (size_t)*n, sizeof **names, compare_names);
+    MEM_SORT(*names, *n, compare_names);
 done:
     closedir(dir);
     return err;

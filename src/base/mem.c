@@ -72,6 +72,11 @@ Err mem_strndup(char **out, const char *s, int64_t n)
 
 Err mem_strdup(char **out, const char *s) { return mem_strndup(out, s, (int64_t)strlen(s)); }
 
+void mem_sort(void *items, int64_t n, int64_t size, int (*compare)(const void *, const void *))
+{
+    if (n > 1) qsort(items, (size_t)n, (size_t)size, compare);
+}
+
 void mem_free(void *p)
 {
     if (!p) return;

@@ -22,6 +22,9 @@ Err mem_grow(void *pp, int64_t used, int64_t *cap, int64_t need, int64_t size) E
 Err mem_strdup(char **out, const char *s) ERR_MUST_CHECK;
 Err mem_strndup(char **out, const char *s, int64_t n) ERR_MUST_CHECK;
 
+// Sorts n items as qsort does; n may be 0 and the array NULL, which qsort does not allow.
+void mem_sort(void *items, int64_t n, int64_t size, int (*compare)(const void *, const void *));
+
 void mem_free(void *p);
 void mem_trim(void);  // gives free memory that malloc holds back to the system; after much was freed for good
 
@@ -32,5 +35,6 @@ int64_t mem_peak(void);
 // MEM_ARRAY(&p, n): n zeroed elements of whatever p points to.
 #define MEM_ARRAY(pp, n) mem_alloc((pp), (n), (int64_t)sizeof **(pp))
 #define MEM_GROW(pp, used, cap, need) mem_grow((pp), (used), (cap), (need), (int64_t)sizeof **(pp))
+#define MEM_SORT(p, n, compare) mem_sort((p), (n), (int64_t)sizeof *(p), (compare))
 
 #endif

@@ -171,7 +171,7 @@ static int by_name(const void *a, const void *b)
 static Err check_cover(StTensor *t, int64_t n, const char *file, const char *data, int64_t size)
 {
     const char *at = data;
-    qsort(t, (size_t)n, sizeof *t, by_place);
+    MEM_SORT(t, n, by_place);
     for (int64_t i = 0; i < n; i++) {
         CHECK(t[i].data == at, ERR_DATA, "%s: tensor '%s' %s", file, t[i].name,
               t[i].data > at ? "leaves a hole before it" : "overlaps the one before it");
@@ -256,7 +256,7 @@ static Err add_file(StDir *d, const char *path, const char *name)
 
 static Err end_open(StDir *d)
 {
-    if (d->tensors) qsort(d->tensor, (size_t)d->tensors, sizeof *d->tensor, by_name);
+    MEM_SORT(d->tensor, d->tensors, by_name);
     for (int64_t i = 1; i < d->tensors; i++)
         CHECK(strcmp(d->tensor[i - 1].name, d->tensor[i].name) != 0, ERR_DATA, "tensor '%s' is in %s and in %s",
               d->tensor[i].name, d->tensor[i - 1].file, d->tensor[i].file);
@@ -292,7 +292,7 @@ static Err shard_names(const json_t *map, const char *path, const char ***out, i
               file ? file : "(not a string)");
         name[count++] = file;
     }
-    qsort(name, (size_t)count, sizeof *name, compare_text);
+    MEM_SORT(name, count, compare_text);
     for (int64_t i = 0; i < count; i++)
         if (!i || strcmp(name[kept - 1], name[i]) != 0) name[kept++] = name[i];
     *n = kept;

@@ -180,7 +180,7 @@ static Err check_extra(const Model *m, const StDir *dir)
     WeightPart *part, key;
     int64_t n;
     TRY(weight_parts(m, &part, &n));
-    qsort(part, (size_t)n, sizeof *part, by_part_name);
+    MEM_SORT(part, n, by_part_name);
     const StTensor *odd = NULL;
     for (int64_t i = 0; i < dir->tensors && !odd; i++) {
         snprintf(key.name, sizeof key.name, "%s", dir->tensor[i].name);

@@ -311,7 +311,7 @@ static Err read_set(Reading *r)
     Err closed = export_close(r);
     TRY(err);
     TRY(closed);
-    if (r->set->n > 1) qsort(r->set->id, (size_t)r->set->n, sizeof *r->set->id, by_id);
+    MEM_SORT(r->set->id, r->set->n, by_id);
     return check_inputs(r);
 }
 

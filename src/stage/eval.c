@@ -116,7 +116,7 @@ static Err drop_duplicates(EvalItems *s, int64_t first)
 {
     int64_t kept = first, n = s->n;
     Err err = OK;
-    qsort(s->item + first, (size_t)(n - first), sizeof *s->item, by_id);
+    MEM_SORT(s->item + first, n - first, by_id);
     for (int64_t i = first; i < n; i++) {
         EvalItem *e = &s->item[i];
         if (kept == first || !id_equal(e->id, s->item[kept - 1].id)) s->item[kept++] = *e;
@@ -135,7 +135,7 @@ static Err apply_limit(EvalItems *s, int64_t first, int64_t limit)
 {
     Err err = OK;
     if (!limit || s->n - first <= limit) return OK;
-    qsort(s->item + first, (size_t)(s->n - first), sizeof *s->item, by_draw);
+    MEM_SORT(s->item + first, s->n - first, by_draw);
     while (s->n > first + limit) {
         EvalItem *e = &s->item[--s->n];
         if (err == OK) err = drop_item(s, e, "over eval.sets[].limit");
@@ -175,7 +175,7 @@ Err eval_items_load(const Deck *d, EvalItems *out)
     CHECK(out->sets > 0, ERR_RECIPE, "the recipe names no held-out prompts; add eval: {sets: [{path: FILE.jsonl}]}");
     Err err = MEM_ARRAY(&out->set, out->sets);
     for (int64_t i = 0; i < out->sets && err == OK; i++) err = read_set(d, out, i);
-    if (err == OK) qsort(out->item, (size_t)out->n, sizeof *out->item, by_id);
+    if (err == OK) MEM_SORT(out->item, out->n, by_id);
     else eval_items_free(out);
     return err;
 }

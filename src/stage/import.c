@@ -5,7 +5,6 @@
 #include "stage/import.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
@@ -115,7 +114,7 @@ static Id sample_id(const Row *r)
 // Equal rows are one sample; rows that say different things of one sample are an error.
 static Err find_copies(Import *im, const char *path, int64_t *copies)
 {
-    if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_sample);
+    MEM_SORT(im->row, im->n, by_sample);
     for (int64_t i = 1; i < im->n; i++) {
         Row *r = &im->row[i];
         if (!id_equal(r->sample, r[-1].sample)) continue;
@@ -131,7 +130,7 @@ static Err find_copies(Import *im, const char *path, int64_t *copies)
 static Err number_answers(Import *im, const char *path, int64_t *copies)
 {
     int64_t k = 0;
-    if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_answer);
+    MEM_SORT(im->row, im->n, by_answer);
     for (int64_t i = 0; i < im->n; i++) {
         Row *r = &im->row[i];
         r->first = i == 0 || !id_equal(r->prompt, r[-1].prompt);
@@ -143,7 +142,7 @@ static Err number_answers(Import *im, const char *path, int64_t *copies)
         r->sample = sample_id(r);
     }
     TRY(find_copies(im, path, copies));
-    if (im->n > 1) qsort(im->row, (size_t)im->n, sizeof *im->row, by_line);
+    MEM_SORT(im->row, im->n, by_line);
     return OK;
 }
 

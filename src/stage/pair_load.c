@@ -60,7 +60,7 @@ static Err unite_names(const PairNames *mine, PairNames *all, int64_t **map)
     TRY_DONE(par_allgather(str_text(&text), text.len, &every, &bytes, NULL));
     for (int64_t at = 0; at < bytes; at += (int64_t)strlen(every + at) + 1)
         TRY_DONE(pair_name_number(&fresh, every + at, &number));
-    if (fresh.n > 1) qsort(fresh.name, (size_t)fresh.n, sizeof *fresh.name, compare_names);
+    MEM_SORT(fresh.name, fresh.n, compare_names);
     for (int64_t i = 0; i < fresh.n; i++) TRY_DONE(pair_name_number(all, fresh.name[i], &number));
     TRY_DONE(MEM_ARRAY(map, mine->n));
     for (int64_t i = 0; i < mine->n; i++) TRY_DONE(pair_name_number(all, mine->name[i], &(*map)[i]));

@@ -4,7 +4,7 @@
 #include "stage/pair_rules.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <stddef.h>
 
 #include "base/mem.h"
 
@@ -20,7 +20,7 @@ static int compare_answers(const void *pa, const void *pb)
 
 Err pair_order(PairAnswer *a, int64_t answers, PairPrompt *p, int64_t prompts)
 {
-    if (answers > 1) qsort(a, (size_t)answers, sizeof *a, compare_answers);
+    MEM_SORT(a, answers, compare_answers);
     int64_t at = 0;
     for (int64_t i = 0; i < prompts; i++) {
         p[i].first = at;
@@ -197,7 +197,7 @@ static Err split_all(const PairRules *r, PairPrompt *p, int64_t prompts)
         if (p[i].pairs) draw[n++] = (Draw){&p[i], i};
         else p[i].to_sft = true;  // math and code with a right answer but no pair
     }
-    if (n > 1) qsort(draw, (size_t)n, sizeof *draw, compare_draws);
+    MEM_SORT(draw, n, compare_draws);
     for (int64_t from = 0, to; from < n; from = to) {
         for (to = from; to < n; to++)
             if (draw[to].p->dataset != draw[from].p->dataset || draw[to].p->kind != draw[from].p->kind) break;

@@ -234,7 +234,7 @@ static Err list_pending(Sampling *s, const int32_t *tokens)
     Err err = OK;
     TRY(MEM_ARRAY(&order, n));
     for (int64_t i = 0; i < n; i++) order[i] = (Length){(int32_t)i, tokens[i]};
-    qsort(order, (size_t)n, sizeof *order, longest_first);
+    MEM_SORT(order, n, longest_first);
     TRY_DONE(MEM_ARRAY(&s->pending.prompt, most));
     TRY_DONE(MEM_ARRAY(&s->pending.k, most));
     TRY_DONE(MEM_ARRAY(&s->pending.border, most + 1));

@@ -278,7 +278,7 @@ static Err deal(Scoring *s, const int32_t *tokens)
     TRY_DONE(MEM_ARRAY(&s->own, n));
     for (int64_t i = 0; i < n; i++)
         if (tokens[i]) item[items++] = (Item){(int32_t)i, tokens[i]};
-    qsort(item, (size_t)items, sizeof *item, longest_first);
+    MEM_SORT(item, items, longest_first);
     for (int64_t i = 0; i < items; i++) {
         int to = 0;
         for (int r = 1; r < par_size(); r++)

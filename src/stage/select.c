@@ -122,7 +122,7 @@ static Err read_held_out(Selection *s, const Deck *d)
     for (int l = 0; l < 2; l++)
         for (int64_t i = 0; i < deck_count(d, lists[l]); i++)
             TRY(jsonl_each(item_text(d, lists[l], i, "path"), add_held_out, s));
-    qsort(s->held_out, (size_t)s->held_outs, sizeof *s->held_out, id_compare_qsort);
+    MEM_SORT(s->held_out, s->held_outs, id_compare_qsort);
     return OK;
 }
 
@@ -165,7 +165,7 @@ static Err apply_limit(Selection *s, int32_t file, int64_t limit, const char *re
     TRY(MEM_ARRAY(&of, s->n));
     for (int64_t i = 0; i < s->n; i++)
         if (!s->c[i].dropped && (file < 0 || s->c[i].file == file)) of[n++] = &s->c[i];
-    qsort(of, (size_t)n, sizeof *of, by_draw);
+    MEM_SORT(of, n, by_draw);
     for (int64_t i = limit; i < n; i++) of[i]->dropped = reason;
     mem_free(of);
     return OK;
@@ -173,7 +173,7 @@ static Err apply_limit(Selection *s, int32_t file, int64_t limit, const char *re
 
 static Err choose(Selection *s, const Deck *d)
 {
-    qsort(s->c, (size_t)s->n, sizeof *s->c, by_id);
+    MEM_SORT(s->c, s->n, by_id);
     drop_held_out_and_duplicates(s);
     for (int32_t i = 0; i < deck_count(d, "prompts"); i++)
         TRY(apply_limit(s, i, item_i64(d, "prompts", i, "limit"), file_limit));

@@ -6,7 +6,6 @@
 // A verdict is written as soon as it is known; a restarted stage copies a finished twin's verdict or judges what has none.
 // Invariant: a verdict depends on the program and the tests alone, so it is the same on every rank.
 // Drawback: dealt in advance, so a rank with many endless loops ends last.
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -125,7 +124,7 @@ static Err collect(Verifying *v)
     TRY_DONE(par_agree(look_at_share(v, &mine, &n)));
     TRY_DONE(par_allgather(mine, n * (int64_t)sizeof *mine, &v->piece, &bytes, NULL));
     v->pieces = bytes / (int64_t)sizeof *v->piece;
-    qsort(v->piece, (size_t)v->pieces, sizeof *v->piece, by_key);
+    MEM_SORT(v->piece, v->pieces, by_key);
 done:
     mem_free(mine);
     return err;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -206,7 +205,7 @@ static void sort_and_unite(RecordSet *s)
 {
     const int64_t n = s->n;
     if (n < 2) return;
-    qsort(s->entry, (size_t)s->n, sizeof *s->entry, compare_entries);
+    MEM_SORT(s->entry, s->n, compare_entries);
     int64_t kept = 1;
     for (int64_t i = 1; i < s->n; i++)
         if (!id_equal(s->entry[i].id, s->entry[kept - 1].id)) s->entry[kept++] = s->entry[i];

@@ -10,8 +10,9 @@
 // Drawback: within a step only; a small step leaves its last row short. There is no padding, so that costs nothing.
 #include "train/batch.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/mem.h"
 
 static int32_t used_tokens(const Example *e)  // SFT: tokens up to the one that predicts the last target
 {
@@ -163,7 +164,7 @@ Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tok
         TRY(check_example(ex[i], row_tokens));
         item[i] = (Item){pack_tokens(ex[i]), i, 0, 0};
     }
-    qsort(item, (size_t)n, sizeof *item, by_size);
+    MEM_SORT(item, n, by_size);
     int32_t rows = first_fit(item, n, 0, row_tokens, room, 0);
     *out = (PackedStep){.chains = rows < chains ? rows : (int32_t)chains, .examples = n};
     TRY(ARENA_ARRAY(arena, &out->first, out->chains + 1));
@@ -171,7 +172,7 @@ Err pack_step(Arena *arena, const Example *const *ex, int32_t n, int64_t row_tok
     out->first[0] = 0;
     for (int32_t c = 0; c < out->chains; c++) out->first[c + 1] = first_fit(item, n, c, row_tokens, room, out->first[c]);
     out->rows = out->first[out->chains];
-    qsort(item, (size_t)n, sizeof *item, by_row);
+    MEM_SORT(item, n, by_row);
     TRY(ARENA_ARRAY(arena, &out->row, out->rows));
     for (int32_t r = 0, i = 0; r < out->rows; r++) {
         int32_t first = i;

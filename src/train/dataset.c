@@ -3,7 +3,6 @@
 // rank unpacks all of them.
 #include "train/dataset.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
@@ -296,7 +295,7 @@ static Err collect(const DataSpec *spec, const Str *mine, Dataset *d)
     Err err = OK;
     TRY(par_allgather(mine->p, mine->len, &all, &bytes, NULL));
     TRY_DONE(split_stream(all, bytes, &item, &n));
-    qsort(item, (size_t)n, sizeof *item, by_item);
+    MEM_SORT(item, n, by_item);
     TRY_DONE(unpack(d, item, n));
     if (par_rank() == 0 && !spec->look) TRY_DONE(list_dropped(spec, item, n));
     CHECK_DONE(d->n > 0, ERR_DATA, "no training example is left of %lld rows (%lld too long, %lld with equal answers); see %s/%s/dropped.jsonl",
@@ -367,7 +366,7 @@ Err dataset_split(Dataset *d, double val_size, uint64_t seed, Split *out)
         draw[i] = (Draw){key, d->group[i], (int32_t)i};
         held[i] = false;
     }
-    qsort(draw, (size_t)d->n, sizeof *draw, by_draw);
+    MEM_SORT(draw, d->n, by_draw);
     while (taken < d->n && (taken < want || (taken && want && id_equal(draw[taken].group, draw[taken - 1].group))))
         held[draw[taken++].index] = true;
     for (int64_t i = 0; i < d->n; i++) {

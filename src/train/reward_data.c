@@ -151,7 +151,7 @@ static Err note_row(Import *im, const RawRow *r, const char *reason)
 static Err keep_rows(Import *im, int64_t first, int64_t limit)
 {
     int64_t n = im->n;
-    qsort(im->row + first, (size_t)(n - first), sizeof *im->row, by_id);
+    MEM_SORT(im->row + first, n - first, by_id);
     im->n = first;
     for (int64_t i = first; i < n; i++) {
         const RawRow *r = &im->row[i];
@@ -208,7 +208,7 @@ static Err collect_names(const Import *im, RewardData *d)
                 if (find_name(d, name) >= 0) continue;
                 CHECK(d->objectives < NAME_LIMIT, ERR_DATA, "more than %d objectives", NAME_LIMIT);
                 d->name[d->objectives++] = name;
-                qsort(d->name, (size_t)d->objectives, sizeof *d->name, by_name);
+                MEM_SORT(d->name, d->objectives, by_name);
             }
     if (!d->objectives) d->name[d->objectives++] = "preference";
     return OK;

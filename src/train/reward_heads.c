@@ -4,7 +4,6 @@
 #include "train/reward_heads.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -272,7 +271,7 @@ Err heads_scale(const RewardData *d, const Features *f, const HeadSpec *s, Rewar
     Err err = OK;
     if (s->span <= 0) return OK;
     TRY_DONE(all_scores(d, f, h, &arena, &score));
-    qsort(score, (size_t)d->answers, sizeof *score, ascending);
+    MEM_SORT(score, d->answers, ascending);
     double low = score[d->answers / 20], high = score[d->answers - 1 - d->answers / 20];
     CHECK_DONE(high > low, ERR_DATA, "all scores are the same: the data teach the reward model nothing");
     double factor = s->span / (high - low);

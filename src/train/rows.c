@@ -204,7 +204,7 @@ Err rows_import(const char *path, bool pairs, Arena *a, Rows *out)
     TRY(jsonl_each(path, import_row, &im));
     CHECK(out->n > 0, ERR_DATA, "%s has no rows", path);
     out->read = out->n;
-    qsort(out->row, (size_t)out->n, sizeof *out->row, by_id);
+    MEM_SORT(out->row, out->n, by_id);
     TRY(ARENA_ARRAY(a, &out->duplicate, out->n));
     int64_t kept = 1;
     for (int64_t i = 1; i < out->n; i++) {
