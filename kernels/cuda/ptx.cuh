@@ -12,6 +12,7 @@
 
 #define SHARED_MEMORY(name) extern __shared__ __align__(1024) unsigned char name[]
 #define DEVICE static __device__ __forceinline__
+#define BOTH static __host__ __device__ __forceinline__  // sizes, which the host asks for too
 #define CUDA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     (kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__), cudaGetLastError())
 
@@ -43,6 +44,15 @@ DEVICE uint32_t pack_bf16(float low, float high)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
     return v;
 }
+DEVICE float low_bf16(uint32_t v) { return __uint_as_float(v << 16); }
+DEVICE float high_bf16(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
+
+// Four values, or eight of 16 bits, at a multiple of 16 bytes, in global or shared memory.
+DEVICE float4 ld_v4(const float *p) { return *(const float4 *)p; }
+DEVICE void st_v4(float *p, float4 v) { *(float4 *)p = v; }
+DEVICE uint4 ld_u4(const uint16_t *p) { return *(const uint4 *)p; }
+DEVICE void st_u4(uint16_t *p, uint4 v) { *(uint4 *)p = v; }
+DEVICE double shuffle_double(double v, int lane) { return __shfl_sync(~0u, v, lane); }
 
 DEVICE void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 DEVICE void bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
@@ -90,6 +100,11 @@ DEVICE void cp_async16(void *shared, const void *global, bool filled = true)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(filled ? 16 : 0)
                  : "memory");
 }
+DEVICE void cp_async4(void *shared, const void *global, bool filled = true)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(filled ? 4 : 0)
+                 : "memory");
+}
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
@@ -119,7 +134,8 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *
 #include "kernels/hostcuda/hostcuda.hpp"
 
 #define SHARED_MEMORY(name) unsigned char *name = hostcuda::place.shared
-#define DEVICE static inline
+#define DEVICE static inline __attribute__((always_inline))  // as on the device: registers are arrays of the kernel's own frame
+#define BOTH static inline
 
 #endif
 #endif

@@ -55,20 +55,23 @@ void mbar_wait(uint64_t *bar, uint32_t parity)
 
 static void land(const Copy &c)
 {
-    if (c.from) memcpy(c.to, c.from, 16);
-    else memset(c.to, 0, 16);
+    if (c.from) memcpy(c.to, c.from, c.n);
+    else memset(c.to, 0, c.n);
 }
 
-void cp_async16(void *shared, const void *global, bool filled)
+static void copy(void *shared, const void *global, size_t n, bool filled, const void *pc)
 {
-    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16) defect(CALLER, "misaligned", "cp.async of 16 bytes from %p to %p", global, shared);
-    if (!is_shared(shared, 16)) defect(CALLER, "out of bounds", "cp.async writes to shared memory only");
-    const Copy c = {(unsigned char *)shared, filled ? (const unsigned char *)global : nullptr, current->groups + 1};
-    check_copy(shared, c.from, c.group, CALLER);
+    if ((uintptr_t)shared % n || (uintptr_t)global % n) defect(pc, "misaligned", "cp.async of %zu bytes from %p to %p", n, global, shared);
+    if (!is_shared(shared, n)) defect(pc, "out of bounds", "cp.async writes to shared memory only");
+    const Copy c = {(unsigned char *)shared, filled ? (const unsigned char *)global : nullptr, n, current->groups + 1};
+    check_copy(c, pc);
     const bool now = order() == Order::EARLY || (order() == Order::RANDOM && random_bits() % 2);
     if (now) land(c);
-    current->flying.push_back(now ? Copy{nullptr, nullptr, c.group} : c);
+    current->flying.push_back(now ? Copy{nullptr, nullptr, 0, c.group} : c);
 }
+
+void cp_async16(void *shared, const void *global, bool filled) { copy(shared, global, 16, filled, CALLER); }
+void cp_async4(void *shared, const void *global, bool filled) { copy(shared, global, 4, filled, CALLER); }
 
 void cp_async_commit() { current->groups++; }
 

@@ -2,6 +2,8 @@
 // Launches: fibers, the order in which warps run, and the places where threads meet.
 #include "kernels/hostcuda/block.hpp"
 
+#include <alloca.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -109,12 +111,18 @@ static unsigned char *take_stack()
     return s;
 }
 
+// What a lane has issued reads arrays in its kernel's frame, also when the kernel returns before the others meet it. Its frame has just ended:
+// what runs now must lie further down.
+enum { FRAME = STACK / 2 };
+
 static void start(Thread *t, const std::function<void()> &body)
 {
     t->stack = take_stack();
     t->fiber = std::make_unique<boost::context::fiber>(std::allocator_arg, Stacks{t->stack}, [t, &body](boost::context::fiber &&back) {
         t->back = std::move(back);
         body();
+        volatile char *below = (volatile char *)alloca(FRAME);
+        *below = 0;
         finish_issued(nullptr);
         t->ended = true;
         return std::move(t->back);

@@ -56,6 +56,7 @@ struct Block;
 struct Copy {
     unsigned char *to;          // NULL: it has landed
     const unsigned char *from;  // NULL: zeros
+    size_t n;
     uint32_t group;
 };
 
@@ -172,7 +173,7 @@ void forget_allowed();
 enum class Kind { READ, WRITE, ATOMIC };
 void check(Kind kind, const void *p, size_t n, const void *pc);
 // The same for the copy of 16 bytes that the thread hands over now.
-void check_copy(const void *to, const void *from, uint32_t group, const void *pc);
+void check_copy(const Copy &c, const void *pc);
 Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block

@@ -19,7 +19,7 @@
 #include <tuple>
 #include <utility>
 
-#define __global__ static
+#define __global__ [[maybe_unused]] static
 #define __device__
 #define __host__
 #define __forceinline__ inline
@@ -32,6 +32,12 @@ struct dim3 {
 };
 struct uint3 {
     unsigned x, y, z;
+};
+struct float4 {
+    float x, y, z, w;
+};
+struct uint4 {
+    unsigned x, y, z, w;
 };
 
 namespace hostcuda {
@@ -49,6 +55,12 @@ enum class Order { EARLY, LATE, RANDOM };  // at once; when nothing else can run
 void set_order(Order order, uint64_t seed);
 
 const char *report();  // of the last launch that failed; "" when none did
+
+// Since the last call: ldmatrix instructions, and how many more passes over the banks of shared memory they took than one a matrix.
+struct Counts {
+    uint64_t loads, conflicts;
+};
+Counts take_counts();
 
 struct Range {
     const void *p;
@@ -97,6 +109,7 @@ void bar_arrive(int id, int threads);
 
 uint32_t shuffle_bits(uint32_t v, int lane, unsigned mask);
 unsigned __ballot_sync(unsigned mask, int predicate);
+static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 template <typename T> T __shfl_sync(unsigned mask, T v, int lane)
 {
     static_assert(sizeof(T) == 4, "shuffles move 4 bytes");
@@ -104,6 +117,14 @@ template <typename T> T __shfl_sync(unsigned mask, T v, int lane)
     memcpy(&bits, &v, 4);
     bits = shuffle_bits(bits, lane, mask);
     memcpy(&v, &bits, 4);
+    return v;
+}
+static inline double shuffle_double(double v, int lane)
+{
+    uint32_t half[2];
+    memcpy(half, &v, 8);
+    for (uint32_t &h : half) h = shuffle_bits(h, lane, ~0u);
+    memcpy(&v, half, 8);
     return v;
 }
 template <typename T> T __shfl_xor_sync(unsigned mask, T v, int bits) { return __shfl_sync(mask, v, (int)(threadIdx.x % 32) ^ bits); }
@@ -126,6 +147,7 @@ void mbar_arrive(uint64_t *bar);
 void mbar_wait(uint64_t *bar, uint32_t parity);
 
 void cp_async16(void *shared, const void *global, bool filled = true);  // 16 bytes, zeros where not filled
+void cp_async4(void *shared, const void *global, bool filled = true);
 void cp_async_commit();
 void cp_async_wait_n(int pending);
 template <int N> void cp_async_wait() { cp_async_wait_n(N); }
@@ -136,6 +158,13 @@ static inline float ex2(float x) { return exp2f(x); }
 static inline float rcp(float x) { return 1 / x; }
 static inline float lg2(float x) { return log2f(x); }
 uint32_t pack_bf16(float low, float high);
+float low_bf16(uint32_t v);
+float high_bf16(uint32_t v);
+
+float4 ld_v4(const float *p);  // at a multiple of 16 bytes
+void st_v4(float *p, float4 v);
+uint4 ld_u4(const uint16_t *p);  // eight values of 16 bits
+void st_u4(uint16_t *p, uint4 v);
 
 // --- tensor cores ---------------------------------------------------------------------------------------------------
 

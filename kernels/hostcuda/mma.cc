@@ -25,9 +25,26 @@ static void note(WarpOp op, size_t out_bytes, size_t a_bytes, size_t b_bytes)
 
 // ---- one instruction of a warp ----------------------------------------------------------------------------------------
 
+static Counts counted;
+
+// Eight rows of 16 bytes come in one pass where no two lie in the same four banks.
+static void count_conflicts(const WarpOp *const row[8])
+{
+    int passes = 1;
+    for (int i = 0; i < 8; i++) {
+        int same = 1;
+        for (int j = 0; j < i; j++)
+            same += row[i]->a != row[j]->a && ((uintptr_t)row[i]->a / 16 ^ (uintptr_t)row[j]->a / 16) % 8 == 0;
+        passes = std::max(passes, same);
+    }
+    counted.conflicts += (uint64_t)passes - 1;
+}
+
 // Lane l gets of each matrix row l / 4, columns 2 (l % 4) and the next; transposed: of each column.
 static void do_load(const WarpOp *const lane[WARP], bool trans)
 {
+    counted.loads++;
+    for (int m = 0; m < 4; m++) count_conflicts(lane + m * 8);
     for (int m = 0; m < 4; m++)
         for (int l = 0; l < WARP; l++) {
             uint16_t v[2];
@@ -116,6 +133,8 @@ static void advance(Block *b, int w, const void *pc)
         for (int l = 0; l < WARP; l++) remove_done(&lane[l].issued, until - from);
 }
 
+Counts take_counts() { return std::exchange(counted, Counts()); }
+
 void finish_issued(const void *pc)
 {
     Thread *t = current;
@@ -142,3 +161,5 @@ void ldmatrix_x4(uint32_t (&out)[4], const void *row) { load(out, row, false, CA
 void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row) { load(out, row, true, CALLER); }
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b) { note({WarpOp::PRODUCT, d, a, b}, 16, 16, 8); }
 uint32_t pack_bf16(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
+float low_bf16(uint32_t v) { return of_bf16(v & 0xffff); }
+float high_bf16(uint32_t v) { return of_bf16(v >> 16); }

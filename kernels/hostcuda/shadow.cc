@@ -281,14 +281,14 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
     touch(p, n, l);
 }
 
-void check_copy(const void *to, const void *from, uint32_t group, const void *pc)
+void check_copy(const Copy &c, const void *pc)
 {
     Look l = {Kind::READ, stamp_of(current, pc), pc};
     l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
-    l.me.epoch = group;
-    if (from) touch(from, CHUNK, l);
+    l.me.epoch = c.group;
+    if (c.from) touch(c.from, c.n, l);
     l.kind = Kind::WRITE;
-    touch(to, CHUNK, l);
+    touch(c.to, c.n, l);
 }
 
 // ---- global memory ----------------------------------------------------------------------------------------------------
@@ -369,6 +369,25 @@ static void hook(Kind kind, const void *p, size_t n, bool aligned, const void *p
     if (aligned && (uintptr_t)p % n) defect(pc, "misaligned", "access of %zu bytes at %p", n, p);
     check(kind, p, n, pc);
 }
+
+template <typename V, typename T> static V load(const T *p, const void *pc)
+{
+    V v;
+    hook(Kind::READ, p, sizeof v, true, pc);
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <typename V, typename T> static void store(T *p, V v, const void *pc)
+{
+    hook(Kind::WRITE, p, sizeof v, true, pc);
+    memcpy(p, &v, sizeof v);
+}
+
+float4 ld_v4(const float *p) { return load<float4>(p, CALLER); }
+void st_v4(float *p, float4 v) { store(p, v, CALLER); }
+uint4 ld_u4(const uint16_t *p) { return load<uint4>(p, CALLER); }
+void st_u4(uint16_t *p, uint4 v) { store(p, v, CALLER); }
 
 extern "C" {
 #define HOOKS(n)                                                                                  \

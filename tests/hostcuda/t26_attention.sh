@@ -1,11 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# attn_fwd on hostcuda against sums in double; and nvcc's code of it keeps every register.
+# Attention forward, backward and of paged decoding on hostcuda against sums in double; and nvcc's code of them keeps every register.
 set -u
 . tests/hostcuda/lib.sh
-timeout 300 "$1/tests/hostcuda/attention" >"$dir/out" 2>&1 || fail "exit $?: $(cat "$dir/out")"
-echo '#include "kernels/cuda/attn_fwd.cuh"' >"$dir/all.cu"
-for D in 64 128 256; do echo "template __global__ void attn_fwd<$D>(attn::Fwd);" >>"$dir/all.cu"; done
+for t in attention attention_bwd decode; do
+    timeout 300 "$1/tests/hostcuda/$t" >"$dir/out" 2>&1 || fail "$t: exit $?: $(cat "$dir/out")"
+done
+printf '#include "kernels/cuda/%s.cuh"\n' attn_fwd attn_bwd decode >"$dir/all.cu"
+for D in 64 128 256; do
+    echo "template __global__ void attn_fwd<$D>(attn::Fwd);"
+    echo "template __global__ void attn_bwd_prepare<$D>(attn_bwd::Bwd);"
+    echo "template __global__ void attn_bwd_main<$D>(attn_bwd::Bwd);"
+    echo "template __global__ void decode_chunks<$D>(decode::Decode);"
+    echo "template __global__ void decode_combine<$D>(decode::Decode);"
+done >>"$dir/all.cu"
 assemble "$dir/all.cu"
-[ "$(grep -c 'Compiling entry function.*attn_fwd' "$dir/ptxas")" = 3 ] || fail "not three kernels: $(cat "$dir/ptxas")"
+[ "$(grep -c 'Compiling entry function' "$dir/ptxas")" = 17 ] || fail "not 17 kernels: $(cat "$dir/ptxas")"
 exit 0

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Log-probabilities of target tokens and their gradient, without tokens x vocabulary in memory: op_logprob_* of kernels/ops.h for bf16.
+//
+//   forward    logprob_list      the R tokens that have a target, in order
+//              logprob_slices    logits of 128 of them x 128 of the vocabulary in registers; of each row and slice of 64 the greatest logit and
+//                                the sum of exponentials; the target's logit
+//              logprob_combine   slices in order: lse, logp, best
+//   backward   logprob_gradient  the same logits once more, for one chunk of the vocabulary: coef (onehot - softmax) in bf16, [R][width]; two
+//                                products with it add to the gradients of hidden states and head
+//
+// Logits are computed with their inputs in the same order whatever shares the tile, so a row's bits depend on the row and the head alone.
+#ifndef IMF_CUDA_LOGPROB_CUH
+#define IMF_CUDA_LOGPROB_CUH
+
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/product.cuh"
+
+namespace logprob {
+
+enum { SLICE = 64, LIST_THREADS = 1024, COMBINE_ROWS = 32, COMBINE_PARTS = 8 };
+
+// Slices of the vocabulary that the forward writes.
+BOTH int slices_of(int V) { return (V + product::SIDE - 1) / product::SIDE * (product::SIDE / SLICE); }
+
+// The greatest logit of a slice, and the sum of 2^(log2 e (x - most)).
+struct Part {
+    float most, sum;
+};
+
+struct Logprob {
+    const uint16_t *hidden, *head;  // [T][H], [V][H], bf16
+    const int32_t *target;          // [T]; < 0: no target
+    int64_t hidden_stride, head_stride;
+    int32_t *list;                  // [T + 1] scratch: R, then the tokens that have a target
+    int T, H, V;
+    float softcap;                  // 0: none
+    Part *part;                     // [slices][T] scratch
+    float *picked;                  // [T] scratch: the target's logit
+    float *logp, *lse;              // [T], 0 without a target
+    uint8_t *best;                  // [T] or NULL: 1 where no token is more likely than the target
+};
+
+struct Gradient {
+    Logprob of;          // its inputs, list and lse
+    const float *coef;   // [T]
+    uint16_t *out;       // [R][stride] bf16: columns of the vocabulary from `first` on
+    int64_t stride;      // a multiple of 8
+    int first, width;    // width: columns that are written, a multiple of 8; zero from V on
+};
+
+DEVICE product::Operand hidden_rows(const Logprob &a)
+{
+    return {a.hidden, a.hidden_stride, a.list + 1, (int)blockIdx.x * product::SIDE, a.list[0]};
+}
+
+// Column `column` of a tile whose first is token `first` of the vocabulary; -inf beyond it.
+DEVICE float logit(const Logprob &a, float x, int token, float *slope)
+{
+    const float y = soft_cap(x, a.softcap, slope);
+    return token < a.V ? y : -INFINITY;
+}
+
+// A row's share of four lanes: greatest and sum over the warp's 64 columns.
+DEVICE Part slice_of(const float (&x)[8][4], int e)
+{
+    Part p = {-INFINITY, 0};
+#pragma unroll
+    for (int j = 0; j < 8; j++) p.most = fmaxf(p.most, fmaxf(x[j][e], x[j][e + 1]));
+    p.most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, 1));
+    p.most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, 2));
+    const float base = p.most == -INFINITY ? 0 : p.most;
+#pragma unroll
+    for (int j = 0; j < 8; j++) p.sum += ex2((x[j][e] - base) * LOG2E) + ex2((x[j][e + 1] - base) * LOG2E);
+    p.sum += __shfl_xor_sync(~0u, p.sum, 1);
+    p.sum += __shfl_xor_sync(~0u, p.sum, 2);
+    return p;
+}
+
+DEVICE Part join(const Part &a, const Part &b)
+{
+    const float most = fmaxf(a.most, b.most), base = most == -INFINITY ? 0 : most;
+    return {most, a.sum * ex2((a.most - base) * LOG2E) + b.sum * ex2((b.most - base) * LOG2E)};
+}
+
+}  // namespace logprob
+
+// One block of LIST_THREADS. The tokens with a target, in order; outputs of the others.
+__global__ void logprob_list(const logprob::Logprob a)
+{
+    using namespace logprob;
+    SHARED_MEMORY(shared);
+    int *count = (int *)shared;  // [LIST_THREADS / 32]
+    const int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
+    int before = 0;
+    for (int from = 0; from < a.T; from += LIST_THREADS) {
+        const int t = from + thread;
+        const bool has = t < a.T && a.target[t] >= 0;
+        const unsigned mine = __ballot_sync(~0u, has);
+        if (lane == 0) count[warp] = __popc(mine);
+        __syncthreads();
+        int at = before, all = before;
+        for (int w = 0; w < LIST_THREADS / 32; w++) {
+            at += w < warp ? count[w] : 0;
+            all += count[w];
+        }
+        at += __popc(mine & ((1u << lane) - 1));
+        if (has) a.list[1 + at] = t;
+        if (t < a.T && !has) {
+            a.logp[t] = a.lse[t] = 0;
+            if (a.best) a.best[t] = 0;
+        }
+        before = all;
+        __syncthreads();
+    }
+    if (thread == 0) a.list[0] = before;
+}
+
+// Grid: (tiles of T tokens, tiles of the vocabulary). Blocks beyond the list end at once.
+__global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(const logprob::Logprob a)
+{
+    using namespace logprob;
+    SHARED_MEMORY(shared);
+    const product::Operand rows = hidden_rows(a);
+    if (rows.first >= rows.rows) return;
+    const int first = (int)blockIdx.y * product::SIDE, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    product::Sums x;
+    product::multiply_all(x, shared, rows, {a.head, a.head_stride, nullptr, first, a.V}, a.H);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int r = rows.first + product::row_of(i, e);
+            const int token = r < rows.rows ? rows.index[r] : -1, target = token < 0 ? -1 : a.target[token];
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const int of = first + product::column_of(j, c);
+                    float slope;
+                    x[i][j][e + c] = logit(a, x[i][j][e + c], of, &slope);
+                    if (of == target) a.picked[token] = x[i][j][e + c];
+                }
+            const Part p = slice_of(x[i], e);
+            if (lane % 4 == 0 && token >= 0) a.part[(int64_t)(blockIdx.y * 2 + warp % 2) * a.T + r] = p;
+        }
+}
+
+// Grid: blocks of COMBINE_ROWS rows; each row's slices are shared by COMBINE_PARTS threads, and what they found is joined in order.
+__global__ void logprob_combine(const logprob::Logprob a)
+{
+    using namespace logprob;
+    SHARED_MEMORY(shared);
+    Part *found = (Part *)shared;  // [COMBINE_PARTS][COMBINE_ROWS]
+    const int row = (int)threadIdx.x % COMBINE_ROWS, group = (int)threadIdx.x / COMBINE_ROWS, r = (int)blockIdx.x * COMBINE_ROWS + row;
+    const int slices = slices_of(a.V), each = (slices + COMBINE_PARTS - 1) / COMBINE_PARTS, R = a.list[0];
+    Part p = {-INFINITY, 0};
+    for (int s = group * each; r < R && s < (group + 1) * each && s < slices; s++) p = join(p, a.part[(int64_t)s * a.T + r]);
+    found[group * COMBINE_ROWS + row] = p;
+    __syncthreads();
+    if (group > 0 || r >= R) return;
+    for (int g = 1; g < COMBINE_PARTS; g++) p = join(p, found[g * COMBINE_ROWS + row]);
+    const int token = a.list[1 + r];
+    const float lse = p.most + lg2(p.sum) * LN2;
+    a.lse[token] = lse;
+    a.logp[token] = a.picked[token] - lse;
+    if (a.best) a.best[token] = a.picked[token] >= p.most;
+}
+
+// Grid: (tiles of T tokens, tiles of the chunk). Blocks beyond the list end at once.
+__global__ void __launch_bounds__(product::THREADS, 2) logprob_gradient(const logprob::Gradient g)
+{
+    using namespace logprob;
+    SHARED_MEMORY(shared);
+    const Logprob &a = g.of;
+    const product::Operand rows = hidden_rows(a);
+    if (rows.first >= rows.rows) return;
+    const int column = (int)blockIdx.y * product::SIDE, first = g.first + column;
+    product::Sums x;
+    product::multiply_all(x, shared, rows, {a.head, a.head_stride, nullptr, first, a.V}, a.H);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int r = rows.first + product::row_of(i, e);
+            if (r >= rows.rows) continue;
+            const int token = rows.index[r], target = a.target[token];
+            const float lse = a.lse[token], coef = g.coef[token];
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                const int c = product::column_of(j, 0);
+                float d[2];
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    float slope;
+                    const float y = logit(a, x[i][j][e + k], first + c + k, &slope);
+                    d[k] = coef * ((first + c + k == target ? 1.0f : 0.0f) - ex2((y - lse) * LOG2E)) * slope;
+                }
+                if (column + c < g.width) *(uint32_t *)(g.out + r * g.stride + column + c) = pack_bf16(d[0], d[1]);
+            }
+        }
+}
+
+#endif

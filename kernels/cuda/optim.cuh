@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// AdamW and the squares of a gradient: op_adamw and op_sqnorm of kernels/ops.h. fp32; the rounded weights are written in the same pass.
+#ifndef IMF_CUDA_OPTIM_CUH
+#define IMF_CUDA_OPTIM_CUH
+
+#include "kernels/cuda/rows.cuh"
+
+namespace optim {
+
+enum { THREADS = 256, NORM_BLOCK = 4096 };
+
+struct AdamW {
+    float *w, *m, *v;
+    const float *g;
+    uint16_t *rounded;  // [n] the new weights in bf16, or NULL
+    int64_t n;
+    const float *clip, *lr;
+    const int64_t *step;  // 1-based
+    float beta1, beta2, eps, decay;
+};
+
+}  // namespace optim
+
+// Eight values a thread. g is multiplied by *clip first;
+//   w -= lr decay w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+__global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
+{
+    using rows::WIDE;
+    SHARED_MEMORY(shared);
+    float *factor = (float *)shared;  // lr / (1 - b1^t), 1 / sqrt(1 - b2^t)
+    if (threadIdx.x == 0) {
+        factor[0] = (float)((double)*a.lr / (1 - pow((double)a.beta1, (double)*a.step)));
+        factor[1] = (float)(1 / sqrt(1 - pow((double)a.beta2, (double)*a.step)));
+    }
+    __syncthreads();
+    const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * WIDE, n = a.n - at;
+    if (n <= 0) return;
+    const float rate = factor[0], root = factor[1], clip = *a.clip, shrink = *a.lr * a.decay;
+    float w[WIDE], m[WIDE], v[WIDE], g[WIDE];
+    rows::load(w, a.w + at, n);
+    rows::load(m, a.m + at, n);
+    rows::load(v, a.v + at, n);
+    rows::load(g, a.g + at, n);
+#pragma unroll
+    for (int i = 0; i < WIDE; i++) {
+        g[i] *= clip;
+        m[i] = fmaf(a.beta1, m[i], (1 - a.beta1) * g[i]);
+        v[i] = fmaf(a.beta2, v[i], (1 - a.beta2) * g[i] * g[i]);
+        w[i] = fmaf(-shrink, w[i], w[i]) - rate * m[i] / (sqrtf(v[i]) * root + a.eps);
+    }
+    rows::store(a.w + at, w, n);
+    rows::store(a.m + at, m, n);
+    rows::store(a.v + at, v, n);
+    if (a.rounded) rows::store(a.rounded + at, w, n);
+}
+
+// sum[b] = squares of block b of NORM_BLOCK values, in double: each thread every 256th, then halves are added. Grid: blocks.
+__global__ void __launch_bounds__(optim::THREADS) sqnorm(const float *g, int64_t n, double *sum)
+{
+    using namespace optim;
+    SHARED_MEMORY(shared);
+    double *part = (double *)shared;  // [THREADS]
+    double s = 0;
+    for (int i = (int)threadIdx.x; i < NORM_BLOCK; i += THREADS) {
+        const int64_t at = (int64_t)blockIdx.x * NORM_BLOCK + i;
+        if (at < n) s += (double)g[at] * (double)g[at];
+    }
+    part[threadIdx.x] = s;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) sum[blockIdx.x] = part[0];
+}
+
+#endif

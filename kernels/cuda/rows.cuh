@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, embedding, sums. As there, the residual stream, its gradient
+// and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
+#ifndef IMF_CUDA_ROWS_CUH
+#define IMF_CUDA_ROWS_CUH
+
+#include "kernels/cuda/math.cuh"
+
+namespace rows {
+
+enum { WIDE = 8, WARP = 32, THREADS = 128 };
+
+// Eight values from p on, of which the first n are there; the others read as 0 and are not written. p: a multiple of 16 bytes.
+DEVICE void load(float (&v)[WIDE], const float *p, int64_t n)
+{
+    if (n >= WIDE) {
+        const float4 a = ld_v4(p), b = ld_v4(p + 4);
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    } else {
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) v[i] = i < n ? p[i] : 0;
+    }
+}
+
+DEVICE void load(float (&v)[WIDE], const uint16_t *p, int64_t n)
+{
+    if (n >= WIDE) {
+        const uint4 u = ld_u4(p);
+        v[0] = low_bf16(u.x), v[1] = high_bf16(u.x), v[2] = low_bf16(u.y), v[3] = high_bf16(u.y);
+        v[4] = low_bf16(u.z), v[5] = high_bf16(u.z), v[6] = low_bf16(u.w), v[7] = high_bf16(u.w);
+    } else {
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) v[i] = i < n ? low_bf16(p[i]) : 0;
+    }
+}
+
+DEVICE void store(float *p, const float (&v)[WIDE], int64_t n)
+{
+    if (n >= WIDE) {
+        st_v4(p, {v[0], v[1], v[2], v[3]});
+        st_v4(p + 4, {v[4], v[5], v[6], v[7]});
+    } else {
+#pragma unroll
+        for (int i = 0; i < WIDE; i++)
+            if (i < n) p[i] = v[i];
+    }
+}
+
+DEVICE void store(uint16_t *p, const float (&v)[WIDE], int64_t n)
+{
+    if (n >= WIDE) {
+        st_u4(p, {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])});
+    } else {
+#pragma unroll
+        for (int i = 0; i < WIDE; i++)
+            if (i < n) p[i] = (uint16_t)pack_bf16(v[i], 0);
+    }
+}
+
+DEVICE float warp_sum(float x)
+{
+#pragma unroll
+    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+    return x;
+}
+
+// Row of a warp, and the column of its lane.
+DEVICE int64_t warp_row() { return (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP; }
+DEVICE int64_t lane_column() { return (int64_t)(threadIdx.x % WARP) * WIDE; }
+
+// Groups of 8 values of [T][width], one a thread: false beyond the last.
+struct Spot {
+    int64_t t, column;
+};
+DEVICE bool spot_of(Spot *s, int64_t T, int64_t width)
+{
+    const int64_t groups = (width + WIDE - 1) / WIDE, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    s->t = i / groups, s->column = i % groups * WIDE;
+    return s->t < T;
+}
+
+DEVICE float sigmoid(float x) { return rcp(1 + ex2(-x * LOG2E)); }
+
+struct Norm {
+    const float *x;
+    uint16_t *y;
+    const float *w;
+    float *rstd;  // NULL: not wanted
+    int64_t x_stride, y_stride, T, H;
+    float eps;
+};
+
+struct NormBwd {
+    const float *x;
+    const uint16_t *dy;
+    const float *dx_in;  // NULL: 0
+    float *dx;
+    const float *w, *rstd;
+    float *dw;
+    const int32_t *row;
+    int n;  // rows (packed sequences)
+    int64_t x_stride, dy_stride, dx_in_stride, dx_stride, T, H;
+};
+
+struct Rope {
+    uint16_t *x;
+    int64_t stride;
+    const int32_t *pos;
+    const float *table;
+    int64_t T, heads, D;
+    bool inverse;
+};
+
+struct Swiglu {
+    const uint16_t *g, *u, *dy;
+    uint16_t *y, *dg, *du;
+    int64_t g_stride, u_stride, dy_stride, y_stride, dg_stride, du_stride, T, F;
+};
+
+struct Sum {  // y = a + b; or y (bf16) = a rounded
+    const float *a, *b;
+    float *y;
+    uint16_t *rounded;
+    int64_t a_stride, b_stride, y_stride, T, H;
+};
+
+struct Embed {
+    const uint16_t *table;
+    float *y;             // the gradient of y in the backward
+    float *dtable;
+    const int32_t *token;
+    int64_t table_stride, y_stride, dtable_stride, T, H;
+};
+
+}  // namespace rows
+
+// A warp a row; grid: T / (THREADS / 32).
+__global__ void __launch_bounds__(rows::THREADS) rmsnorm_fwd(const rows::Norm a)
+{
+    using namespace rows;
+    const int64_t t = warp_row();
+    if (t >= a.T) return;
+    float v[WIDE], w[WIDE], sum = 0;
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        load(v, a.x + t * a.x_stride + h, a.H - h);
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) sum = fmaf(v[i], v[i], sum);
+    }
+    const float rstd = 1 / sqrtf(warp_sum(sum) / (float)a.H + a.eps);
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        load(v, a.x + t * a.x_stride + h, a.H - h);
+        load(w, a.w + h, a.H - h);
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) v[i] = v[i] * rstd * w[i];
+        store(a.y + t * a.y_stride + h, v, a.H - h);
+    }
+    if (a.rstd && threadIdx.x % WARP == 0) a.rstd[t] = rstd;
+}
+
+// As rmsnorm_fwd. With r = rstd: dx = r (w dy - x r^2 mean(w dy x)), added to dx_in.
+__global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormBwd a)
+{
+    using namespace rows;
+    const int64_t t = warp_row();
+    if (t >= a.T) return;
+    const float *x_row = a.x + t * a.x_stride;
+    const uint16_t *dy_row = a.dy + t * a.dy_stride;
+    float x[WIDE], dy[WIDE], w[WIDE], in[WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}, dot = 0;
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        load(x, x_row + h, a.H - h);
+        load(dy, dy_row + h, a.H - h);
+        load(w, a.w + h, a.H - h);
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) dot = fmaf(w[i] * dy[i], x[i], dot);
+    }
+    const float r = a.rstd[t];
+    dot = warp_sum(dot) * r * r / (float)a.H;
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        load(x, x_row + h, a.H - h);
+        load(dy, dy_row + h, a.H - h);
+        load(w, a.w + h, a.H - h);
+        if (a.dx_in) load(in, a.dx_in + t * a.dx_in_stride + h, a.H - h);
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) in[i] += r * (w[i] * dy[i] - x[i] * dot);
+        store(a.dx + t * a.dx_stride + h, in, a.H - h);
+#pragma unroll
+        for (int i = 0; i < WIDE; i++) in[i] = 0;
+    }
+}
+
+// dw[h] += the sum over a row's tokens of dy x rstd, row after row. A block of 8 warps has 32 columns; a warp sums every 8th token.
+__global__ void __launch_bounds__(256) rmsnorm_bwd_w(const rows::NormBwd a)
+{
+    using namespace rows;
+    enum { WARPS = 8 };
+    SHARED_MEMORY(shared);
+    float *part = (float *)shared;  // [WARPS][WARP]
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int64_t h = (int64_t)blockIdx.x * WARP + lane;
+    for (int r = 0; r < a.n; r++) {
+        float sum = 0;
+        for (int64_t t = a.row[r] + warp; h < a.H && t < a.row[r + 1]; t += WARPS)
+            sum = fmaf(low_bf16(a.dy[t * a.dy_stride + h]) * a.x[t * a.x_stride + h], a.rstd[t], sum);
+        part[warp * WARP + lane] = sum;
+        __syncthreads();
+        if (warp == 0 && h < a.H) {
+            for (int w = 1; w < WARPS; w++) sum += part[w * WARP + lane];
+            a.dw[h] += sum;
+        }
+        __syncthreads();
+    }
+}
+
+// Eight pairs (x_i, x_{i+D/2}) a thread.
+__global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
+{
+    using namespace rows;
+    const int64_t half = a.D / 2, groups = (half + WIDE - 1) / WIDE;
+    Spot s;
+    if (!spot_of(&s, a.T, a.heads * groups * WIDE)) return;
+    const int64_t i = s.column / WIDE % groups * WIDE, n = half - i;
+    uint16_t *x = a.x + s.t * a.stride + s.column / WIDE / groups * a.D + i;
+    const float *turn = a.table + a.pos[s.t] * a.D + i;
+    float low[WIDE], high[WIDE], c[WIDE], d[WIDE];
+    load(low, x, n);
+    load(high, x + half, n);
+    load(c, turn, n);
+    load(d, turn + half, n);
+#pragma unroll
+    for (int k = 0; k < WIDE; k++) {
+        const float sine = a.inverse ? -d[k] : d[k], l = low[k], h = high[k];
+        low[k] = l * c[k] - h * sine;
+        high[k] = h * c[k] + l * sine;
+    }
+    store(x, low, n);
+    store(x + half, high, n);
+}
+
+__global__ void __launch_bounds__(rows::THREADS) swiglu_fwd(const rows::Swiglu a)
+{
+    using namespace rows;
+    Spot s;
+    if (!spot_of(&s, a.T, a.F)) return;
+    const int64_t n = a.F - s.column;
+    float g[WIDE], u[WIDE];
+    load(g, a.g + s.t * a.g_stride + s.column, n);
+    load(u, a.u + s.t * a.u_stride + s.column, n);
+#pragma unroll
+    for (int i = 0; i < WIDE; i++) g[i] = g[i] * sigmoid(g[i]) * u[i];
+    store(a.y + s.t * a.y_stride + s.column, g, n);
+}
+
+// silu'(g) = s + g s (1 - s), s = sigmoid(g)
+__global__ void __launch_bounds__(rows::THREADS) swiglu_bwd(const rows::Swiglu a)
+{
+    using namespace rows;
+    Spot s;
+    if (!spot_of(&s, a.T, a.F)) return;
+    const int64_t n = a.F - s.column;
+    float g[WIDE], u[WIDE], dy[WIDE];
+    load(g, a.g + s.t * a.g_stride + s.column, n);
+    load(u, a.u + s.t * a.u_stride + s.column, n);
+    load(dy, a.dy + s.t * a.dy_stride + s.column, n);
+#pragma unroll
+    for (int i = 0; i < WIDE; i++) {
+        const float x = sigmoid(g[i]), dg = dy[i] * u[i] * (x + g[i] * x * (1 - x));
+        u[i] = dy[i] * g[i] * x;
+        g[i] = dg;
+    }
+    store(a.dg + s.t * a.dg_stride + s.column, g, n);
+    store(a.du + s.t * a.du_stride + s.column, u, n);
+}
+
+__global__ void __launch_bounds__(rows::THREADS) add_rows(const rows::Sum a)
+{
+    using namespace rows;
+    Spot s;
+    if (!spot_of(&s, a.T, a.H)) return;
+    const int64_t n = a.H - s.column;
+    float x[WIDE], y[WIDE];
+    load(x, a.a + s.t * a.a_stride + s.column, n);
+    load(y, a.b + s.t * a.b_stride + s.column, n);
+#pragma unroll
+    for (int i = 0; i < WIDE; i++) x[i] += y[i];
+    store(a.y + s.t * a.y_stride + s.column, x, n);
+}
+
+__global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::Sum a)
+{
+    using namespace rows;
+    Spot s;
+    if (!spot_of(&s, a.T, a.H)) return;
+    const int64_t n = a.H - s.column;
+    float x[WIDE];
+    load(x, a.a + s.t * a.a_stride + s.column, n);
+    store(a.rounded + s.t * a.y_stride + s.column, x, n);
+}
+
+__global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)
+{
+    using namespace rows;
+    Spot s;
+    if (!spot_of(&s, a.T, a.H)) return;
+    const int64_t n = a.H - s.column;
+    float x[WIDE];
+    load(x, a.table + a.token[s.t] * a.table_stride + s.column, n);
+    store(a.y + s.t * a.y_stride + s.column, x, n);
+}
+
+// A block a token (grid: T): the first of its kind adds the gradients of all of them to the table's row, in their order.
+__global__ void __launch_bounds__(rows::THREADS) embed_bwd(const rows::Embed a)
+{
+    using namespace rows;
+    SHARED_MEMORY(shared);
+    unsigned *seen = (unsigned *)shared;  // [THREADS / WARP]
+    const int64_t first = blockIdx.x;
+    const int32_t mine = a.token[first];
+    bool before = false;
+    for (int64_t t = threadIdx.x; t < first; t += THREADS) before |= a.token[t] == mine;
+    const unsigned found = __ballot_sync(~0u, before);
+    if (threadIdx.x % WARP == 0) seen[threadIdx.x / WARP] = found;
+    __syncthreads();
+    for (int w = 0; w < THREADS / WARP; w++)
+        if (seen[w]) return;
+    float *to = a.dtable + mine * a.dtable_stride;
+    for (int64_t h = (int64_t)threadIdx.x * WIDE; h < a.H; h += THREADS * WIDE) {
+        float sum[WIDE], dy[WIDE];
+        load(sum, to + h, a.H - h);
+        for (int64_t t = first; t < a.T; t++) {
+            if (a.token[t] != mine) continue;
+            load(dy, a.y + t * a.y_stride + h, a.H - h);
+#pragma unroll
+            for (int i = 0; i < WIDE; i++) sum[i] += dy[i];
+        }
+        store(to + h, sum, a.H - h);
+    }
+}
+
+#endif

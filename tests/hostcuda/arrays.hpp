@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Random inputs and device arrays for tests of kernels.
+#ifndef TESTS_HOSTCUDA_ARRAYS_HPP
+#define TESTS_HOSTCUDA_ARRAYS_HPP
+
+#include "kernels/cuda/ptx.cuh"
+
+#include <cstdio>
+#include <ctime>
+#include <vector>
+
+static uint32_t state;  // of the random numbers
+
+static float random_value()
+{
+    state = state * 1664525u + 1013904223u;
+    return ((float)(state >> 8) / (1 << 23) - 1) * 1.7f;
+}
+
+static float of_bf16(uint16_t v) { return low_bf16(v); }
+static uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
+
+static std::vector<uint16_t> random_bf16(size_t n)
+{
+    std::vector<uint16_t> v(n);
+    for (auto &x : v) x = as_bf16(random_value());
+    return v;
+}
+
+// Device memory of n values, written by the host or not yet.
+template <typename T> struct Array {
+    T *p;
+    size_t n;
+
+    explicit Array(size_t n_) : p((T *)hostcuda::device_alloc(n_ * sizeof(T))), n(n_) {}
+    explicit Array(const std::vector<T> &v) : Array(v.size()) { hostcuda::device_write(p, v.data(), n * sizeof(T)); }
+    Array(const Array &) = delete;
+    Array &operator=(const Array &) = delete;
+    ~Array() { hostcuda::device_free(p); }
+    std::vector<T> read() const
+    {
+        std::vector<T> v(n);
+        hostcuda::device_read(v.data(), p, n * sizeof(T));
+        return v;
+    }
+};
+
+// No ldmatrix since the start met a bank conflict.
+static inline bool no_conflicts()
+{
+    const hostcuda::Counts c = hostcuda::take_counts();
+    if (!c.loads || c.conflicts) printf("%llu bank conflicts in %llu ldmatrix\n", (unsigned long long)c.conflicts, (unsigned long long)c.loads);
+    return c.loads && !c.conflicts;
+}
+
+static inline double seconds()
+{
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#endif

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// The row-wise kernels and the optimiser against their formulas in double, at odd shapes, every buffer with a gap behind each row.
+#include "kernels/cuda/optim.cuh"
+
+#include "tests/hostcuda/arrays.hpp"
+
+#include <functional>
+
+using hostcuda::launch;
+
+enum { T = 21 };
+static const int WIDTHS[] = {1, 7, 64, 100, 576};
+static const std::vector<int32_t> ROW = {0, 9, 9, T};  // packed sequences, one empty
+
+static int64_t stride_of(int64_t width) { return (width + 7) / 8 * 8 + 8; }
+
+static std::vector<float> random_floats(size_t n)
+{
+    std::vector<float> v(n);
+    for (auto &x : v) x = random_value();
+    return v;
+}
+
+static double value(float x) { return x; }
+static double value(uint16_t x) { return of_bf16(x); }
+
+// Every value of [t][width] is what `want` says, within `part` of the size that it gives.
+struct Want {
+    double value, size;
+};
+
+template <typename V>
+static bool near(const char *name, const std::vector<V> &got, int64_t rows, int64_t width, int64_t stride, double part, const std::function<Want(int64_t, int64_t)> &want)
+{
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t h = 0; h < width; h++) {
+            const Want w = want(t, h);
+            const double x = value(got[(size_t)(t * stride + h)]);
+            if (!(std::fabs(x - w.value) <= part * w.size + 1e-30)) return printf("%s[%d][%d] of width %d = %g, not %g\n", name, (int)t, (int)h, (int)width, x, w.value), false;
+        }
+    return true;
+}
+
+static bool ran(bool good)
+{
+    if (!good) printf("%s\n", hostcuda::report());
+    return good;
+}
+
+static const double FP32 = 1e-6, BF16 = 1.0 / 256;  // a rounding to bf16 moves a value by up to 2^-8 of it
+
+static bool check_norm(int H)
+{
+    const int64_t S = stride_of(H);
+    const auto x = random_floats(T * S), w = random_floats(H), in = random_floats(T * S), dw0 = random_floats(H);
+    const auto dy = random_bf16(T * S);
+    Array<float> dx_(T * S), x_(x), w_(w), in_(in), rstd_(T), dw_(dw0);
+    Array<uint16_t> y_(T * S), dy_(dy);
+    Array<int32_t> row_(ROW);
+    const float eps = 1e-5f;
+    const unsigned grid = (T + 3) / 4;
+    rows::NormBwd b = {x_.p, dy_.p, in_.p, dx_.p, w_.p, rstd_.p, dw_.p, row_.p, (int)ROW.size() - 1, S, S, S, S, T, H};
+    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd, grid, rows::THREADS, 0, rows::Norm{x_.p, y_.p, w_.p, rstd_.p, S, S, T, H, eps}) &&
+             launch("rmsnorm_bwd_x", rmsnorm_bwd_x, grid, rows::THREADS, 0, b) &&
+             launch("rmsnorm_bwd_w", rmsnorm_bwd_w, (H + 31) / 32, 256, 1024, b)))
+        return false;
+    std::vector<double> rstd(T), dot(T), dot_size(T);
+    for (int t = 0; t < T; t++) {
+        double sum = 0;
+        for (int h = 0; h < H; h++) sum += (double)x[t * S + h] * x[t * S + h];
+        rstd[t] = 1 / sqrt(sum / H + (double)eps);
+        for (int h = 0; h < H; h++) {
+            const double term = (double)w[h] * of_bf16(dy[t * S + h]) * x[t * S + h];
+            dot[t] += term, dot_size[t] += std::fabs(term);
+        }
+    }
+    return near("y", y_.read(), T, H, S, BF16, [&](int64_t t, int64_t h) {
+               const double v = x[t * S + h] * rstd[t] * w[h];
+               return Want{v, std::fabs(v)};
+           }) &&
+           near("rstd", rstd_.read(), 1, T, T, FP32, [&](int64_t, int64_t t) { return Want{rstd[t], rstd[t]}; }) &&
+           near("dx", dx_.read(), T, H, S, FP32, [&](int64_t t, int64_t h) {
+               const double r = rstd[t], a = r * w[h] * of_bf16(dy[t * S + h]), m = r * r * r / H * x[t * S + h];
+               return Want{in[t * S + h] + a - m * dot[t], std::fabs(in[t * S + h]) + std::fabs(a) + std::fabs(m) * dot_size[t]};
+           }) &&
+           near("dw", dw_.read(), 1, H, H, FP32, [&](int64_t, int64_t h) {
+               Want v = {dw0[h], std::fabs(dw0[h])};
+               for (int t = 0; t < T; t++) {
+                   const double term = of_bf16(dy[t * S + h]) * x[t * S + h] * rstd[t];
+                   v.value += term, v.size += std::fabs(term);
+               }
+               return v;
+           });
+}
+
+static bool check_norm_alone()
+{
+    const int64_t H = 64;
+    const auto x = random_floats(H), w = random_floats(H);
+    const auto dy = random_bf16(H);
+    Array<float> x_(x), w_(w), dx_(H), rstd_(1), in_(std::vector<float>(H, 0));
+    Array<uint16_t> y_(H), dy_(dy);
+    rows::NormBwd b = {x_.p, dy_.p, nullptr, dx_.p, w_.p, rstd_.p, nullptr, nullptr, 0, H, H, H, H, 1, H};
+    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd, 1, rows::THREADS, 0, rows::Norm{x_.p, y_.p, w_.p, rstd_.p, H, H, 1, H, 1e-5f}) &&
+             launch("rmsnorm_bwd_x", rmsnorm_bwd_x, 1, rows::THREADS, 0, b)))
+        return false;
+    const auto without = dx_.read();
+    b.dx_in = in_.p;
+    if (!ran(launch("rmsnorm_bwd_x", rmsnorm_bwd_x, 1, rows::THREADS, 0, b))) return false;
+    return without == dx_.read() || (printf("no residual gradient is not zero\n"), false);
+}
+
+static bool check_rope(int D, int heads)
+{
+    const int64_t width = (int64_t)D * heads, S = stride_of(width);
+    const auto x = random_bf16(T * S);
+    const auto table = random_floats(50 * D);
+    std::vector<int32_t> pos(T);
+    for (int t = 0; t < T; t++) pos[t] = t * 7 % 50;
+    Array<float> table_(table);
+    Array<int32_t> pos_(pos);
+    for (bool inverse : {false, true}) {
+        Array<uint16_t> x_(x);
+        const unsigned grid = (unsigned)((T * heads * ((D / 2 + 7) / 8) + rows::THREADS - 1) / rows::THREADS);
+        if (!ran(launch("rope", rope, grid, rows::THREADS, 0, rows::Rope{x_.p, S, pos_.p, table_.p, T, heads, D, inverse}))) return false;
+        const bool good = near("rope", x_.read(), T, width, S, BF16, [&](int64_t t, int64_t h) {
+            const int64_t i = h % D % (D / 2), head = h / D;
+            const double low = of_bf16(x[t * S + head * D + i]), high = of_bf16(x[t * S + head * D + i + D / 2]);
+            const double c = table[pos[t] * D + i], s = (inverse ? -1 : 1) * (double)table[pos[t] * D + i + D / 2];
+            const double a = h % D < D / 2 ? low * c : high * c, b = h % D < D / 2 ? -high * s : low * s;
+            return Want{a + b, std::fabs(a) + std::fabs(b)};
+        });
+        if (!good) return false;
+    }
+    return true;
+}
+
+static bool check_swiglu(int F)
+{
+    const int64_t S = stride_of(F);
+    auto g = random_bf16(T * S), u = random_bf16(T * S), dy = random_bf16(T * S);
+    g[0] = as_bf16(-200), g[(size_t)S] = as_bf16(200);
+    Array<uint16_t> g_(g), u_(u), dy_(dy), y_(T * S);
+    const unsigned grid = (unsigned)((T * ((F + 7) / 8) + rows::THREADS - 1) / rows::THREADS);
+    const rows::Swiglu a = {g_.p, u_.p, dy_.p, y_.p, g_.p, u_.p, S, S, S, S, S, S, T, F};  // gradients in place
+    if (!ran(launch("swiglu_fwd", swiglu_fwd, grid, rows::THREADS, 0, a) && launch("swiglu_bwd", swiglu_bwd, grid, rows::THREADS, 0, a))) return false;
+    const auto at = [&](int64_t t, int64_t f, double *gate, double *up, double *d, double *s) {
+        *gate = of_bf16(g[t * S + f]), *up = of_bf16(u[t * S + f]), *d = of_bf16(dy[t * S + f]), *s = 1 / (1 + exp(-*gate));
+    };
+    double gate, up, d, s;
+    return near("y", y_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
+               at(t, f, &gate, &up, &d, &s);
+               return Want{gate * s * up, std::fabs(gate * s * up)};
+           }) &&
+           near("dg", g_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
+               at(t, f, &gate, &up, &d, &s);
+               return Want{d * up * (s + gate * s * (1 - s)), std::fabs(d * up) * (s + std::fabs(gate * s * (1 - s)))};
+           }) &&
+           near("du", u_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
+               at(t, f, &gate, &up, &d, &s);
+               return Want{d * gate * s, std::fabs(d * gate * s)};
+           });
+}
+
+// Sums of two floats and of a gradient in its order are those of the CPU, bit for bit.
+static bool check_sums(int H)
+{
+    const int64_t S = stride_of(H), V = 5;
+    const auto a = random_floats(T * S), b = random_floats(T * S), table0 = random_floats(V * S);
+    const auto table = random_bf16(V * S);
+    std::vector<int32_t> token(T);
+    for (int t = 0; t < T; t++) token[t] = t * t % 4;
+    Array<float> a_(a), b_(b), y_(T * S), e_(T * S), dtable_(table0);
+    Array<uint16_t> r_(T * S), table_(table);
+    Array<int32_t> token_(token);
+    const unsigned grid = (unsigned)((T * ((H + 7) / 8) + rows::THREADS - 1) / rows::THREADS);
+    const rows::Sum sum = {a_.p, b_.p, y_.p, r_.p, S, S, S, T, H};
+    if (!ran(launch("add_rows", add_rows, grid, rows::THREADS, 0, sum) && launch("round_rows", round_rows, grid, rows::THREADS, 0, sum) &&
+             launch("embed_fwd", embed_fwd, grid, rows::THREADS, 0, rows::Embed{table_.p, e_.p, nullptr, token_.p, S, S, 0, T, H}) &&
+             launch("embed_bwd", embed_bwd, T, rows::THREADS, 16, rows::Embed{nullptr, a_.p, dtable_.p, token_.p, 0, S, S, T, H})))
+        return false;
+    return near("a + b", y_.read(), T, H, S, 0, [&](int64_t t, int64_t h) { return Want{a[t * S + h] + b[t * S + h], 0}; }) &&
+           near("rounded", r_.read(), T, H, S, 0, [&](int64_t t, int64_t h) { return Want{of_bf16(as_bf16(a[t * S + h])), 0}; }) &&
+           near("embedding", e_.read(), T, H, S, 0, [&](int64_t t, int64_t h) { return Want{of_bf16(table[token[t] * S + h]), 0}; }) &&
+           near("dtable", dtable_.read(), V, H, S, 0, [&](int64_t v, int64_t h) {
+               float x = table0[v * S + h];
+               for (int t = 0; t < T; t++)
+                   if (token[t] == v) x += a[t * S + h];
+               return Want{x, 0};
+           });
+}
+
+static bool check_optimiser(int n)
+{
+    const auto w = random_floats(n), m = random_floats(n), g = random_floats(n);
+    auto v = random_floats(n);
+    for (auto &x : v) x = std::fabs(x);
+    const float clip = 0.5f, lr = 1e-2f;
+    const int64_t step = 3;
+    Array<float> w_(w), m_(m), v_(v), g_(g), clip_(std::vector<float>{clip}), lr_(std::vector<float>{lr});
+    Array<int64_t> step_(std::vector<int64_t>{step});
+    Array<uint16_t> rounded_(n);
+    const int blocks = (n + optim::NORM_BLOCK - 1) / optim::NORM_BLOCK;
+    Array<double> sum_(blocks);
+    const optim::AdamW a = {w_.p, m_.p, v_.p, g_.p, rounded_.p, n, clip_.p, lr_.p, step_.p, 0.9f, 0.95f, 1e-8f, 0.1f};
+    if (!ran(launch("adamw", adamw, (unsigned)((n + 2047) / 2048), optim::THREADS, 8, a) &&
+             launch("sqnorm", sqnorm, blocks, optim::THREADS, optim::THREADS * 8, g_.p, n, sum_.p)))
+        return false;
+    const auto first = [&](int64_t i) { return 0.9f * (double)m[i] + (1 - (double)0.9f) * g[i] * clip; };
+    const auto second = [&](int64_t i) { return 0.95f * (double)v[i] + (1 - (double)0.95f) * g[i] * clip * g[i] * clip; };
+    const auto got = w_.read();
+    const auto rounded = rounded_.read();
+    for (int i = 0; i < n; i++)
+        if (rounded[i] != as_bf16(got[i])) return printf("rounded[%d]\n", i), false;
+    return near("m", m_.read(), 1, n, n, FP32, [&](int64_t, int64_t i) { return Want{first(i), std::fabs(m[i]) + std::fabs(g[i])}; }) &&
+           near("v", v_.read(), 1, n, n, FP32, [&](int64_t, int64_t i) { return Want{second(i), second(i)}; }) &&
+           near("w", got, 1, n, n, FP32, [&](int64_t, int64_t i) {
+               const double b1 = 1 - pow((double)0.9f, 3), b2 = 1 - pow((double)0.95f, 3);
+               const double by = lr / b1 * first(i) / (sqrt(second(i)) / sqrt(b2) + (double)1e-8f);
+               return Want{w[i] - (double)lr * 0.1f * w[i] - by, std::fabs(w[i]) + std::fabs(by) * 4};
+           }) &&
+           near("squares", [&] {
+               std::vector<float> s;
+               for (double x : sum_.read()) s.push_back((float)x);
+               return s;
+           }(), 1, blocks, blocks, FP32, [&](int64_t, int64_t b) {
+               Want s = {0, 0};
+               for (int64_t i = b * optim::NORM_BLOCK; i < n && i < (b + 1) * optim::NORM_BLOCK; i++) s.value += (double)g[i] * g[i];
+               s.size = s.value;
+               return s;
+           });
+}
+
+int main()
+{
+    state = 3;
+    for (int seed = 0; seed < 2; seed++) {
+        hostcuda::set_order(hostcuda::Order::RANDOM, (uint64_t)seed);
+        for (int width : WIDTHS)
+            if (!check_norm(width) || !check_swiglu(width) || !check_sums(width)) return 1;
+        if (!check_norm_alone() || !check_rope(64, 3) || !check_rope(128, 1) || !check_rope(6, 2)) return 1;
+        for (int n : {1, 100, 4096, 9001})
+            if (!check_optimiser(n)) return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,12 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Row-wise kernels, optimiser, log-probabilities and DPO on hostcuda against formulas in double; and nvcc's code of them keeps every register.
+set -u
+. tests/hostcuda/lib.sh
+for t in rows logprob; do
+    timeout 300 "$1/tests/hostcuda/$t" >"$dir/out" 2>&1 || fail "$t: exit $?: $(cat "$dir/out")"
+done
+printf '#include "kernels/cuda/%s.cuh"\n' optim logprob dpo >"$dir/all.cu"
+assemble "$dir/all.cu"
+[ "$(grep -c 'Compiling entry function' "$dir/ptxas")" -ge 16 ] || fail "not all kernels: $(cat "$dir/ptxas")"
+exit 0
