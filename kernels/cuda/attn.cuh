@@ -13,9 +13,9 @@ struct Seg {
     int32_t start, len, prefix, pos0;
 };
 
-// Which scores there are and what becomes of them.
+// Which scores there are and what becomes of them. Kernels are compiled with a soft-cap (CAP) and without.
 struct Rule {
-    float scale, softcap;  // softcap 0: none
+    float scale, softcap;  // scale > 0; softcap 0: none
     int window;            // 0: none
 };
 
@@ -81,8 +81,14 @@ DEVICE bool sees(const Rule &r, int query_pos, int key_pos)
     return key_pos <= query_pos && (r.window <= 0 || key_pos > query_pos - r.window);
 }
 
-// The score in powers of two: scaled, soft-capped, times log2 e. *slope: what the soft-cap does to its gradient.
-DEVICE float score_of(const Rule &r, float product, float *slope) { return soft_cap(product * r.scale, r.softcap, slope) * LOG2E; }
+// A score is what is summed: with a soft-cap the capped one, without it the bare product. 2^(score x factor) is its weight.
+template <bool CAP> DEVICE float score_of(const Rule &r, float product, float *slope)
+{
+    *slope = 1;
+    if constexpr (CAP) return soft_cap(product * r.scale, r.softcap, slope);
+    return product;
+}
+template <bool CAP> DEVICE float factor_of(const Rule &r) { return CAP ? LOG2E : r.scale * LOG2E; }
 
 // Rows [first, first + ROWS) of a head of D values, zeros from row `len` on.
 template <int D, int ROWS> DEVICE void load_rows(unsigned char *to, const uint16_t *from, int64_t stride, int first, int len)

@@ -102,12 +102,18 @@ template <int D> DEVICE void fetch(const Bwd &a, const Visit &v, int head, unsig
     }
 }
 
+// Is there a pair of a query and a key of the tiles that does not see it, or no such key?
+template <int D> DEVICE bool is_masked(const Bwd &a, const Work &k, const Work &w)
+{
+    return k.first + KEYS > k.seg.len || any_hidden(a.rule, w.seg.pos0 + w.first, Shape<D>::QUERIES, k.seg.pos0 + k.first, KEYS);
+}
+
 // P' and dS' of a warp's 16 keys and MINE queries, rounded, as operands: 16 queries each.
 template <int D> struct Weights {
     uint32_t p[Shape<D>::MINE / 16][4], ds[Shape<D>::MINE / 16][4];
 };
 
-template <int D> DEVICE void weights(Weights<D> &out, const Bwd &a, const Work &k, const Work &w, const unsigned char *shared, int stage)
+template <int D, bool CAP, bool MASKED> DEVICE void weights(Weights<D> &out, const Bwd &a, const Work &k, const Work &w, const unsigned char *shared, int stage)
 {
     using H = Shape<D>;
     constexpr int N = H::MINE / 8, UNROLL = D > 128 ? 4 : D / 16;
@@ -115,7 +121,6 @@ template <int D> DEVICE void weights(Weights<D> &out, const Bwd &a, const Work &
     const unsigned char *q = shared + H::RING + stage * 2 * H::TILE;
     const float *lse = (const float *)(shared + H::STATS) + stage * 2 * H::QUERIES, *delta = lse + H::QUERIES;
     const int query_pos = w.seg.pos0 + w.first, key_pos = k.seg.pos0 + k.first;
-    const bool masked = k.first + KEYS > k.seg.len || any_hidden(a.rule, query_pos, H::QUERIES, key_pos, KEYS);
     float s[N][4], dp[N][4];
     clear(s);
     clear(dp);
@@ -126,9 +131,9 @@ template <int D> DEVICE void weights(Weights<D> &out, const Bwd &a, const Work &
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int query = mine + j * 8 + lane % 4 * 2 + i % 2, key = row + lane / 4 + i / 2 * 8;
-            const bool seen = !masked || (k.first + key < k.seg.len && sees(a.rule, query_pos + query, key_pos + key));
+            const bool seen = !MASKED || (k.first + key < k.seg.len && sees(a.rule, query_pos + query, key_pos + key));
             float slope;
-            const float p = ex2(score_of(a.rule, s[j][i], &slope) - lse[query] * LOG2E);
+            const float p = ex2(fmaf(score_of<CAP>(a.rule, s[j][i], &slope), factor_of<CAP>(a.rule), -lse[query] * LOG2E));
             s[j][i] = seen ? p : 0;
             dp[j][i] = seen ? p * (dp[j][i] - delta[query]) * slope : 0;
         }
@@ -254,7 +259,7 @@ template <int D> __global__ void attn_bwd_prepare(const attn_bwd::Bwd a)
 }
 
 // Grid: K x (at most T / 64 + S tiles of keys). Blocks without a tile end at once.
-template <int D> __global__ void __launch_bounds__(attn_bwd::Shape<D>::THREADS, 1) attn_bwd_main(const attn_bwd::Bwd a)
+template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd::Shape<D>::THREADS, 1) attn_bwd_main(const attn_bwd::Bwd a)
 {
     using namespace attn_bwd;
     using H = attn_bwd::Shape<D>;
@@ -280,7 +285,8 @@ template <int D> __global__ void __launch_bounds__(attn_bwd::Shape<D>::THREADS, 
         const Work w = work_at(a.table, now.seg, now.tile, H::QUERIES);
         const unsigned char *q = shared + H::RING + stage * 2 * H::TILE;
         Weights<D> x;
-        weights<D>(x, a, k, w, shared, stage);
+        if (is_masked<D>(a, k, w)) weights<D, CAP, true>(x, a, k, w, shared, stage);
+        else weights<D, CAP, false>(x, a, k, w, shared, stage);
         put_weights<D>(shared + H::DS, x.ds);
         if constexpr (H::SPLIT > 1) put_weights<D>(shared + H::P, x.p);
         __syncthreads();

@@ -61,7 +61,8 @@ template <int D> DEVICE void begin(Sums<D> &s)
 }
 
 // Scores of products; -inf where the query does not see the key. pos: of the queries in the lane's two rows.
-template <int D> DEVICE void weigh(float (&x)[Shape<D>::KEYS / 8][4], const Rule &r, const Tile &p, const int (&pos)[2], bool masked)
+template <int D, bool CAP, bool MASKED>
+DEVICE void weigh(float (&x)[Shape<D>::KEYS / 8][4], const Rule &r, const Tile &p, const int (&pos)[2])
 {
     const int lane = (int)threadIdx.x % 32;
 #pragma unroll
@@ -69,14 +70,14 @@ template <int D> DEVICE void weigh(float (&x)[Shape<D>::KEYS / 8][4], const Rule
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int key = p.first + j * 8 + lane % 4 * 2 + i % 2;
-            const bool seen = key < p.len && sees(r, pos[i / 2], p.pos0 + key);
             float slope;
-            x[j][i] = masked && !seen ? -INFINITY : score_of(r, x[j][i], &slope);
+            x[j][i] = score_of<CAP>(r, x[j][i], &slope);
+            if (MASKED && !(key < p.len && sees(r, pos[i / 2], p.pos0 + key))) x[j][i] = -INFINITY;
         }
 }
 
 // Scores become weights relative to the greatest so far; what was summed before is scaled to it.
-template <int D> DEVICE void soften(Sums<D> &s, float (&x)[Shape<D>::KEYS / 8][4])
+template <int D> DEVICE void soften(Sums<D> &s, float (&x)[Shape<D>::KEYS / 8][4], float factor)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -85,12 +86,12 @@ template <int D> DEVICE void soften(Sums<D> &s, float (&x)[Shape<D>::KEYS / 8][4
         for (int j = 0; j < Shape<D>::KEYS / 8; j++) most = fmaxf(most, fmaxf(x[j][2 * r], x[j][2 * r + 1]));
         most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
         most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-        const float base = most == -INFINITY ? 0 : most, shrink = ex2(s.most[r] - base);
+        const float base = most == -INFINITY ? 0 : most * factor, shrink = ex2(fmaf(s.most[r], factor, -base));
 #pragma unroll
         for (int j = 0; j < Shape<D>::KEYS / 8; j++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                x[j][2 * r + e] = ex2(x[j][2 * r + e] - base);
+                x[j][2 * r + e] = ex2(fmaf(x[j][2 * r + e], factor, -base));
                 sum += x[j][2 * r + e];
             }
         s.most[r] = most;
@@ -113,7 +114,19 @@ template <int D> DEVICE void add_values(Sums<D> &s, const float (&x)[Shape<D>::K
     }
 }
 
-template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, int n)
+// A tile of keys and values that have come: scores, weights, and their share of the output.
+template <int D, bool CAP, bool MASKED>
+DEVICE void add_tile(Sums<D> &s, const Rule &r, const Tile &p, const int (&pos)[2], const unsigned char *q, const unsigned char *k)
+{
+    float x[Shape<D>::KEYS / 8][4];
+    clear(x);
+    multiply_rows<D, Shape<D>::KEYS / 8, Shape<D>::UNROLL>(x, q, (int)threadIdx.x / 32 * 16, k, 0);
+    weigh<D, CAP, MASKED>(x, r, p, pos);
+    soften(s, x, factor_of<CAP>(r));
+    add_values(s, x, k + Shape<D>::TILE);
+}
+
+template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, int n, float factor)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
 #pragma unroll
@@ -128,53 +141,65 @@ template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, 
         const float inverse = 1 / sum;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) o[j * 4 + lane % 4] = pack_bf16(s.o[j][2 * r] * inverse, s.o[j][2 * r + 1] * inverse);
-        if (a.lse && lane % 4 == 0) a.lse[(int64_t)n * a.table.T + token] = (s.most[r] + lg2(sum)) * LN2;
+        if (a.lse && lane % 4 == 0) a.lse[(int64_t)n * a.table.T + token] = (s.most[r] * factor + lg2(sum)) * LN2;
     }
+}
+
+// What a block goes through: tiles of keys `step` of the prefix's and the segment's, in two stages of shared memory.
+struct Walk {
+    Part prefix, own;
+    int steps, kv;
+    unsigned char *ring;
+};
+
+template <int D> DEVICE void fetch(const Fwd &a, const Walk &l, int step)
+{
+    constexpr int KEYS = Shape<D>::KEYS, TILE = Shape<D>::TILE;
+    const Tile p = tile_at<D>(l.prefix, l.own, step);
+    unsigned char *to = l.ring + step % STAGES * 2 * TILE;
+    load_rows<D, KEYS>(to, a.k + p.start * a.k_stride + (int64_t)l.kv * D, a.k_stride, p.first, p.len);
+    load_rows<D, KEYS>(to + TILE, a.v + p.start * a.v_stride + (int64_t)l.kv * D, a.v_stride, p.first, p.len);
+}
+
+// Does the tile hold a key that some query of the block does not see?
+template <int D> DEVICE bool is_masked(const Fwd &a, const Work &w, const Walk &l, int step)
+{
+    constexpr int KEYS = Shape<D>::KEYS;
+    const Tile p = tile_at<D>(l.prefix, l.own, step);
+    return p.first + KEYS > p.len || any_hidden(a.rule, w.seg.pos0 + w.first, QUERIES, p.pos0 + p.first, KEYS);
+}
+
+template <int D, bool CAP, bool MASKED> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&pos)[2], const unsigned char *q, int step)
+{
+    cp_async_wait<0>();
+    __syncthreads();  // this tile has come, and the one before it is read
+    if (step + 1 < l.steps) fetch<D>(a, l, step + 1);
+    cp_async_commit();
+    add_tile<D, CAP, MASKED>(s, a.rule, tile_at<D>(l.prefix, l.own, step), pos, q, l.ring + step % STAGES * 2 * Shape<D>::TILE);
 }
 
 }  // namespace attn
 
 // Grid: (at most T / 64 + S tiles of queries, N heads). Blocks without a tile end at once.
-template <int D> __global__ void __launch_bounds__(attn::THREADS, D > 64 ? 1 : 2) attn_fwd(const attn::Fwd a)
+template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 64 ? 1 : 2) attn_fwd(const attn::Fwd a)
 {
     using namespace attn;
-    constexpr int KEYS = Shape<D>::KEYS, TILE = Shape<D>::TILE;
-    SHARED_MEMORY(shared);
+    SHARED_MEMORY(q);
     const Work w = find_work(a.table, (int)blockIdx.x, QUERIES);
     if (w.n == 0) return;
-    const int n = (int)blockIdx.y, kv = n / (a.N / a.K), warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    unsigned char *q = shared, *ring = shared + QUERIES * Shape<D>::ROW;
-    const Part prefix = part_of<KEYS>(a.rule, w, w.prefix), own = part_of<KEYS>(a.rule, w, w.seg);
-    const int steps = prefix.to - prefix.from + own.to - own.from;
-    const auto fetch = [&](int step) {
-        const Tile p = tile_at<D>(prefix, own, step);
-        unsigned char *to = ring + step % STAGES * 2 * TILE;
-        load_rows<D, KEYS>(to, a.k + p.start * a.k_stride + (int64_t)kv * D, a.k_stride, p.first, p.len);
-        load_rows<D, KEYS>(to + TILE, a.v + p.start * a.v_stride + (int64_t)kv * D, a.v_stride, p.first, p.len);
-    };
-    const int pos = w.seg.pos0 + w.first + warp * 16 + lane / 4, row_pos[2] = {pos, pos + 8};
+    const int n = (int)blockIdx.y, first = w.seg.pos0 + w.first + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4, pos[2] = {first, first + 8};
+    Walk l = {part_of<Shape<D>::KEYS>(a.rule, w, w.prefix), part_of<Shape<D>::KEYS>(a.rule, w, w.seg), 0, n / (a.N / a.K), q + QUERIES * Shape<D>::ROW};
+    l.steps = l.prefix.to - l.prefix.from + l.own.to - l.own.from;
     Sums<D> s;
     begin(s);
     load_rows<D, QUERIES>(q, a.q + w.seg.start * a.q_stride + (int64_t)n * D, a.q_stride, w.first, w.seg.len);
-    fetch(0);
+    fetch<D>(a, l, 0);
     cp_async_commit();
-    for (int step = 0; step < steps; step++) {
-        cp_async_wait<0>();
-        __syncthreads();  // this tile has come, and the one before it is read
-        if (step + 1 < steps) fetch(step + 1);
-        cp_async_commit();
-        const Tile p = tile_at<D>(prefix, own, step);
-        const unsigned char *k = ring + step % STAGES * 2 * TILE;
-        const int low = w.seg.pos0 + w.first;  // position
-        const bool masked = p.first + KEYS > p.len || any_hidden(a.rule, low, QUERIES, p.pos0 + p.first, KEYS);
-        float x[KEYS / 8][4];
-        clear(x);
-        multiply_rows<D, KEYS / 8, Shape<D>::UNROLL>(x, q, warp * 16, k, 0);
-        weigh<D>(x, a.rule, p, row_pos, masked);
-        soften(s, x);
-        add_values(s, x, k + TILE);
+    for (int step = 0; step < l.steps;) {
+        for (; step < l.steps && !is_masked<D>(a, w, l, step); step++) turn<D, CAP, false>(s, a, l, pos, q, step);
+        for (; step < l.steps && is_masked<D>(a, w, l, step); step++) turn<D, CAP, true>(s, a, l, pos, q, step);
     }
-    write_out(s, a, w, n);
+    write_out(s, a, w, n, factor_of<CAP>(a.rule));
 }
 
 #endif

@@ -83,7 +83,28 @@ template <int D> DEVICE void load_queries(unsigned char *to, const Decode &a, co
     }
 }
 
-template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item &w, int kv)
+// Keys and values of a tile of the chunk.
+template <int D> DEVICE void load_tile(unsigned char *to, const Decode &a, const Item &w, int kv, int step)
+{
+    constexpr int KEYS = Shape<D>::KEYS;
+    const int first = w.first + step * KEYS, in_page = first % PAGE;
+    const uint16_t *page = a.pages + w.page[first / PAGE] * page_values(a.K, D) + (int64_t)kv * PAGE * D;
+    load_rows<D, KEYS>(to, page, D, in_page, in_page + w.len - first);
+    load_rows<D, KEYS>(to + Shape<D>::TILE, page + (int64_t)a.K * PAGE * D, D, in_page, in_page + w.len - first);
+}
+
+// Of the queries in the lane's two rows; -1: there is none.
+DEVICE void find_positions(int (&pos)[2], const Decode &a, const Item &w)
+{
+    const int heads = a.N / a.K;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + r * 8, slot = row < w.n * heads ? a.order[w.from + row / heads] : -1;
+        pos[r] = slot < 0 ? -1 : a.prefix_len[slot] + a.own_len[slot] - 1;
+    }
+}
+
+template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item &w, int kv, float factor)
 {
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, heads = a.N / a.K;
 #pragma unroll
@@ -99,7 +120,7 @@ template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item 
             a.part[at * D + j * 8 + lane % 4 * 2] = s.o[j][2 * r];
             a.part[at * D + j * 8 + lane % 4 * 2 + 1] = s.o[j][2 * r + 1];
         }
-        if (lane % 4 == 0) a.part_sum[at * 2] = s.most[r], a.part_sum[at * 2 + 1] = sum;
+        if (lane % 4 == 0) a.part_sum[at * 2] = s.most[r] * factor, a.part_sum[at * 2 + 1] = sum;
     }
 }
 
@@ -118,47 +139,33 @@ __global__ void kv_store(const decode::Store a)
 }
 
 // Grid: (groups x prefix chunks + slots x own chunks, K kv heads). Chunks beyond a list's end are left out.
-template <int D> __global__ void __launch_bounds__(attn::THREADS, D > 64 ? 1 : 2) decode_chunks(const decode::Decode a)
+template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 64 ? 1 : 2) decode_chunks(const decode::Decode a)
 {
     using namespace decode;
     constexpr int KEYS = Shape<D>::KEYS, TILE = Shape<D>::TILE;
-    SHARED_MEMORY(shared);
+    SHARED_MEMORY(q);
     const Item w = item_of(a, (int)blockIdx.x);
     if (w.first >= w.len) return;
-    const int kv = (int)blockIdx.y, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, heads = a.N / a.K;
-    unsigned char *q = shared, *ring = shared + QUERIES * Shape<D>::ROW;
-    const int keys = w.len - w.first < CHUNK ? w.len - w.first : CHUNK, steps = (keys + KEYS - 1) / KEYS;
-    const auto fetch = [&](int step) {
-        const int first = w.first + step * KEYS, in_page = first % PAGE;
-        const uint16_t *page = a.pages + w.page[first / PAGE] * page_values(a.K, D) + (int64_t)kv * PAGE * D;
-        unsigned char *to = ring + step % STAGES * 2 * TILE;
-        load_rows<D, KEYS>(to, page, D, in_page, in_page + w.len - first);
-        load_rows<D, KEYS>(to + TILE, page + (int64_t)a.K * PAGE * D, D, in_page, in_page + w.len - first);
-    };
-    int pos[2];
-    for (int r = 0; r < 2; r++) {
-        const int row = warp * 16 + lane / 4 + r * 8, slot = row < w.n * heads ? a.order[w.from + row / heads] : -1;
-        pos[r] = slot < 0 ? -1 : a.prefix_len[slot] + a.own_len[slot] - 1;
-    }
+    const int kv = (int)blockIdx.y, keys = w.len - w.first < CHUNK ? w.len - w.first : CHUNK, steps = (keys + KEYS - 1) / KEYS;
+    unsigned char *ring = q + QUERIES * Shape<D>::ROW;
     Sums<D> s;
+    int pos[2];
+    find_positions(pos, a, w);
     begin(s);
     load_queries<D>(q, a, w, kv);
-    fetch(0);
+    load_tile<D>(ring, a, w, kv, 0);
     cp_async_commit();
     for (int step = 0; step < steps; step++) {
         cp_async_wait<0>();
         __syncthreads();  // this tile has come, and the one before it is read
-        if (step + 1 < steps) fetch(step + 1);
+        if (step + 1 < steps) load_tile<D>(ring + (step + 1) % STAGES * 2 * TILE, a, w, kv, step + 1);
         cp_async_commit();
+        const Tile p = {0, w.len, w.pos0, w.first + step * KEYS};
         const unsigned char *k = ring + step % STAGES * 2 * TILE;
-        float x[KEYS / 8][4];
-        clear(x);
-        multiply_rows<D, KEYS / 8, Shape<D>::UNROLL>(x, q, warp * 16, k, 0);
-        weigh<D>(x, a.rule, {0, w.len, w.pos0, w.first + step * KEYS}, pos, true);
-        soften(s, x);
-        add_values(s, x, k + TILE);
+        if (a.rule.window > 0 || p.first + KEYS > p.len) add_tile<D, CAP, true>(s, a.rule, p, pos, q, k);
+        else add_tile<D, CAP, false>(s, a.rule, p, pos, q, k);
     }
-    write_part(s, a, w, kv);
+    write_part(s, a, w, kv, factor_of<CAP>(a.rule));
 }
 
 // A warp a slot and query head; grid: slots x N / 4.

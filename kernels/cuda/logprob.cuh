@@ -56,8 +56,9 @@ DEVICE product::Operand hidden_rows(const Logprob &a)
 // Column `column` of a tile whose first is token `first` of the vocabulary; -inf beyond it.
 DEVICE float logit(const Logprob &a, float x, int token, float *slope)
 {
-    const float y = soft_cap(x, a.softcap, slope);
-    return token < a.V ? y : -INFINITY;
+    *slope = 1;
+    if (a.softcap > 0) x = soft_cap(x, a.softcap, slope);
+    return token < a.V ? x : -INFINITY;
 }
 
 // A row's share of four lanes: greatest and sum over the warp's 64 columns.

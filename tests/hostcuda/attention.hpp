@@ -31,7 +31,7 @@ static Inputs random_inputs(const Case &c) { return {random_bf16(c.queries()), r
 
 template <int D> static bool forward(const Fwd &a, int tiles)
 {
-    return hostcuda::launch("attn_fwd", attn_fwd<D>, dim3(tiles, a.N), attn::THREADS, attn::Shape<D>::BYTES, a);
+    return hostcuda::launch("attn_fwd", a.rule.softcap > 0 ? attn_fwd<D, true> : attn_fwd<D, false>, dim3(tiles, a.N), attn::THREADS, attn::Shape<D>::BYTES, a);
 }
 
 // The forward of a case, on device arrays that last as long as this.

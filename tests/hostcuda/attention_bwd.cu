@@ -25,7 +25,7 @@ template <int D> static bool backward(const Case &c, OnDevice *f, const std::vec
     a.q_stride = a.o_stride = a.dout_stride = a.dq_stride = c.N * D, a.k_stride = a.v_stride = a.dk_stride = a.dv_stride = c.K * D;
     a.N = c.N, a.K = c.K, a.query_tiles = query_tiles, a.table = f->table, a.rule = c.rule();
     const bool good = hostcuda::launch("attn_bwd_prepare", attn_bwd_prepare<D>, (c.T * c.N + 3) / 4, 128, 0, a) &&
-                      hostcuda::launch("attn_bwd_main", attn_bwd_main<D>, c.K * key_tiles, H::THREADS, H::BYTES, a) &&
+                      hostcuda::launch("attn_bwd_main", c.softcap > 0 ? attn_bwd_main<D, true> : attn_bwd_main<D, false>, c.K * key_tiles, H::THREADS, H::BYTES, a) &&
                       f->pad(dq.p, c.N * D, nullptr) && f->pad(dk.p, c.K * D, nullptr) && f->pad(dv.p, c.K * D, nullptr);
     if (good) *r = {dq.read(), dk.read(), dv.read()};
     return good;

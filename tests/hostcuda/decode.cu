@@ -79,7 +79,7 @@ static void make_groups(const Case &c, bool alone, std::vector<int32_t> *order, 
 template <int D> static bool go(const Decode &a)
 {
     const unsigned items = (unsigned)(a.groups * decode::chunks_of(a.max_prefix_pages) + a.slots * decode::chunks_of(a.max_own_pages));
-    return launch("decode_chunks", decode_chunks<D>, dim3(items, a.K), attn::THREADS, attn::Shape<D>::BYTES, a) &&
+    return launch("decode_chunks", a.rule.softcap > 0 ? decode_chunks<D, true> : decode_chunks<D, false>, dim3(items, a.K), attn::THREADS, attn::Shape<D>::BYTES, a) &&
            launch("decode_combine", decode_combine<D>, (unsigned)((a.slots * a.N + 3) / 4), 128, 0, a);
 }
 

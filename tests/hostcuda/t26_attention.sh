@@ -8,12 +8,14 @@ for t in attention attention_bwd decode; do
 done
 printf '#include "kernels/cuda/%s.cuh"\n' attn_fwd attn_bwd decode >"$dir/all.cu"
 for D in 64 128 256; do
-    echo "template __global__ void attn_fwd<$D>(attn::Fwd);"
     echo "template __global__ void attn_bwd_prepare<$D>(attn_bwd::Bwd);"
-    echo "template __global__ void attn_bwd_main<$D>(attn_bwd::Bwd);"
-    echo "template __global__ void decode_chunks<$D>(decode::Decode);"
     echo "template __global__ void decode_combine<$D>(decode::Decode);"
+    for cap in false true; do
+        echo "template __global__ void attn_fwd<$D, $cap>(attn::Fwd);"
+        echo "template __global__ void attn_bwd_main<$D, $cap>(attn_bwd::Bwd);"
+        echo "template __global__ void decode_chunks<$D, $cap>(decode::Decode);"
+    done
 done >>"$dir/all.cu"
 assemble "$dir/all.cu"
-[ "$(grep -c 'Compiling entry function' "$dir/ptxas")" = 17 ] || fail "not 17 kernels: $(cat "$dir/ptxas")"
+[ "$(grep -c 'Compiling entry function' "$dir/ptxas")" = 26 ] || fail "not 26 kernels: $(cat "$dir/ptxas")"
 exit 0
