@@ -90,7 +90,7 @@ static void neighbours_change_no_bit(DType dtype)
     Fixture x;
     Model m;
     Ctx ctx;
-    Arena arena = {0};
+    Arena arena = {0}, acts = {0};
     char dir[IO_PATH];
     PairLogp packed[40], alone;
     PackedStep step;
@@ -103,7 +103,7 @@ static void neighbours_change_no_bit(DType dtype)
     if (dtype == DT_BF16) ok(model_pack_bf16(&ctx, &m));
     for (int i = 0; i < 40; i++) ex[i] = &x.data.ex[i];
     ok(pack_step(&arena, ex, 40, 90, 4, &step));
-    StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .micro_rows = 3};
+    StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .micro_rows = 3, .acts = &acts};
     ok(step_run(&job, packed, &active));
     for (int i = 0; i < 40; i++) {
         ok(pack_step(&arena, ex + i, 1, 90, 4, &step));
@@ -111,6 +111,7 @@ static void neighbours_change_no_bit(DType dtype)
         assert_memory_equal(&alone, &packed[i], sizeof alone);
     }
     arena_free(&arena);
+    arena_free(&acts);
     model_free(&m);
     dataset_free(&x.data);
 }

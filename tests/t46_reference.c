@@ -168,7 +168,7 @@ typedef struct Loop {  // the loop written down once more, with places for fault
     Model m;
     Optim optim;
     ChainSum sum;
-    Arena arena;
+    Arena arena, acts;
     PairLogp *ref;
     char work[32];
 } Loop;
@@ -219,6 +219,7 @@ static void loop_close(Loop *l)
     chain_free(&l->sum);
     optim_free(&l->optim);
     arena_free(&l->arena);
+    arena_free(&l->acts);
     model_free(&l->m);
     dataset_free(&l->x.data);
     ok(io_remove_tree(l->work));
@@ -239,7 +240,7 @@ static void loop_pack(Loop *l, int64_t step, int64_t row_tokens, StepData *d)
 static int32_t loop_gradient(Loop *l, StepData *d)
 {
     int32_t active;
-    StepJob job = {&l->ctx, &l->m, &d->packed, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum};
+    StepJob job = {&l->ctx, &l->m, &d->packed, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum, &l->acts};
     ok(step_run(&job, d->policy, &active));
     return active;
 }

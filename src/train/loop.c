@@ -31,7 +31,7 @@ typedef struct Trainer {
     ChainSum sum;
     Metrics metrics;
     TrainState state;
-    Arena arena;              // of one step
+    Arena arena, acts;        // of one step; of model calls
     char dir[IO_PATH];        // run_dir/<stage>
     int64_t row_tokens, per_epoch, total;
     int64_t *order, order_epoch;
@@ -73,7 +73,7 @@ static Err run_examples(Trainer *t, const Pick *p, ChainSum *sum, PackedStep *st
         if (t->reference) t->ref[i] = t->reference[p->index[i]];
     TRY(pack_step(&t->arena, p->ex, (int32_t)p->n, t->row_tokens, t->spec->grad_chains, step));
     StepJob job = {.ctx = t->ctx, .model = t->model, .step = step, .micro_rows = (int32_t)t->spec->micro_rows,
-                   .dpo = t->spec->pairs ? &t->spec->dpo : NULL, .reference = t->ref, .sum = sum};
+                   .dpo = t->spec->pairs ? &t->spec->dpo : NULL, .reference = t->ref, .sum = sum, .acts = &t->acts};
     return step_run(&job, t->policy, active);
 }
 
@@ -353,6 +353,7 @@ static void close_all(Trainer *t)
     optim_free(&t->optim);
     chain_free(&t->sum);
     arena_free(&t->arena);
+    arena_free(&t->acts);
     mem_free(t->order);
     mem_free(t->policy);
     mem_free(t->ref);

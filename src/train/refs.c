@@ -41,7 +41,7 @@ Err refs_fingerprint(Id model, Id data, Id *out)
 // Forward over all pairs, a few at a time in order of id.
 static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *d, int64_t row_tokens, PairLogp *ref)
 {
-    Arena arena = {0};
+    Arena arena = {0}, acts = {0};
     Progress p;
     Err err = OK;
     progress_start(&p, "reference log-probs", d->n, "pairs");
@@ -55,13 +55,14 @@ static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Da
         TRY_DONE(ARENA_ARRAY(&arena, &ex, n));
         for (int64_t i = 0; i < n; i++) ex[i] = &d->ex[at + i];
         TRY_DONE(pack_step(&arena, ex, (int32_t)n, row_tokens, spec->grad_chains, &step));
-        StepJob job = {.ctx = ctx, .model = model, .step = &step, .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo};
+        StepJob job = {.ctx = ctx, .model = model, .step = &step, .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo, .acts = &acts};
         TRY_DONE(step_run(&job, ref + at, &active));
         progress_show(&p, at + n, 0);
     }
     progress_end(&p, d->n, 0);
 done:
     arena_free(&arena);
+    arena_free(&acts);
     return err;
 }
 

@@ -170,18 +170,18 @@ done:
     return err;
 }
 
-static Err run_chain(const StepJob *j, Arena *arena, int32_t chain, PairLogp *logp)
+static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
 {
     float *grad = NULL;
     int32_t n = 0, *index;
     if (j->sum) TRY(chain_begin(j->sum, &grad));
-    arena_reset(arena);
-    TRY(ARENA_ARRAY(arena, &index, j->step->rows));
+    arena_reset(j->acts);
+    TRY(ARENA_ARRAY(j->acts, &index, j->step->rows));
     for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) index[n++] = r;
-    ArenaMark mark = arena_mark(arena);
+    ArenaMark mark = arena_mark(j->acts);
     for (int32_t i = 0; i < n; i += j->micro_rows) {
-        arena_rewind(arena, mark);
-        TRY(run_micro(j, arena, index + i, n - i < j->micro_rows ? n - i : j->micro_rows, logp, grad));
+        arena_rewind(j->acts, mark);
+        TRY(run_micro(j, j->acts, index + i, n - i < j->micro_rows ? n - i : j->micro_rows, logp, grad));
     }
     if (!j->sum) return OK;
     TRY(model_grad_fold(j->ctx, j->model, grad));
@@ -190,24 +190,24 @@ static Err run_chain(const StepJob *j, Arena *arena, int32_t chain, PairLogp *lo
 
 // One block for the largest model call of the own chains: rows differ, and blocks that grow one by one leave gaps (measured: 190 MB
 // of 740).
-static Err reserve(const StepJob *j, Arena *arena, int32_t first, int32_t last)
+static Err reserve(const StepJob *j, int32_t first, int32_t last)
 {
     int64_t most = 0, bytes;
     for (int32_t c = first; c < last; c++) {
         TRY(step_chain_count(j, c, j->sum != NULL, &bytes));
         if (bytes > most) most = bytes;
     }
-    arena_reserve(arena, most);
+    arena_reserve(j->acts, most);
     return OK;
 }
 
-static Err run_own(const StepJob *j, Arena *arena, int32_t active, PairLogp *logp)
+static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
 {
     int32_t first, last;
     chain_share(active, par_rank(), par_size(), &first, &last);
     if (j->sum) chain_reset(j->sum);
-    TRY(reserve(j, arena, first, last));
-    for (int32_t c = first; c < last; c++) TRY(run_chain(j, arena, c, logp));
+    TRY(reserve(j, first, last));
+    for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
     return OK;
 }
 
@@ -235,9 +235,8 @@ done:
 
 Err step_run(const StepJob *j, PairLogp *logp, int32_t *active)
 {
-    static Arena arena;  // kept over the steps: the blocks of the first step serve all
     *active = j->step->chains;
     memset(logp, 0, (size_t)j->step->examples * sizeof *logp);
-    TRY(par_agree(run_own(j, &arena, *active, logp)));
+    TRY(par_agree(run_own(j, *active, logp)));
     return gather(logp, j->step->examples);
 }

@@ -15,6 +15,7 @@ typedef struct StepJob {
     const DpoSpec *dpo;         // NULL: SFT
     const PairLogp *reference;  // [examples of the step]; DPO with gradients only
     ChainSum *sum;              // NULL: forward only
+    Arena *acts;                // of model calls; the caller keeps it over the steps, so that the blocks of the first one serve all
 } StepJob;
 
 // Collective. logp[examples of the step] is filled on every rank (SFT: side 0 only). With `sum`: the gradient of the
