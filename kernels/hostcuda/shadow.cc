@@ -154,13 +154,15 @@ static void add_read(Cell *c, const Access &me)
         return;
     }
     if (!c->reads) c->reads.reset(new std::vector<Access>);
-    for (Access &r : *c->reads)
-        if (r.block == me.block && r.agent == me.agent) {
-            if (r.epoch == me.epoch && r.lane != me.lane) r.lane = SEVERAL;
-            else if (r.epoch != me.epoch) r = me;
-            return;
-        }
-    c->reads->push_back(me);
+    std::vector<Access> &all = *c->reads;
+    if (!all.empty() && all.front().block < first_serial()) all.clear();  // of launches before: ordered
+    for (auto r = all.rbegin(); r != all.rend(); ++r) {                   // the last readers read again
+        if (r->block != me.block || r->agent != me.agent) continue;
+        if (r->epoch == me.epoch && r->lane != me.lane) r->lane = SEVERAL;
+        else if (r->epoch != me.epoch) *r = me;
+        return;
+    }
+    all.push_back(me);
 }
 
 // An access as it is checked; pc: for the report.
