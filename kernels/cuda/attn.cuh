@@ -3,8 +3,8 @@
 #ifndef IMF_CUDA_ATTN_CUH
 #define IMF_CUDA_ATTN_CUH
 
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/math.cuh"
-#include "kernels/cuda/product.cuh"
 
 namespace attn {
 

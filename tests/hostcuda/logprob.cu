@@ -145,6 +145,25 @@ static int check_company()
     return 0;
 }
 
+// More tokens than logprob_list looks at in one go.
+static int check_list()
+{
+    enum { T = 2500 };
+    std::vector<int32_t> target, want = {0};
+    state = 29;
+    for (int t = 0; t < T; t++) {
+        target.push_back(random_value() < 0.5f ? t : -1);
+        if (target[t] >= 0) want.push_back(t), want[0]++;
+    }
+    Array<int32_t> target_(target), list((size_t)T + 1);
+    Array<float> logp((size_t)T), lse((size_t)T);
+    Logprob a = {};
+    a.target = target_.p, a.list = list.p, a.T = T, a.logp = logp.p, a.lse = lse.p;
+    if (!launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, 128, a)) return printf("%s\n", hostcuda::report()), 1;
+    const auto got = list.read();
+    return !std::equal(want.begin(), want.end(), got.begin()) && printf("the list is wrong\n");
+}
+
 static int check_dpo(bool length_norm, double smoothing)
 {
     enum { T = 100 };
@@ -155,6 +174,7 @@ static int check_dpo(bool length_norm, double smoothing)
         target[t] = t % 10 ? t : -1;
         logp[t] = target[t] < 0 ? 0 : -1 - random_value(), reference[t] = target[t] < 0 ? 0 : -1 - random_value();
     }
+    target[11] = 0;  // a token too
     const std::vector<dpo::Pair> pairs = {{{10, 45}, {45, 60}}, {{60, 62}, {62, 100}}};
     const std::vector<float> untouched(T, -7);
     Array<int32_t> target_(target);
@@ -201,5 +221,5 @@ int main()
     int i = 0;
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
-    return check_company() || !no_conflicts() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
+    return check_company() || !no_conflicts() || check_list() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
