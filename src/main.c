@@ -428,6 +428,7 @@ int main(int argc, char **argv)
 {
     Err err;
     int code = 0;
+    mem_init();
     if (!answer_question(argc, argv, &err, &code)) return leave(work(argc, argv));
     if (err != OK && argc > 1) print_error(err);
     return err != OK ? (int)err : code;

@@ -126,6 +126,6 @@ measure() {  # STAGE DATA OPTIONS...
 }
 rows="global_batch=128 max_length=512 row_tokens=2048 max_steps=1 grad_chains=4"
 measure sft "$dir/sft.jsonl" --layouts 1,2,4 $(for r in $rows; do echo --set "sft.$r"; done)
-measure dpo "$dir/dpo.jsonl" --layouts 2 $(for r in $rows; do echo --set "dpo.$r"; done)
-measure sample "$dir/prompts.jsonl" --layouts 1,2 --dtypes float32 --set sample.slots=256 --set 'sources[0].n=8' --set 'sources[0].max_new_tokens=32'
+measure dpo "$dir/dpo.jsonl" --layouts 1,2,4 $(for r in $rows; do echo --set "dpo.$r"; done)
+measure sample "$dir/prompts.jsonl" --layouts 1,2 --set sample.slots=256 --set 'sources[0].n=8' --set 'sources[0].max_new_tokens=32'
 exit 0

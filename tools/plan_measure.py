@@ -6,10 +6,10 @@
 
 ROWS: of sft and dpo their data; of sample prompts; of score (prompt, source, answer).
 
-Measured: the peak of what the ranks hold, memory that they share counted once, whatever else runs on the machine: the sum of their
-proportional shares of anonymous and shared memory (/proc/PID/smaps_rollup), read every 50 ms until the program ends, and for every
-mapped file the largest part that a rank has in memory (/proc/PID/smaps), read every 0.25 s. Planned: what `imf plan` says of a node. stdout: | stage | format | ranks |
-planned | measured | difference |, in MiB; exit 1 when a difference is larger than --tolerance percent.
+Measured: the most that the ranks together held of their own (/proc/PID/statm, every 3 ms: a checkpoint's buffers live for 50) and, counted
+once, their shared memory and the pages of files (/proc/PID/smaps, every 0.1 s). Nothing else on the machine changes it. Planned: what `imf
+plan` says of a node. stdout: | stage | format | ranks | planned | measured | difference |, in MiB; exit 1 when a difference is larger than
+--tolerance percent.
 """
 import argparse
 import json
@@ -24,19 +24,33 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "ben
 from ours import MPI, descendants  # noqa: E402
 
 
+PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
 def own_kb(pid):
-    """Anonymous and shared memory: a share's other holders are ranks of the same job."""
+    """Neither files nor shared."""
+    try:
+        with open(f"/proc/{pid}/statm") as f:
+            _, resident, shared = map(int, f.read().split()[:3])
+            return (resident - shared) * PAGE_KB
+    except (OSError, ValueError):
+        return 0
+
+
+def shared_kb(pid):
+    """Shared memory: a share's other holders are ranks of the same job."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as f:
-            return sum(int(line.split()[1]) for line in f if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+            return sum(int(line.split()[1]) for line in f if line.startswith("Pss_Shmem:"))
     except OSError:
         return 0
 
 
-def files_kb(pids):
-    """Pages of mapped files. A share would depend on other programs that use the same libraries. Pages that a rank has written to are
-    anonymous."""
-    most = {}
+def files_kb(pids, run_dir, model_dir):
+    """Pages of mapped files. Of libraries the largest part that a rank has, since a share would depend on other programs that use them; of the
+    model, which ranks read in parts, the sum of shares. Pages that a rank has written to are anonymous; those of a checkpoint that is being
+    read back make way, as they do for reads without a mapping."""
+    most, model = {}, 0
     for pid in pids:
         mapping = None
         try:
@@ -45,26 +59,32 @@ def files_kb(pids):
                     words = line.split()
                     if not words[0].endswith(":"):
                         name = words[5] if len(words) > 5 else ""
-                        mapping = (name, words[2]) if name.startswith("/") and not name.startswith(("/dev/", "/SYSV", "/memfd:")) else None
+                        mapping = (name, words[2]) if name.startswith("/") and not name.startswith(("/dev/", "/SYSV", "/memfd:", run_dir)) else None
                     elif mapping and words[0] == "Rss:":
                         rss = int(words[1])
+                    elif mapping and words[0] == "Pss:" and mapping[0].startswith(model_dir):
+                        model += int(words[1])
+                        mapping = None
                     elif mapping and words[0] == "Anonymous:":
                         most[mapping] = max(most.get(mapping, 0), rss - int(words[1]))
         except OSError:
             pass
-    return sum(most.values())
+    return sum(most.values()) + model
 
 
-def peak(argv):
+def peak(argv, run_dir, model_dir):
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **MPI})
-    most = files = rounds = 0
+    most = own = once = rounds = 0
+    pids = []
     while process.poll() is None:
-        pids = descendants(process.pid)
-        if rounds % 5 == 0:
-            files = files_kb(pids)
-        most = max(most, sum(map(own_kb, pids)) + files)
+        if rounds % 20 == 0:  # a file that was let go between two readings does not count with what came after it
+            pids, before = descendants(process.pid), once
+            once = files_kb(pids, run_dir, model_dir) + sum(map(shared_kb, pids))
+            most, own = max(most, own + min(before, once)), 0
+        own = max(own, sum(map(own_kb, pids)))
         rounds += 1
-        time.sleep(0.05)
+        time.sleep(0.003)
+    most = max(most, own + once)
     text = process.stderr.read()
     if process.returncode:
         sys.exit(f"{' '.join(argv)}: exit {process.returncode}\n{text}")
@@ -100,7 +120,7 @@ def row(a, dtype, ranks):
     if a.stage == "sample":
         subprocess.run([a.imf, "select", recipe, "--quiet"] + sets, check=True, stderr=subprocess.DEVNULL)
     want = planned(a, recipe, ranks, sets)
-    got = peak(mpirun + [a.imf, a.stage, recipe, "--quiet"] + sets)
+    got = peak(mpirun + [a.imf, a.stage, recipe, "--quiet"] + sets, os.path.abspath(f"{a.work}/run"), os.path.realpath(a.model))
     shutil.rmtree(f"{a.work}/run", ignore_errors=True)
     print(f"| {a.stage} | {dtype} | {ranks} | {want:.0f} | {got:.0f} | {100 * (want / got - 1):+.1f} % |", flush=True)
     return abs(want / got - 1) * 100

@@ -90,6 +90,14 @@ void mem_free(void *p)
 int64_t mem_now(void) { return atomic_load(&bytes_now); }
 int64_t mem_peak(void) { return atomic_load(&bytes_peak); }
 
+// glibc raises its threshold to the size of what was freed; from then on blocks of that size lie on the heap, where they stay.
+void mem_init(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 void mem_trim(void)
 {
 #ifdef __GLIBC__

@@ -26,6 +26,7 @@ Err mem_strndup(char **out, const char *s, int64_t n) ERR_MUST_CHECK;
 void mem_sort(void *items, int64_t n, int64_t size, int (*compare)(const void *, const void *));
 
 void mem_free(void *p);
+void mem_init(void);  // once, first of all: what is large goes back to the system when it is freed, so `imf plan` can know what a job holds
 void mem_trim(void);  // gives free memory that malloc holds back to the system; after much was freed for good
 
 // Bytes now allocated and the most there ever were, this process.

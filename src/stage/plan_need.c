@@ -13,11 +13,11 @@
 #include "train/checkpoint.h"
 #include "train/finetune.h"
 
-// What libraries take of a rank while they work (MPI's buffers, HDF5, JSON), from the runs in docs/plan.md.
-enum { LIBRARIES_TRAIN = 12 << 20, LIBRARIES = 4 << 20 };
-// oneDNN keeps the code of its fp32 products, some 20 for every row length, of at most 1,024 products: 2 MiB a length, and a run of
-// 480 rows grew by 100 MiB.
-enum { SHAPES = 50, SHAPE_BYTES = 2 << 20 };
+// From the runs in docs/plan.md: what saving and exporting take of the rank that does it (MPI-IO, HDF5).
+enum { SAVE_BYTES = 24 << 20 };
+// oneDNN in fp32 training: of a rank, and the code of its products, some 20 for every row length, of which it keeps at most 1,024 (a run of
+// 480 rows grew by 100 MiB).
+enum { DNNL_BYTES = 8 << 20, SHAPES = 50, SHAPE_BYTES = 2 << 20 };
 enum { SOME_PROMPT = 1024 };  // tokens of the longest prompt while it is not known
 enum { RECORD_BYTES = 400, TOKEN_BYTES = 12 };  // of a sample's record, and more a token (its id and its text)
 
@@ -247,10 +247,7 @@ void plan_close(PlanStage *p)
 // --- bytes -----------------------------------------------------------------------------------------------------------------
 
 // Of a node, whatever the stage: program, libraries, tokenizer, examples.
-static int64_t own_bytes(const PlanStage *p, PlanLayout l)
-{
-    return (p->base.own + p->text + (p->work == WORK_TRAIN ? LIBRARIES_TRAIN : LIBRARIES)) * l.per_node + p->base.files;
-}
+static int64_t own_bytes(const PlanStage *p, PlanLayout l) { return (p->base.own + p->text) * l.per_node + p->base.files; }
 
 static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
@@ -259,9 +256,9 @@ static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIND
     bytes[PLAN_GRADIENTS] = n.gradients;
     bytes[PLAN_OPTIMISER] = n.moments;
     bytes[PLAN_ACTIVATIONS] = n.activations;
-    bytes[PLAN_OTHER] += n.received;
+    bytes[PLAN_OTHER] += n.received + SAVE_BYTES;
     const int64_t lengths = n.calls < SHAPES * l.per_node ? n.calls : SHAPES * l.per_node;
-    if (p->model.dtype == DT_F32) bytes[PLAN_OTHER] += lengths * SHAPE_BYTES;
+    if (p->model.dtype == DT_F32) bytes[PLAN_OTHER] += DNNL_BYTES * l.per_node + lengths * SHAPE_BYTES;
     return OK;
 }
 
