@@ -21,13 +21,29 @@ struct Case {
     attn::Rule rule() const { return {1 / sqrtf((float)D), softcap, window}; }
     size_t queries() const { return (size_t)T * N * D; }
     size_t keys() const { return (size_t)T * K * D; }
+    std::vector<bool> used() const
+    {
+        std::vector<bool> is(T);
+        for (const Seg &g : seg)
+            for (int i = 0; i < g.len; i++) is[g.start + i] = true;
+        return is;
+    }
 };
 
 struct Inputs {
     std::vector<uint16_t> q, k, v;
 };
 
-static Inputs random_inputs(const Case &c) { return {random_bf16(c.queries()), random_bf16(c.keys()), random_bf16(c.keys())}; }
+// Padding is NaN.
+static Inputs random_inputs(const Case &c)
+{
+    Inputs in = {random_bf16(c.queries()), random_bf16(c.keys()), random_bf16(c.keys())};
+    const std::vector<bool> used = c.used();
+    for (std::vector<uint16_t> *x : {&in.q, &in.k, &in.v})
+        for (size_t i = 0; i < x->size(); i++)
+            if (!used[i / (x->size() / c.T)]) (*x)[i] = 0x7fc0;
+    return in;
+}
 
 template <int D> static bool forward(const Fwd &a, int tiles)
 {
@@ -101,17 +117,9 @@ struct Definition {
         return keys;
     }
 
-    std::vector<bool> used() const
-    {
-        std::vector<bool> used(c.T);
-        for (const Seg &g : c.seg)
-            for (int i = 0; i < g.len; i++) used[g.start + i] = true;
-        return used;
-    }
-
     bool padding_is_zero(const std::vector<uint16_t> &x, int width, const char *name) const
     {
-        const std::vector<bool> there = used();
+        const std::vector<bool> there = c.used();
         for (int t = 0; t < c.T; t++)
             for (int i = 0; i < width; i++)
                 if (!there[t] && x[(size_t)t * width + i]) return printf("padding %d of %s is not zero\n", t, name), false;
