@@ -155,6 +155,7 @@ int main()
         {128, 2, 1, {65}, std::vector<int>(10, 0), {1, 2, 3, 4, 5, 6, 7, 8, 9, 70}, 0, 0},  // more samples than a group
         {256, 2, 2, {40, 100}, {0, 1}, {33, 30}, 0, 0},
         {64, 8, 1, {0, 20}, {0, 1, 1}, {5, 7, 1}, 3, 0},  // no prefix; soft-cap
+        {64, 2, 1, {256, 300}, {0, 1}, {256, 300}, 0, 0},  // lists that end with a chunk
         {64, 1, 1, {130}, {0, 0}, {40, 10}, 0, 50},       // a window that ends within the prefix, and one within a page
     };
     int i = 0;
