@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, embedding, sums. As there, the residual stream, its gradient
-// and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
+// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, embedding, sums. As there, the residual stream, its gradient,
+// gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
 #ifndef IMF_CUDA_ROWS_CUH
 #define IMF_CUDA_ROWS_CUH
 
@@ -81,9 +81,9 @@ DEVICE bool spot_of(Spot *s, int64_t T, int64_t width)
 
 DEVICE float sigmoid(float x) { return rcp(1 + ex2(-x * LOG2E)); }
 
-struct Norm {
+template <typename Y> struct Norm {  // Y: uint16_t (bf16) or float
     const float *x;
-    uint16_t *y;
+    Y *y;
     const float *w;
     float *rstd;  // NULL: not wanted
     int64_t x_stride, y_stride, T, H;
@@ -91,8 +91,7 @@ struct Norm {
 };
 
 struct NormBwd {
-    const float *x;
-    const uint16_t *dy;
+    const float *x, *dy;
     const float *dx_in;  // NULL: 0
     float *dx;
     const float *w, *rstd;
@@ -135,7 +134,7 @@ struct Embed {
 }  // namespace rows
 
 // A warp a row; grid: T / (THREADS / 32).
-__global__ void __launch_bounds__(rows::THREADS) rmsnorm_fwd(const rows::Norm a)
+template <typename Y> __global__ void __launch_bounds__(rows::THREADS) rmsnorm_fwd(const rows::Norm<Y> a)
 {
     using namespace rows;
     const int64_t t = warp_row();
@@ -163,8 +162,7 @@ __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormB
     using namespace rows;
     const int64_t t = warp_row();
     if (t >= a.T) return;
-    const float *x_row = a.x + t * a.x_stride;
-    const uint16_t *dy_row = a.dy + t * a.dy_stride;
+    const float *x_row = a.x + t * a.x_stride, *dy_row = a.dy + t * a.dy_stride;
     float x[WIDE], dy[WIDE], w[WIDE], in[WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}, dot = 0;
     for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
         load(x, x_row + h, a.H - h);
@@ -200,7 +198,7 @@ __global__ void __launch_bounds__(256) rmsnorm_bwd_w(const rows::NormBwd a)
     for (int r = 0; r < a.n; r++) {
         float sum = 0;
         for (int64_t t = a.row[r] + warp; h < a.H && t < a.row[r + 1]; t += WARPS)
-            sum = fmaf(low_bf16(a.dy[t * a.dy_stride + h]) * a.x[t * a.x_stride + h], a.rstd[t], sum);
+            sum = fmaf(a.dy[t * a.dy_stride + h] * a.x[t * a.x_stride + h], a.rstd[t], sum);
         part[warp * WARP + lane] = sum;
         __syncthreads();
         if (warp == 0 && h < a.H) {

@@ -53,14 +53,15 @@ static bool check_norm(int H)
 {
     const int64_t S = stride_of(H);
     const auto x = random_floats(T * S), w = random_floats(H), in = random_floats(T * S), dw0 = random_floats(H);
-    const auto dy = random_bf16(T * S);
-    Array<float> dx_(T * S), x_(x), w_(w), in_(in), rstd_(T), dw_(dw0);
-    Array<uint16_t> y_(T * S), dy_(dy);
+    const auto dy = random_floats(T * S);
+    Array<float> dx_(T * S), dy_(dy), full_(T * S), x_(x), w_(w), in_(in), rstd_(T), dw_(dw0);
+    Array<uint16_t> y_(T * S);
     Array<int32_t> row_(ROW);
     const float eps = 1e-5f;
     const unsigned grid = (T + 3) / 4;
     rows::NormBwd b = {x_.p, dy_.p, in_.p, dx_.p, w_.p, rstd_.p, dw_.p, row_.p, (int)ROW.size() - 1, S, S, S, S, T, H};
-    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd, grid, rows::THREADS, 0, rows::Norm{x_.p, y_.p, w_.p, rstd_.p, S, S, T, H, eps}) &&
+    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd<uint16_t>, grid, rows::THREADS, 0, rows::Norm<uint16_t>{x_.p, y_.p, w_.p, rstd_.p, S, S, T, H, eps}) &&
+             launch("rmsnorm_fwd", rmsnorm_fwd<float>, grid, rows::THREADS, 0, rows::Norm<float>{x_.p, full_.p, w_.p, nullptr, S, S, T, H, eps}) &&
              launch("rmsnorm_bwd_x", rmsnorm_bwd_x, grid, rows::THREADS, 0, b) &&
              launch("rmsnorm_bwd_w", rmsnorm_bwd_w, (H + 31) / 32, 256, 1024, b)))
         return false;
@@ -70,23 +71,24 @@ static bool check_norm(int H)
         for (int h = 0; h < H; h++) sum += (double)x[t * S + h] * x[t * S + h];
         rstd[t] = 1 / sqrt(sum / H + (double)eps);
         for (int h = 0; h < H; h++) {
-            const double term = (double)w[h] * of_bf16(dy[t * S + h]) * x[t * S + h];
+            const double term = (double)w[h] * dy[t * S + h] * x[t * S + h];
             dot[t] += term, dot_size[t] += std::fabs(term);
         }
     }
-    return near("y", y_.read(), T, H, S, BF16, [&](int64_t t, int64_t h) {
-               const double v = x[t * S + h] * rstd[t] * w[h];
-               return Want{v, std::fabs(v)};
-           }) &&
+    const auto y = [&](int64_t t, int64_t h) {
+        const double v = x[t * S + h] * rstd[t] * w[h];
+        return Want{v, std::fabs(v)};
+    };
+    return near("y", y_.read(), T, H, S, BF16, y) && near("y in fp32", full_.read(), T, H, S, FP32, y) &&
            near("rstd", rstd_.read(), 1, T, T, FP32, [&](int64_t, int64_t t) { return Want{rstd[t], rstd[t]}; }) &&
            near("dx", dx_.read(), T, H, S, FP32, [&](int64_t t, int64_t h) {
-               const double r = rstd[t], a = r * w[h] * of_bf16(dy[t * S + h]), m = r * r * r / H * x[t * S + h];
+               const double r = rstd[t], a = r * w[h] * dy[t * S + h], m = r * r * r / H * x[t * S + h];
                return Want{in[t * S + h] + a - m * dot[t], std::fabs(in[t * S + h]) + std::fabs(a) + std::fabs(m) * dot_size[t]};
            }) &&
            near("dw", dw_.read(), 1, H, H, FP32, [&](int64_t, int64_t h) {
                Want v = {dw0[h], std::fabs(dw0[h])};
                for (int t = 0; t < T; t++) {
-                   const double term = of_bf16(dy[t * S + h]) * x[t * S + h] * rstd[t];
+                   const double term = (double)dy[t * S + h] * x[t * S + h] * rstd[t];
                    v.value += term, v.size += std::fabs(term);
                }
                return v;
@@ -97,11 +99,11 @@ static bool check_norm_alone()
 {
     const int64_t H = 64;
     const auto x = random_floats(H), w = random_floats(H);
-    const auto dy = random_bf16(H);
-    Array<float> x_(x), w_(w), dx_(H), rstd_(1), in_(std::vector<float>(H, 0));
-    Array<uint16_t> y_(H), dy_(dy);
+    const auto dy = random_floats(H);
+    Array<float> x_(x), dy_(dy), w_(w), dx_(H), rstd_(1), in_(std::vector<float>(H, 0));
+    Array<uint16_t> y_(H);
     rows::NormBwd b = {x_.p, dy_.p, nullptr, dx_.p, w_.p, rstd_.p, nullptr, nullptr, 0, H, H, H, H, 1, H};
-    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd, 1, rows::THREADS, 0, rows::Norm{x_.p, y_.p, w_.p, rstd_.p, H, H, 1, H, 1e-5f}) &&
+    if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd<uint16_t>, 1, rows::THREADS, 0, rows::Norm<uint16_t>{x_.p, y_.p, w_.p, rstd_.p, H, H, 1, H, 1e-5f}) &&
              launch("rmsnorm_bwd_x", rmsnorm_bwd_x, 1, rows::THREADS, 0, b)))
         return false;
     const auto without = dx_.read();
