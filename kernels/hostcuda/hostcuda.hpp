@@ -54,6 +54,9 @@ extern Place place;
 enum class Order { EARLY, LATE, RANDOM };  // at once; when nothing else can run or a wait asks for it; decided per operation
 void set_order(Order order, uint64_t seed);
 
+// 0: the special functions are exact; otherwise they are wrong by as much as the PTX ISA allows, differently for every seed.
+void set_numeric_seed(uint64_t seed);
+
 const char *report();  // of the last launch that failed; "" when none did
 
 // Since the last call: ldmatrix instructions, and how many more passes over the banks of shared memory they took than one a matrix.
@@ -154,9 +157,9 @@ template <int N> void cp_async_wait() { cp_async_wait_n(N); }
 
 // --- arithmetic that C++ has no name for --------------------------------------------------------------------------------
 
-static inline float ex2(float x) { return exp2f(x); }
-static inline float rcp(float x) { return 1 / x; }
-static inline float lg2(float x) { return log2f(x); }
+float ex2(float x);
+float rcp(float x);
+float lg2(float x);
 uint32_t pack_bf16(float low, float high);
 float low_bf16(uint32_t v);
 float high_bf16(uint32_t v);

@@ -102,6 +102,7 @@ int main(int argc, char **)
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
     if (check_place() || !no_conflicts()) return 1;
+    if (!holds_for_inexact_functions([] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, "inexact"); })) return 1;
     if (argc > 1) time_it();
     return 0;
 }

@@ -221,5 +221,6 @@ int main()
     int i = 0;
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
-    return check_company() || !no_conflicts() || check_list() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
+    return check_company() || !no_conflicts() || !holds_for_inexact_functions([] { return !check_case({20, 64, 129, 2, 1}, "inexact"); }) ||
+           check_list() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
