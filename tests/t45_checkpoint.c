@@ -317,9 +317,11 @@ static int driver(int argc, char **argv)
         log_quiet(true);
         err = drive(argc, argv);
     }
-    if (err != OK && par_rank() == 0) fprintf(stderr, "error %d: %s\n", (int)err, err_message());
+    if (err != OK && (par_rank() == 0 || !par_agreed())) fprintf(stderr, "error %d: %s\n", (int)err, err_message());
     fflush(stdout);
-    if (err != OK) par_abort((int)err);  // as main does
+    // As main does: another rank's abort would end rank 0 before it has spoken.
+    if (err != OK && par_agreed() && par_barrier() != OK) par_abort((int)err);
+    if (err != OK) par_abort((int)err);
     par_finish();
     return 0;
 }
