@@ -50,7 +50,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults check-hostcuda cuda-report mutate bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda cuda-coverage cuda-report mutate bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -179,6 +179,10 @@ check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
 	@sh tests/run.sh $(BUILD) tests/hostcuda
+cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
+	@sh tools/setup.sh libboost-context-dev g++
+	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA)
+	@sh tools/cuda_coverage.sh $(BUILD) attention attention_bwd decode logprob rows accuracy:tests/data/ops/attention_bf16.txt
 cuda-report:      ## counts of the CUDA kernels' main loops in machine code, against tests/hostcuda/sass.txt (nvcc; disassemblers from PyPI)
 	@mkdir -p $(BUILD)
 	@sh tools/cuda_report.sh $(BUILD)

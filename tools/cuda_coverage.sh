@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# make cuda-coverage: is every line of every kernel, in every instance, executed by the tests on hostcuda? Lines that are not are printed, with exit 1.
+# usage: cuda_coverage.sh BUILD TEST...   (programs of tests/hostcuda; arguments of a test behind a colon)
+set -eu
+build=$1
+shift
+dir=$build/coverage
+rm -rf "$dir"
+mkdir -p "$dir"
+for t; do
+    name=${t%%:*}
+    g++ -std=c++17 -O0 -g -w --coverage -fprofile-update=atomic -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
+        -I. -Ikernels/hostcuda -x c++ -c "tests/hostcuda/$name.cu" -o "$dir/$name.o"
+    g++ --coverage -o "$dir/$name" "$dir/$name.o" "$build"/kernels/hostcuda/*.o -lboost_context -lbacktrace
+    case $t in *:*) "$dir/$name" "${t#*:}" ;; *) "$dir/$name" ;; esac
+done
+ln -s "$(pwd)/kernels" "$(pwd)/tests" "$dir"  # sources are named from the root
+(cd "$dir" && gcov -r ./*.gcda >gcov.txt 2>&1)
+seen=$(cd "$dir" && ls ./*.cuh.gcov | sed 's#.*/##; s/\.gcov$//' | sort)
+for f in kernels/cuda/*.cuh; do
+    name=$(basename "$f")
+    [ "$name" = ptx.cuh ] || echo "$seen" | grep -qx "$name" || { echo "$f: no test includes it"; exit 1; }
+done
+missing=$(grep -H '#####' "$dir"/*.cuh.gcov | sed "s#^$dir/##; s/\.gcov:/: /") || missing=
+[ -z "$missing" ] || { echo "$missing"; echo "these lines are not executed by any test"; exit 1; }
+echo "every line of $(echo "$seen" | wc -l) files of kernels/cuda is executed"
