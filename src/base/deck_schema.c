@@ -14,6 +14,7 @@
 #define F64(path, unit, min, max, preset, help) {path, DECK_F64, unit, min, max, preset, NULL, help, false}
 // Layout keys say where or how: they change no result and do not enter the recipe's hash.
 #define STR_LAYOUT(path, preset, help) {path, DECK_STR, "", 0, 0, preset, NULL, help, true}
+#define BOOL_LAYOUT(path, preset, help) {path, DECK_BOOL, "", 0, 1, preset, NULL, help, true}
 #define I64_LAYOUT(path, unit, min, max, preset, help) {path, DECK_I64, unit, min, max, preset, NULL, help, true}
 
 // Keys that sft and dpo share; the defaults that differ are arguments.
@@ -53,6 +54,7 @@ const DeckKey deck_schema[] = {
     ONE_OF("render", "clean", "clean",
            "conversations to tokens: header in the prompt, one BOS, one stop token, nothing after it"),
     BOOL("exact", "true", "keep the promise that layout changes no bit; false: a gradient chain a rank, not grad_chains"),
+    BOOL_LAYOUT("tensorboard", "false", "sft and dpo write their curves as event files for TensorBoard too, in sft/ and dpo/ of run_dir"),
 
     STR("prompts[].path", NULL, "JSONL file of prompts"),
     ONE_OF("prompts[].kind", "auto", "auto|math|code|if", "what the prompts ask for; auto: the rows say it"),

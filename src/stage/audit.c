@@ -162,7 +162,8 @@ static const char *const known_files[] = {
     "lease.world", "lease.bye.*", "speed.jsonl", "progress.json",
     "export/sft.jsonl", "export/dpo.jsonl", "eval/summary.json", "eval/dropped.jsonl", "sft/done.json", "dpo/done.json",
     "sft/dropped.jsonl", "dpo/dropped.jsonl", "reward/dropped.jsonl", "dpo/ref_logps.bin", "sft/model/*", "dpo/model/*",
-    "reward/model/*", "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc"};
+    "reward/model/*", "sft/step_*/MANIFEST.json", "dpo/step_*/MANIFEST.json", "sft/step_*/shard-*.nc", "dpo/step_*/shard-*.nc",
+    "sft/events.out.tfevents.*", "dpo/events.out.tfevents.*"};
 static const char *const set_files[] = {"done", "data-*.jsonl", "data-*.idx", "part-*.jsonl", "part-*.idx"};
 
 static bool known_in(const char *set, const char *name)

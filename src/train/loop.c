@@ -363,7 +363,7 @@ Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, cons
 {
     Trainer t = {.spec = spec, .ctx = ctx, .model = model, .data = data, .reference = reference};
     Err err = OK;
-    t.metrics.fd = t.tries.fd = -1;
+    t.metrics.fd = t.metrics.speed_fd = t.metrics.events.fd = t.tries.fd = -1;
     TRY_DONE(par_agree(plan(&t, data)));
     chain_init(&t.sum, model);
     TRY_DONE(optim_open(&t.optim, model, &spec->optim));

@@ -94,6 +94,7 @@ Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t
                    .state = state,
                    .fd = -1,
                    .speed_fd = -1,
+                   .events.fd = -1,
                    .total = total,
                    .steps_per_epoch = steps_per_epoch,
                    .first_step = saved < 0 ? 0 : saved,
@@ -101,7 +102,8 @@ Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t
                    .line_at = now};
     if (par_rank() != 0) return OK;
     TRY(open_file(m, "metrics.jsonl", saved, &m->fd));
-    return open_file(m, SPEED_FILE, saved, &m->speed_fd);
+    TRY(open_file(m, SPEED_FILE, saved, &m->speed_fd));
+    return spec->tensorboard ? events_open(&m->events, spec->run_dir, spec->stage, saved + 1) : OK;
 }
 
 Err metrics_sync(const Metrics *m)
@@ -109,7 +111,7 @@ Err metrics_sync(const Metrics *m)
     PROFILE(PHASE_IO);
     const bool synced = m->fd < 0 || (fdatasync(m->fd) == 0 && fdatasync(m->speed_fd) == 0);
     CHECK(synced, ERR_IO, "cannot sync metrics.jsonl and %s of %s: %s", SPEED_FILE, m->spec->run_dir, strerror(errno));
-    return OK;
+    return events_sync(&m->events);
 }
 
 void metrics_close(Metrics *m)
@@ -117,23 +119,56 @@ void metrics_close(Metrics *m)
     if (m->fd >= 0) close(m->fd);
     if (m->speed_fd >= 0) close(m->speed_fd);
     m->fd = m->speed_fd = -1;
+    events_close(&m->events);
 }
 
-static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char *prefix, const char *more)
+typedef struct Rates {
+    double grad_norm, learning_rate;  // of the last step
+} Rates;
+
+typedef struct Line {  // of metrics.jsonl: its quantities in their order
+    Scalar s[10];
+    int n;
+} Line;
+
+static void line_add(Line *l, const char *prefix, const char *name, double value)
+{
+    Scalar *s = &l->s[l->n++];
+    snprintf(s->name, sizeof s->name, "%s%s", prefix, name);
+    s->value = value;
+}
+
+// rates NULL: measured on held-out rows.
+static void line_fill(Line *l, const Metrics *m, int64_t step, const StepMetrics *s, const Rates *rates)
+{
+    const char *prefix = rates ? "" : "eval_";
+    line_add(l, "", "epoch", (double)step / m->steps_per_epoch);
+    line_add(l, prefix, "loss", s->loss);
+    if (rates) {
+        line_add(l, "", "grad_norm", rates->grad_norm);
+        line_add(l, "", "learning_rate", rates->learning_rate);
+    }
+    if (!m->spec->pairs) {
+        line_add(l, prefix, "mean_token_accuracy", s->accuracy);
+        return;
+    }
+    line_add(l, prefix, "rewards/chosen", s->reward[0]);
+    line_add(l, prefix, "rewards/rejected", s->reward[1]);
+    line_add(l, prefix, "rewards/accuracies", s->accuracy);
+    line_add(l, prefix, "rewards/margins", s->margin);
+    line_add(l, prefix, "logps/chosen", s->logp[0]);
+    line_add(l, prefix, "logps/rejected", s->logp[1]);
+}
+
+static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const Rates *rates)
 {
     Str t = {0};
+    Line l = {.n = 0};
     Err err = OK;
     if (m->fd < 0) return OK;
-    TRY_DONE(str_printf(&t, "{\"stage\":\"%s\",\"step\":%lld,\"epoch\":%.6g,\"%sloss\":%.9g%s", m->spec->stage, (long long)step,
-                        (double)step / m->steps_per_epoch, prefix, s->loss, more));
-    if (m->spec->pairs)
-        TRY_DONE(str_printf(&t,
-                            ",\"%srewards/chosen\":%.9g,\"%srewards/rejected\":%.9g,\"%srewards/accuracies\":%.9g,"
-                            "\"%srewards/margins\":%.9g,\"%slogps/chosen\":%.9g,\"%slogps/rejected\":%.9g",
-                            prefix, s->reward[0], prefix, s->reward[1], prefix, s->accuracy, prefix, s->margin, prefix,
-                            s->logp[0], prefix, s->logp[1]));
-    else
-        TRY_DONE(str_printf(&t, ",\"%smean_token_accuracy\":%.9g", prefix, s->accuracy));
+    line_fill(&l, m, step, s, rates);
+    TRY_DONE(str_printf(&t, "{\"stage\":\"%s\",\"step\":%lld", m->spec->stage, (long long)step));
+    for (int i = 0; i < l.n; i++) TRY_DONE(str_printf(&t, ",\"%s\":%.*g", l.s[i].name, i ? 9 : 6, l.s[i].value));  // epoch: 6
     TRY_DONE(str_puts(&t, "}\n"));
     fault_point("step-finished");
     if (fault_due("step-line")) {
@@ -141,6 +176,7 @@ static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const char
         fault_kill("step-line");
     }
     TRY_DONE(io_write_all(m->fd, "metrics.jsonl", t.p, t.len));
+    TRY_DONE(events_add(&m->events, step, l.s, l.n));
 done:
     str_free(&t);
     return err;
@@ -212,13 +248,11 @@ Err metrics_step(Metrics *m, int64_t step, const StepMetrics *s, double lr, doub
     if (m->spec->pairs) warn_accuracy(m, step, s);
     if (step % m->spec->logging_steps && step != m->total) return OK;
     StepMetrics mean = {0};
-    char more[96];
     metrics_add(&mean, &now->sum, 1.0 / (double)now->count);
     now->sum = (StepMetrics){0};
     now->count = 0;
-    snprintf(more, sizeof more, ",\"grad_norm\":%.9g,\"learning_rate\":%.9g", norm, lr);
     print_line(m, step, &mean, lr, norm);
-    TRY(write_line(m, step, &mean, "", more));
+    TRY(write_line(m, step, &mean, &(Rates){norm, lr}));
     return write_speed(m, step);
 }
 
@@ -229,7 +263,7 @@ Err metrics_eval(Metrics *m, int64_t step, const StepMetrics *s)
                  s->margin, s->accuracy);
     else
         log_info(m->spec->stage, "step %lld: held-out loss %.4f  token accuracy %.3f", (long long)step, s->loss, s->accuracy);
-    return write_line(m, step, s, "eval_", "");
+    return write_line(m, step, s, NULL);
 }
 
 void metrics_lengths(const TrainSpec *spec, double chosen, double rejected)

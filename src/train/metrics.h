@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a person and a plot see of a training run: metrics.jsonl under TRL's names, one line a logging interval, warnings.
-// Beside it speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts.
+// Beside it speed.jsonl has a line {"stage","step","tokens","seconds"} an interval: times, which differ between layouts. On request
+// TensorBoard's event files (events.h) say what metrics.jsonl says.
 #ifndef IMF_TRAIN_METRICS_H
 #define IMF_TRAIN_METRICS_H
 
+#include "train/events.h"
 #include "train/loss.h"
 #include "train/spec.h"
 
@@ -43,6 +45,7 @@ typedef struct Metrics {
     const TrainSpec *spec;
     MetricsState *state;       // the caller's
     int fd, speed_fd;          // metrics.jsonl and speed.jsonl, rank 0; -1 elsewhere
+    Events events;             // rank 0, when the recipe wants them
     int64_t steps, total;      // of the run
     double steps_per_epoch;
     double started, tokens;    // of this process: rate and time left
@@ -51,8 +54,8 @@ typedef struct Metrics {
 } Metrics;
 
 // Opens run_dir/metrics.jsonl and speed.jsonl for appending. `saved`: the step of the checkpoint that the run goes on from,
-// -1 when it begins; lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. Local: rank 0
-// writes, others do nothing.
+// -1 when it begins; lines of this stage behind it are forgotten (the run repeats them), at -1 all of them. The event
+// file is a new one that says so. Local: rank 0 writes, others do nothing.
 Err metrics_open(Metrics *m, const TrainSpec *spec, MetricsState *state, int64_t saved, int64_t total, double steps_per_epoch)
     ERR_MUST_CHECK;
 void metrics_close(Metrics *m);

@@ -37,6 +37,7 @@ Err train_spec(TrainSpec *o, const Deck *deck, const char *stage, const char *ru
     o->save_seconds = whole(&s, "save_seconds"), o->save_keep_every = whole(&s, "save_keep_every");
     o->ranks_per_file = whole(&s, "ranks_per_file");
     o->save_total_limit = whole(&s, "save_total_limit"), o->eval_steps = whole(&s, "eval_steps");
+    o->tensorboard = deck_bool(deck, "tensorboard");
     o->keep_start = !strcmp(text(&s, "truncation"), "keep_start");
     o->optim = (OptimSpec){.beta1 = real(&s, "adam_beta1"), .beta2 = real(&s, "adam_beta2"), .eps = real(&s, "adam_epsilon"),
                            .decay = real(&s, "weight_decay"), .max_norm = real(&s, "max_grad_norm")};

@@ -20,6 +20,7 @@ typedef struct TrainSpec {
     int64_t logging_steps, save_steps, save_seconds, save_total_limit, save_keep_every, ranks_per_file, eval_steps;
     bool keep_start;
     bool inexact;           // exact: false; a chain a rank (grad_chains), so the weights depend on the number of ranks
+    bool tensorboard;       // event files too (train/events.h); changes no result
     uint64_t seed;
 } TrainSpec;
 
