@@ -62,6 +62,7 @@ int main()
         {64, 192, 1, 1, {{0, 192, -1, 0}}, 0, 65},  // the last key of a tile is the last that the first query of another sees
         {256, 130, 1, 1, {{0, 130, -1, 0}}, 3, 17},
         {64, 1, 1, 1, {{0, 1, -1, 0}}, 0, 0},
+        {64, 60, 1, 1, {{0, 29, -1, 0}, {29, 31, -1, 0}}, 0, 0},  // segments that end within the upper half of a warp's queries
     };
     int i = 0;
     for (const Case &c : cases)
