@@ -174,7 +174,7 @@ check-scale: setup ## 64 ranks of a tiny model: what they send, open and hold, a
 check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing system call of a save, 50 signals
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
-	  IMF_FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
+	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), a minute
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)

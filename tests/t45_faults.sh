@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # t45_faults.sh BUILD: CKP-3. The Nth open, write, pwrite, fsync, rename, close or ftruncate of a save fails, once or from then on:
 # exit 74 with a message that names file and error, or (a close or open on which nothing hangs) a whole checkpoint; the one before
-# loads bit by bit, and nothing half-written is left after the next start. IMF_FAULTS=n: every call, EIO and ENOSPC,
+# loads bit by bit, and nothing half-written is left after the next start. FAULTS=n: every call, EIO and ENOSPC,
 # once and for good, and on two ranks; else a few of them.
 set -u
 program=$1/tests/t45_checkpoint shim=$1/tests/lib/fault_io.so
@@ -47,9 +47,9 @@ for call in fsync rename ftruncate; do sweep $call 5 "Input/output error" ""; do
 only=first
 sweep close 5 "Input/output error" x  # nc_close crashes
 only=
-[ -n "${IMF_FAULTS:-}" ] || stride=12
+[ -n "${FAULTS:-}" ] || stride=12
 for call in open write pwrite close; do sweep $call 5 "Input/output error" ""; done
-if [ -n "${IMF_FAULTS:-}" ]; then
+if [ -n "${FAULTS:-}" ]; then
     for call in open write pwrite fsync rename close ftruncate; do
         sweep $call 28 "No space left on device" ""
         sweep $call 5 "Input/output error" x
@@ -57,12 +57,12 @@ if [ -n "${IMF_FAULTS:-}" ]; then
     done
 fi
 # Two ranks, through MPI-IO. A rank whose partner fails may wait for ever: then IMF_IO_TIMEOUT ends it, and names no error.
-if [ -n "${IMF_FAULTS:-}" ]; then
+if [ -n "${FAULTS:-}" ]; then
     unset OMPI_MCA_ess_singleton_isolated
     export IMF_IO_TIMEOUT=8 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
     launch="exec mpirun -n 2 -x LD_PRELOAD=\$FAULT_SHIM $program \"\$0\" \"\$@\"" stride=3
     for call in open pwrite fsync rename close; do sweep $call 5 "Input/output error\|made no progress" ""; done
 fi
 [ $failed -ge 7 ] || { echo "only $failed faults hit"; exit 1; }
-[ -z "${IMF_FAULTS:-}" ] || echo "$failed failing calls end in 74, $survived change nothing"
+[ -z "${FAULTS:-}" ] || echo "$failed failing calls end in 74, $survived change nothing"
 exit 0

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # FT-4 for every stage: SIGUSR1 and SIGUSR2 at any moment of imf run end all ranks with 75 and one message; the same command goes on,
-# and what comes out at last is what an undisturbed run gives. IMF_FAULTS=n asks for n signals at random instants.
+# and what comes out at last is what an undisturbed run gives. FAULTS=n asks for n signals at random instants.
 # One rank's signal is enough, also before the first stage; FT-5: SLURM_JOB_END_TIME stops training in time.
 set -u
-imf=$1/imf rounds=${IMF_FAULTS:-3}
+imf=$1/imf rounds=${FAULTS:-3}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 . tests/lib/mpi.sh
@@ -15,7 +15,7 @@ results() {  # of run directory $1
         echo "$set $(sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p' "$1/$set/done")"
     done
     for stage in sft dpo; do cat "$1/$stage/model/"*.safetensors | sha256sum; done
-    cat "$1/metrics.jsonl"
+    cat "$1/metrics.jsonl" "$1/eval/summary.json"
 }
 stopped() {  # CODE WHO: 75 and one message, or 0
     [ "$1" = 75 ] || [ "$1" = 0 ] || fail "exit code $1 after a signal to $2, 75 expected"
@@ -28,7 +28,7 @@ ready() {  # both ranks have come to main() and listen to SIGUSR1; before that t
     [ "$(echo $ranks | wc -w)" = 2 ]
 }
 recipe=tests/data/law1.yaml
-all="select sample score verify pair sft dpo"
+all="select sample score verify pair sft dpo eval"
 for stage in $all; do launch "$stage" $recipe --quiet --set run_dir="$dir/whole" || fail "$stage"; done
 results "$dir/whole" >"$dir/want"
 
