@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # imf selftest (R-GEO1, law 1 on the user's machine): on one rank and on two all digests agree, and are the same in both; it
 # finds its data beside an installed program and by --data; nothing is left behind. Without data: 66. --junit: what it prints as
-# XML, whole after every end.
+# XML, whole after every end. The run on two ranks is the line of jobs/gitlab-ci.yml; tools/reframe_imf.py reads its output.
 set -u
 imf=$(cd "$1" && pwd)/imf
 here=$(pwd)
@@ -29,10 +29,13 @@ mkdir -p "$dir/usr/bin" "$dir/usr/share/imf/input" "$dir/bare/bin"
 cp "$imf" "$dir/usr/bin" && cp "$imf" "$dir/bare/bin" && cp -r "$here/input/demo" "$dir/usr/share/imf/input/demo"
 cd "$dir" || exit 1
 check() { python3 "$here/tests/lib/selftest_files.py" "$@" >"$dir/why" 2>&1 || fail "$*: $(cat "$dir/why")"; }
-passes two mpirun -n 2 "$dir/usr/bin/imf" selftest --junit selftest.xml
+check gitlab "$here/jobs/gitlab-ci.yml" selftest "$dir/ci"
+passes two sh -c "$(sed "s|build/imf|'$dir/usr/bin/imf'|" "$dir/ci")"
 passes one "$dir/bare/bin/imf" selftest --data "$here/input" --dir "$dir/tmp" --junit one.xml
 check junit selftest.xml 16 0 0 two
 check junit one.xml 16 0 0 one
+python3 -X pycache_prefix="$dir/pycache" -m py_compile "$here/tools/reframe_imf.py" 2>"$dir/err" || fail "$(cat "$dir/err")"
+check reframe "$here/tools/reframe_imf.py" two
 digests one >"$dir/a" && digests two | cmp -s - "$dir/a" ||
     fail "one rank and two give other digests: $(diff "$dir/one" "$dir/two")"
 [ "$(wc -l <"$dir/a")" = 8 ] && [ "$(cut -d' ' -f2 "$dir/a" | sort -u | wc -l)" = 8 ] ||

@@ -27,7 +27,7 @@ install_files() {
     for f in README.md INSTALL CHANGELOG.md CITATION.cff LICENSE docs/*.md docs/*.svg; do
         [ ! -f "$f" ] || put 644 "$f" "share/doc/imf/${f#docs/}"
     done
-    find input jobs tools/imf.modulefile -type f 2>/dev/null | sort >"$root/$list.source" || :
+    find input jobs tools/imf.modulefile tools/reframe_imf.py -type f 2>/dev/null | sort >"$root/$list.source" || :
     while read -r f; do
         [ -x "$f" ] && mode=755 || mode=644
         put $mode "$f" "share/imf/${f#tools/}"

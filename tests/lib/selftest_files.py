@@ -3,7 +3,10 @@
 
 junit FILE TESTS FAILURES SKIPPED OUTPUT [WORDS]   the report's counts, its cases against the lines of OUTPUT; WORDS (with Python's
                                                    escapes): in every failure
+gitlab FILE WORD OUT                               the only line of the job's script with WORD is written to OUT
+reframe FILE OUTPUT                                the patterns of the ReFrame test against OUTPUT
 """
+import ast
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -42,4 +45,61 @@ def junit(path, tests, failures, skipped, output, words=""):
     check(all(c.find("system-out") is None for c in cases[len(printed):]), "more cases than lines have ended")
 
 
-{"junit": junit}[sys.argv[1]](*sys.argv[2:])
+def plain_yaml(text):
+    """The part of YAML that the file keeps to: maps and lists by indentation, plain or quoted words, comments of a line."""
+    rows = [(len(r) - len(r.lstrip()), r.strip()) for r in text.splitlines() if r.strip() and not r.lstrip().startswith("#")]
+
+    def word(s):
+        return s[1:-1] if s[0] == s[-1] == '"' else s
+
+    def block(i, depth):
+        out = [] if rows[i][1].startswith("- ") else {}
+        while i < len(rows) and rows[i][0] == depth:
+            row = rows[i][1]
+            if isinstance(out, list):
+                check(row.startswith("- "), "a list ends at", row)
+                out.append(word(row[2:]))
+                i += 1
+                continue
+            m = re.fullmatch(r"([A-Za-z_]+):(?: (.+))?", row)
+            check(m and m[1] not in out, "no key, or twice there:", row)
+            if m[2]:
+                out[m[1]], i = word(m[2]), i + 1
+            else:
+                check(i + 1 < len(rows) and rows[i + 1][0] > depth, "nothing below", row)
+                out[m[1]], i = block(i + 1, rows[i + 1][0])
+        check(i == len(rows) or rows[i][0] < depth, "indentation of", rows[min(i, len(rows) - 1)])
+        return out, i
+
+    return block(0, 0)[0]
+
+
+def gitlab(path, word, out):
+    text = open(path).read()
+    jobs = plain_yaml(text)
+    try:
+        import yaml
+        check(yaml.safe_load(text) == jobs, "PyYAML reads", yaml.safe_load(text), "not", jobs)
+    except ImportError:
+        pass
+    job = jobs["imf"]
+    check(job["image"] == "debian:12" and "make check" in job["script"], job)
+    check(all(isinstance(v, str) for v in job["variables"].values()), job["variables"])
+    found = [line for line in job["script"] if word in line]
+    check(len(found) == 1, "lines with", word, found)
+    report = job["artifacts"]["reports"]["junit"]
+    check("--junit " + report in found[0] and report in job["artifacts"]["paths"], "the report", report, "of", found[0])
+    open(out, "w").write(found[0] + "\n")
+
+
+def reframe(path, output):
+    given = {t.id: ast.literal_eval(n.value) for n in ast.parse(open(path).read()).body if isinstance(n, ast.Assign) for t in n.targets}
+    text = open(output).read().splitlines()
+    found = [re.search(given["LINE"], line) for line in text]
+    rows = [m.group("layout", "stage", "digest", "seconds") for m in found if m]
+    check(rows == [line[:4] for line in lines(output)] and len(rows) == 2 * given["STAGES"], "LINE finds", rows)
+    check(rows[given["STAGES"] - 1][1] == "eval", "the last stage is", rows[given["STAGES"] - 1])
+    check([line for line in text if re.search(given["VERDICT"], line)] == text[-1:], "VERDICT finds no last line")
+
+
+{"junit": junit, "gitlab": gitlab, "reframe": reframe}[sys.argv[1]](*sys.argv[2:])
