@@ -64,6 +64,8 @@ static const Command commands[] = {
     {"judge", stage_judge, SANDBOX, "", "verdicts on answers: judge math|fuseeval|checks|code < JSONL", usage_judge},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], PIPELINE = 8 };
+static const Command run_pipeline = {"run", NULL, RECIPE | RUN_DIR | SANDBOX, "",
+                                     "every stage from select to eval, in order; ended stages are skipped", NULL};
 
 static const Command *find_command(const char *name)
 {
@@ -78,12 +80,12 @@ static const char usage[] =
     "  imf COMMAND RECIPE.yaml [--set a.b=c ...] [--quiet] [--profile]\n"
     "  imf COMMAND ... [--dtype float32|bfloat16] [--quiet] [--profile]    (commands without a recipe)\n"
     "  mpirun -n 4 imf run RECIPE.yaml\n"
-    "\n"
-    "  run        every stage from select to eval, in order; ended stages are skipped\n";
+    "\n";
 
 static void print_usage(void)
 {
     fputs(usage, stdout);
+    printf("  %-10s %s\n", run_pipeline.name, run_pipeline.help);
     for (int i = 0; i < COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].help);
     puts("\n  --profile            every stage ends with a table of its time: gemm, attention, communication, wait, ..."
          "\n  imf help COMMAND     its flags, rows and keys of the recipe (also: imf COMMAND --help)"
@@ -100,6 +102,29 @@ static Err print_manual(Str *out)
     return manual_page(c, COMMANDS, out);
 }
 
+// The common options that a command takes.
+static Err common_help(int needs, Str *out)
+{
+    if (needs & BARE) return OK;
+    const bool deck = needs & RECIPE, direct = !deck || needs & DIRECT;
+    return str_printf(out, "\nalso: %s%s--quiet, --profile (imf --help)\n", deck ? "--set a.b=c, " : "",
+                      direct ? "--dtype float32|bfloat16, " : "");
+}
+
+// tools/imf.bash reads the options there.
+static Err command_help(const char *name, Str *out)
+{
+    const Command *c = !strcmp(name, run_pipeline.name) ? &run_pipeline : find_command(name);
+    CHECK(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
+    TRY(str_printf(out, "imf %s: %s\n", c->name, c->help));
+    if (c->usage) TRY(str_printf(out, "\n%s", c->usage));
+    if (*c->sections) TRY(str_puts(out, "\nkeys of the recipe (imf help recipe lists all):\n"));
+    char sections[128], *save = NULL;
+    snprintf(sections, sizeof sections, "%s", c->sections);
+    for (char *s = strtok_r(sections, " ", &save); s; s = strtok_r(NULL, " ", &save)) TRY(deck_manual(out, s));
+    return common_help(c->needs, out);
+}
+
 static Err print_help(const char *name)
 {
     Str text = {0};
@@ -111,14 +136,7 @@ static Err print_help(const char *name)
     } else if (!strcmp(name, "--markdown")) {
         TRY_DONE(manual_markdown(&text));
     } else {
-        const Command *c = find_command(name);
-        CHECK_DONE(c, ERR_USAGE, "no command is called '%s'; imf --help lists them", name);
-        printf("imf %s: %s\n", c->name, c->help);
-        if (c->usage) printf("\n%s", c->usage);
-        if (*c->sections) puts("\nkeys of the recipe (imf help recipe lists all):");
-        char sections[128], *save = NULL;
-        snprintf(sections, sizeof sections, "%s", c->sections);
-        for (char *s = strtok_r(sections, " ", &save); s; s = strtok_r(NULL, " ", &save)) TRY_DONE(deck_manual(&text, s));
+        TRY_DONE(command_help(name, &text));
     }
     fputs(str_text(&text), stdout);
 done:
@@ -314,7 +332,7 @@ static void tell_ctx(const Ctx *ctx)
 static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
-    int needs = c ? c->needs : RECIPE | RUN_DIR | SANDBOX;
+    int needs = (c ? c : &run_pipeline)->needs;
     if (needs & DIRECT && o->n_rest && !strncmp(o->rest[0], "--", 2)) needs &= ~(RECIPE | RUN_DIR);
     Job job = {.argc = o->n_rest, .argv = (char **)o->rest, .call = call_command};
     Deck *deck = NULL;

@@ -11,8 +11,8 @@ fail() { echo "$*"; exit 1; }
 says() { grep -qF -- "$2" "$dir/$1" || fail "imf help $1 does not say '$2'"; }
 
 "$imf" --help >"$dir/all" || fail "imf --help"
-commands=$(sed -n 's/^  \([a-z]*\)  .*/\1/p' "$dir/all" | grep -vx 'run\|imf\|mpirun')
-[ "$(echo "$commands" | wc -l)" = 22 ] || fail "imf --help lists: $commands"
+commands=$(sed -n 's/^  \([a-z]*\)  .*/\1/p' "$dir/all" | grep -vx 'imf\|mpirun')
+[ "$(echo "$commands" | wc -l)" = 23 ] || fail "imf --help lists: $commands"
 for command in $commands recipe; do
     "$imf" help "$command" >"$dir/$command" || fail "imf help $command"
     [ "$command" = recipe ] || "$imf" "$command" --help >"$dir/other" 2>&1 || fail "imf $command --help"
@@ -25,6 +25,9 @@ says tokens --skip-special && says tokens '{"ids": [...]}'
 says logprobs --top && says logprobs --template && says logprobs '"logprobs": [null'
 says generate --greedy && says generate --repetition-penalty && says generate '"finish"'
 says score '--model DIR' && says score --max-length && says score '"unscored"' && says score reward.max_length
+says sft 'also: --set a.b=c, --quiet, --profile' && says run 'also: --set a.b=c, --quiet, --profile'
+says tokens 'also: --dtype float32|bfloat16, --quiet' && says score 'also: --set a.b=c, --dtype float32|bfloat16, --quiet'
+! grep -q '^also:' "$dir/status" || fail "imf status takes no common options, and its help names some"
 says judge '{gold, answer}' && says judge '{program, tests: [...]}' && says judge extracted
 for key in sft.learning_rate sft.max_length sft.eval_steps target.path; do says sft "$key" && says recipe "$key"; done
 says dpo dpo.loss_type && says dpo 'sigmoid|sigmoid_norm'
@@ -37,13 +40,13 @@ refused() {  # CODE WORDS COMMAND...
     got=$?
     [ "$got" = "$code" ] && grep -qF -- "$words" "$dir/out" || fail "imf $*: $got, wanted $code with '$words': $(cat "$dir/out")"
 }
-printf 'run_dir: %s/run\n' "$dir" >"$dir/r.yaml"
+printf 'run_dir: %s/made\n' "$dir" >"$dir/r.yaml"
 refused 64 "no command is called 'smaple'" help smaple
 refused 64 "does not understand '--max-steps'" sft "$dir/r.yaml" --max-steps 3
 refused 64 "does not understand 'again'" select "$dir/r.yaml" again
 refused 64 "'--bottom'" logprobs "$dir" --bottom
 refused 64 "no judge 'maths'" judge maths
-[ ! -e "$dir/run" ] || fail "a refused command made a run directory"
+[ ! -e "$dir/made" ] || fail "a refused command made a run directory"
 echo '{"gold":"1","answer":"1"}' | "$imf" judge fuseeval >/dev/full 2>"$dir/out"
 [ $? = 74 ] || fail "a full standard output is no error: $(cat "$dir/out")"
 exit 0

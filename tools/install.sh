@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # install.sh install|uninstall BUILD ROOT: puts imf below ROOT (make's DESTDIR and prefix together), or takes it away again.
-#   bin/imf  share/man/man1/imf.1  share/doc/imf/  share/imf/{input,jobs}  share/imf/files
+#   bin/imf  share/man/man1/imf.1  share/bash-completion/completions/imf  share/doc/imf/  share/imf/{input,jobs}  share/imf/files
 # share/imf/files lists what was written, relative to ROOT: the tree may be moved, and uninstall removes exactly these files and
 # the directories that are empty then. Run from the source directory, which is only read.
 set -u
@@ -23,10 +23,11 @@ install_files() {
         fail "cannot write below $root; give another place: make install prefix=\$HOME/imf"
     put 755 "$build/imf" bin/imf
     put 644 "$build/imf.1" share/man/man1/imf.1
+    put 644 tools/imf.bash share/bash-completion/completions/imf
     for f in README.md INSTALL CHANGELOG.md CITATION.cff LICENSE docs/*.md docs/*.svg; do
         [ ! -f "$f" ] || put 644 "$f" "share/doc/imf/${f#docs/}"
     done
-    find input jobs tools/imf.modulefile -type f 2>/dev/null | sort >"$root/$list.source" || :
+    find input jobs tools/imf.modulefile tools/reframe_imf.py -type f 2>/dev/null | sort >"$root/$list.source" || :
     while read -r f; do
         [ -x "$f" ] && mode=755 || mode=644
         put $mode "$f" "share/imf/${f#tools/}"

@@ -11,7 +11,7 @@ case $what in check | add) ;; *) echo "usage: spdx.sh check|add [DIRECTORY]" >&2
 comment() {  # the start of a comment in the file's language; nothing: it is no source file
     case $1 in
     *.c | *.h | *.cc | *.hpp | *.cu | *.cuh) echo '//' ;;
-    *.sh | *.py | *.slurm | *.yaml | *.yml | *.modulefile | Makefile | */Makefile) echo '#' ;;
+    *.sh | *.bash | *.py | *.slurm | *.yaml | *.yml | *.modulefile | Makefile | */Makefile) echo '#' ;;
     *) case $(head -c 2 "$1" 2>/dev/null) in '#!') echo '#' ;; esac ;;
     esac
 }

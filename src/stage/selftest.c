@@ -12,20 +12,24 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "par/par.h"
+#include "stage/junit.h"
 #include "stage/stage.h"
 #include "text/record.h"
 
 const char usage_selftest[] =
-    "imf selftest [--data DIR] [--dir DIR]\n"
+    "imf selftest [--data DIR] [--dir DIR] [--junit FILE]\n"
     "mpirun -n 2 imf selftest\n"
     "\n"
     "Runs select to eval on the demo's small models twice, in two layouts, and compares the digests. A minute on two cores.\n"
     "  --data DIR   the directory that holds demo/ (default: looked for beside the program: ../input, ../share/imf)\n"
     "  --dir DIR    where to put the temporary directory (default: TMPDIR, else /tmp); all machines of a job must see it\n"
-    "Exit code 0: all digests agree; 70: they do not; 66: the demo's data are not there.\n";
+    "  --junit FILE the result as JUnit XML too: a test case a line; written also when something fails\n"
+    "Exit code 0: all digests agree; 70: they do not; 66: the demo's data are not there;\n"
+    "73: DIR or FILE cannot be written.\n";
 
-enum { KEYS = 48, KEY = IO_PATH + 64, STAGES = 8, LAYOUTS = 2 };
+enum { KEYS = 48, KEY = IO_PATH + 64, STAGES = 8, LAYOUTS = 2, CHECKS = LAYOUTS * STAGES };
 
 // %s: the demo's directory.
 static const char *const recipe[] = {
@@ -59,6 +63,8 @@ typedef struct Selftest {
     char key[KEYS][KEY];
     const char *keys[KEYS];
     int n_keys, threads;  // threads: of a rank in the second layout
+    const char *data_given, *dir_given, *junit;  // of the command line; NULL: not there
+    int ran;  // checks that have ended: stages of the first layout, then of the second
     Id digest[LAYOUTS][STAGES];
     double seconds[LAYOUTS][STAGES];
 } Selftest;
@@ -99,9 +105,9 @@ static Err find_data(const char *given, char out[IO_PATH])
 // ---- the place -------------------------------------------------------------------------------------------------------
 
 // Rank 0 makes it, all know it.
-static Err make_dir(Selftest *t, const char *given)
+static Err make_dir(Selftest *t)
 {
-    const char *tmp = getenv("TMPDIR");
+    const char *tmp = getenv("TMPDIR"), *given = t->dir_given;
     Err err = OK;
     int n = snprintf(t->dir, sizeof t->dir, "%s/imf-selftest-XXXXXX", given ? given : tmp && *tmp ? tmp : "/tmp");
     if (par_rank() == 0 && (n >= (int)sizeof t->dir || !mkdtemp(t->dir)))
@@ -112,11 +118,16 @@ static Err make_dir(Selftest *t, const char *given)
     return par_bcast(t->dir, sizeof t->dir, 0);
 }
 
-static Err parse(const Job *job, const char **data, const char **dir)
+static Err parse(Selftest *t)
 {
+    const Job *job = t->job;
     for (int i = 0; i < job->argc; i += 2) {
-        const char **out = !strcmp(job->argv[i], "--data") ? data : !strcmp(job->argv[i], "--dir") ? dir : NULL;
-        CHECK(out && i + 1 < job->argc, ERR_USAGE, "imf selftest does not understand '%s'\n%s", job->argv[i], usage_selftest);
+        const char *name = job->argv[i];
+        const char **out = !strcmp(name, "--data")    ? &t->data_given
+                           : !strcmp(name, "--dir")   ? &t->dir_given
+                           : !strcmp(name, "--junit") ? &t->junit
+                                                      : NULL;
+        CHECK(out && i + 1 < job->argc, ERR_USAGE, "imf selftest does not understand '%s'\n%s", name, usage_selftest);
         *out = job->argv[i + 1];
     }
     return OK;
@@ -203,8 +214,8 @@ static Err run_stage(Selftest *t, const Job *job, int layout, int s)
     int out = mute();
     Err err = t->job->call(job, parts[s].command);
     unmute(out);
-    TRY(err);
     t->seconds[layout][s] = time_now() - start;
+    TRY(err);
     return par_agree(par_rank() == 0 ? digest_of(job->run_dir, &parts[s], &t->digest[layout][s]) : OK);
 }
 
@@ -233,6 +244,7 @@ static Err run_layout(Selftest *t, int layout, int *different)
     const Job job = {.deck = deck, .run_dir = deck_str(deck, "run_dir"), .ctx = &ctx, .call = t->job->call};
     for (int s = 0; s < STAGES; s++) {
         TRY_DONE(run_stage(t, &job, layout, s));
+        t->ran++;
         TRY_DONE(tell(t, layout, s, different));
     }
 done:
@@ -250,18 +262,67 @@ static Err verdict(int different)
     return OK;
 }
 
-static Err run_all(Selftest *t)
+// ---- the report ------------------------------------------------------------------------------------------------------
+
+// Rank 0. What failed outside of a comparison is told by the check that did not come about for it; NULL: nothing did.
+static Err write_report(const Selftest *t, const char *failure)
 {
-    const char *data = NULL, *dir = NULL;
+    JunitCase cases[CHECKS];
+    char text[CHECKS][ID_TEXT], other[STAGES][2 * ID_TEXT + 64];
+    for (int i = 0; i < CHECKS; i++) {
+        const int layout = i / STAGES, s = i % STAGES;
+        const bool ran = i < t->ran, same = id_equal(t->digest[0][s], t->digest[layout][s]);
+        cases[i] = (JunitCase){.group = layout ? "imf.selftest.second" : "imf.selftest.first", .name = parts[s].command,
+                               .seconds = t->seconds[layout][s], .ran = ran, .failure = i == t->ran ? failure : NULL};
+        if (!ran) continue;
+        id_print(t->digest[layout][s], text[i]);
+        cases[i].out = text[i];
+        if (same) continue;
+        snprintf(other[s], sizeof other[s], "another digest in the second layout: %.32s, in the first: %.32s", text[i], text[s]);
+        cases[i].failure = other[s];
+    }
+    return junit_write(t->junit, "imf selftest", cases, CHECKS);
+}
+
+// Collective. Until the selftest has ended its report says that it has not: so it does after kill -9 too, and a place that
+// cannot be written is found before the work.
+static Err begin_report(const Selftest *t)
+{
+    if (!t->junit) return OK;
+    Err err = par_rank() == 0 ? write_report(t, "the selftest has not ended: it runs, or was killed") : OK;
+    if (err != OK) err = err_add(err, "; say where to: imf selftest --junit FILE");
+    return par_agree(err);
+}
+
+// Collective, with an error that all ranks know. That error, if it is one, goes before that of writing.
+static Err end_report(const Selftest *t, Err err)
+{
+    Str failure = {0};
+    if (!t->junit) return err;
+    Err written = err != OK ? str_puts(&failure, err_message()) : OK;
+    if (written == OK && par_rank() == 0) written = write_report(t, err != OK ? str_text(&failure) : NULL);
+    if (err != OK) err_set_message(str_text(&failure));
+    str_free(&failure);
+    return err != OK ? err : par_agree(written);
+}
+
+static Err run_layouts(Selftest *t)
+{
     int different = 0;
-    TRY(par_agree(parse(t->job, &data, &dir)));
-    TRY(par_agree(par_rank() == 0 ? find_data(data, t->data) : OK));
+    TRY(par_agree(par_rank() == 0 ? find_data(t->data_given, t->data) : OK));
     TRY(par_bcast(t->data, sizeof t->data, 0));
-    TRY(make_dir(t, dir));
+    TRY(make_dir(t));
     TRY(choose_threads(t));
     log_quiet(true);
     for (int layout = 0; layout < LAYOUTS; layout++) TRY(run_layout(t, layout, &different));
     return par_agree(verdict(different));
+}
+
+static Err run_all(Selftest *t)
+{
+    TRY(par_agree(parse(t)));
+    TRY(begin_report(t));
+    return end_report(t, run_layouts(t));
 }
 
 Err stage_selftest(const Job *job)
