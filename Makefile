@@ -186,7 +186,7 @@ cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? 
 cuda-report:      ## counts of the CUDA kernels' main loops in machine code, against tests/hostcuda/sass.txt (nvcc; disassemblers from PyPI)
 	@mkdir -p $(BUILD)
 	@sh tools/cuda_report.sh $(BUILD)
-mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % must be noticed on hostcuda, some minutes
+mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % must be noticed on hostcuda, an hour
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
 	@python3 tools/mutate.py --build $(BUILD) $(MUTATE)
