@@ -161,20 +161,20 @@ template <int D>
 DEVICE void add_rows(float (&sum)[Shape<D>::COLUMNS / 8][4], const uint32_t (&mine)[Shape<D>::MINE / 16][4], const unsigned char *all, const unsigned char *x)
 {
     using H = Shape<D>;
-    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, column = warp % H::SPLIT * H::COLUMNS / 8;
+    const int warp = (int)threadIdx.x / 32, column = warp % H::SPLIT * H::COLUMNS / 8;
 #pragma unroll
     for (int j = 0; j < H::QUERIES / 16; j++) {
         if constexpr (H::SPLIT == 1) {
             multiply_columns<D>(sum, mine[j], x, j * 16, column);
         } else {
             uint32_t a[4];
-            ldmatrix_x4(a, all + at<H::QUERIES>(warp / H::SPLIT * 16 + lane % 16, j * 2 + lane / 16));
+            load_a<H::QUERIES>(a, all, warp / H::SPLIT * 16, j * 2);
             multiply_columns<D>(sum, a, x, j * 16, column);
         }
     }
 }
 
-// One quarter (64 columns or fewer) of a warp's 16 queries of dQ: dS K, added to what lower key tiles have left, or written.
+// 8 N columns (from 8 x column on) of a warp's 16 queries of dQ: dS K, added to what lower key tiles have left, or written.
 template <int D, int N> DEVICE void add_dq(const Bwd &a, const Visit &v, const Work &w, int head, const unsigned char *shared, int column, float *sums)
 {
     using H = Shape<D>;
