@@ -97,17 +97,27 @@ HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
 MUTATE   := fragments.cuh:attention attn.cuh:attention attn_fwd.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
             dpo.cuh:logprob rows.cuh:rows optim.cuh:rows
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
+CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 	@mkdir -p $(@D)
 	$(call say,CXX)
 	$(Q)$(CXX) $(WARNXX) -O3 -g -ffp-contract=off -I. -Ikernels/hostcuda -MMD -MP -c -o $@ $<
+ONHOSTFLAGS = $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
+              -D_GNU_SOURCE -Isrc -I. -Ikernels/hostcuda -MMD -MP -x c++
 $(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,CXX)
-	$(Q)$(CXX) $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none -I. -Ikernels/hostcuda -MMD -MP -x c++ -c -o $@ $<
-$(ON_HOST): %: %.o $(HOSTCUDA)
+	$(Q)$(CXX) $(ONHOSTFLAGS) -c -o $@ $<
+$(BUILD)/hostcuda/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) $(ONHOSTFLAGS) -c -o $@ $<
+$(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
+$(BUILD)/tests/hostcuda/ops: %: %.o $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c $(CONFIG)

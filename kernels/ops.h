@@ -36,13 +36,22 @@ typedef struct Tensor {
     int64_t stride;  // elements from one row (token, output feature, vocabulary entry) to the next
 } Tensor;
 
-static inline Tensor tensor_f32(float *p, int64_t stride) { return (Tensor){p, DT_F32, stride}; }
-static inline Tensor tensor_bf16(void *p, int64_t stride) { return (Tensor){p, DT_BF16, stride}; }
+static inline Tensor tensor_f32(float *p, int64_t stride)
+{
+    const Tensor t = {p, DT_F32, stride};
+    return t;
+}
+static inline Tensor tensor_bf16(void *p, int64_t stride)
+{
+    const Tensor t = {p, DT_BF16, stride};
+    return t;
+}
 
 // The view that starts `columns` elements further right.
 static inline Tensor tensor_at(Tensor t, int64_t columns)
 {
-    return (Tensor){(char *)t.p + columns * (t.dtype == DT_F32 ? 4 : 2), t.dtype, t.stride};
+    t.p = (char *)t.p + columns * (t.dtype == DT_F32 ? 4 : 2);
+    return t;
 }
 
 // The levels above AVX-512 differ in the bf16 gemm only.
@@ -55,6 +64,7 @@ typedef struct Ctx {
     DType dtype;     // number format of the models that are loaded for it (recipe: dtype)
     bool plain;      // use the plain forms everywhere (tests)
     bool gemm_dnnl;  // f32 gemm through oneDNN (its guard test passed), else the plain fixed-order kernel
+    struct Device *device;  // where cuda_x (kernels/cuda/device.h) run; NULL: nowhere
 } Ctx;
 
 // Picks the ISA level (environment IMF_ISA=base|avx2|avx512|avx512bf16|amx lowers it), runs the gemm guard test once.

@@ -17,7 +17,8 @@
 
 namespace logprob {
 
-enum { SLICE = 64, LIST_THREADS = 1024, COMBINE_ROWS = 32, COMBINE_PARTS = 8 };
+enum { SLICE = 64, LIST_THREADS = 1024, LIST_BYTES = LIST_THREADS / 32 * 4 };
+enum { COMBINE_ROWS = 32, COMBINE_PARTS = 8, COMBINE_THREADS = COMBINE_ROWS * COMBINE_PARTS, COMBINE_BYTES = COMBINE_THREADS * 8 };
 
 // Slices of the vocabulary that the forward writes.
 BOTH int slices_of(int V) { return (V + product::SIDE - 1) / product::SIDE * (product::SIDE / SLICE); }

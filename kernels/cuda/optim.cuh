@@ -7,7 +7,7 @@
 
 namespace optim {
 
-enum { THREADS = 256, NORM_BLOCK = 4096 };
+enum { THREADS = 256, BLOCK = 4096 };
 
 struct AdamW {
     float *w, *m, *v;
@@ -54,15 +54,15 @@ __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
     if (a.rounded) rows::store(a.rounded + at, w, n);
 }
 
-// sum[b] = squares of block b of NORM_BLOCK values, in double: each thread every 256th, then halves are added. Grid: blocks.
+// sum[b] = squares of block b of BLOCK values, in double: each thread every 256th, then halves are added. Grid: blocks.
 __global__ void __launch_bounds__(optim::THREADS) sqnorm(const float *g, int64_t n, double *sum)
 {
     using namespace optim;
     SHARED_MEMORY(shared);
     double *part = (double *)shared;  // [THREADS]
     double s = 0;
-    for (int i = (int)threadIdx.x; i < NORM_BLOCK; i += THREADS) {
-        const int64_t at = (int64_t)blockIdx.x * NORM_BLOCK + i;
+    for (int i = (int)threadIdx.x; i < BLOCK; i += THREADS) {
+        const int64_t at = (int64_t)blockIdx.x * BLOCK + i;
         if (at < n) s += (double)g[at] * (double)g[at];
     }
     part[threadIdx.x] = s;

@@ -9,6 +9,7 @@
 namespace rows {
 
 enum { WIDE = 8, WARP = 32, THREADS = 128 };
+enum { SUM_WARPS = 8, SUM_THREADS = SUM_WARPS * WARP, SUM_BYTES = SUM_THREADS * 4 };  // of rmsnorm_bwd_w
 
 // Eight values from p on, of which the first n are there; the others read as 0 and are not written. p: a multiple of 16 bytes.
 DEVICE void load(float (&v)[WIDE], const float *p, int64_t n)
@@ -187,22 +188,21 @@ __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormB
 }
 
 // dw[h] += the sum over a row's tokens of dy x rstd, row after row. A block of 8 warps has 32 columns; a warp sums every 8th token.
-__global__ void __launch_bounds__(256) rmsnorm_bwd_w(const rows::NormBwd a)
+__global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const rows::NormBwd a)
 {
     using namespace rows;
-    enum { WARPS = 8 };
     SHARED_MEMORY(shared);
-    float *part = (float *)shared;  // [WARPS][WARP]
+    float *part = (float *)shared;  // [SUM_WARPS][WARP]
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const int64_t h = (int64_t)blockIdx.x * WARP + lane;
     for (int r = 0; r < a.n; r++) {
         float sum = 0;
-        for (int64_t t = a.row[r] + warp; h < a.H && t < a.row[r + 1]; t += WARPS)
+        for (int64_t t = a.row[r] + warp; h < a.H && t < a.row[r + 1]; t += SUM_WARPS)
             sum = fmaf(a.dy[t * a.dy_stride + h] * a.x[t * a.x_stride + h], a.rstd[t], sum);
         part[warp * WARP + lane] = sum;
         __syncthreads();
         if (warp == 0 && h < a.H) {
-            for (int w = 1; w < WARPS; w++) sum += part[w * WARP + lane];
+            for (int w = 1; w < SUM_WARPS; w++) sum += part[w * WARP + lane];
             a.dw[h] += sum;
         }
         __syncthreads();

@@ -38,6 +38,10 @@ cudaError_t cudaMemGetInfo(size_t *unused, size_t *all);
 
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
+// Host and device reach it; the host only while nothing runs. hostcuda does not see what the host writes: here no read is of memory
+// that nobody wrote.
+enum { cudaMemAttachGlobal = 1 };
+cudaError_t cudaMallocManaged(void **p, size_t bytes, unsigned flags);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s);

@@ -131,6 +131,12 @@ cudaError_t cudaMemGetInfo(size_t *unused, size_t *all) { return *unused = *all 
 
 cudaError_t cudaMalloc(void **p, size_t bytes) { return (*p = hostcuda::device_alloc(bytes)) ? cudaSuccess : fail(cudaErrorMemoryAllocation); }
 
+cudaError_t cudaMallocManaged(void **p, size_t bytes, unsigned)
+{
+    if ((*p = hostcuda::device_alloc(bytes))) return hostcuda::device_set(*p, 0, bytes) ? cudaSuccess : fail(cudaErrorInvalidValue);
+    return fail(cudaErrorMemoryAllocation);
+}
+
 cudaError_t cudaFree(void *p)
 {
     const cudaError_t e = cudaDeviceSynchronize();  // as the device does

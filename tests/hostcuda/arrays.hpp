@@ -20,7 +20,7 @@ static float random_value()
 static float of_bf16(uint16_t v) { return low_bf16(v); }
 static uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
 
-static std::vector<uint16_t> random_bf16(size_t n)
+static inline std::vector<uint16_t> random_bf16(size_t n)
 {
     std::vector<uint16_t> v(n);
     for (auto &x : v) x = as_bf16(random_value());

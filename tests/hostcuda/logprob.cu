@@ -50,9 +50,9 @@ static bool run_case(const Case &c, const Inputs &in, int width, Result *r)
     Array<logprob::Part> part((size_t)(logprob::slices_of(c.V) * c.T));
     const Logprob a = {hidden.p, head.p, target.p, in.stride, in.stride, list.p, c.T, c.H, c.V, c.softcap, part.p, picked.p, logp.p, lse.p, best.p};
     const unsigned tiles = (unsigned)((c.T + product::SIDE - 1) / product::SIDE);
-    bool good = launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, 128, a) &&
+    bool good = launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, a) &&
                 launch("logprob_slices", logprob_slices, dim3(tiles, (unsigned)logprob::slices_of(c.V) / 2), product::THREADS, product::BYTES, a) &&
-                launch("logprob_combine", logprob_combine, (unsigned)((c.T + 31) / 32), logprob::COMBINE_ROWS * logprob::COMBINE_PARTS, 2048, a);
+                launch("logprob_combine", logprob_combine, (unsigned)((c.T + 31) / 32), logprob::COMBINE_THREADS, logprob::COMBINE_BYTES, a);
     if (good) r->logp = logp.read(), r->lse = lse.read(), r->best = best.read();
     r->gradient.clear();
     for (int first = 0; good && first < c.V; first += width) {
@@ -159,7 +159,7 @@ static int check_list()
     Array<float> logp((size_t)T), lse((size_t)T);
     Logprob a = {};
     a.target = target_.p, a.list = list.p, a.T = T, a.logp = logp.p, a.lse = lse.p;
-    if (!launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, 128, a)) return printf("%s\n", hostcuda::report()), 1;
+    if (!launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, a)) return printf("%s\n", hostcuda::report()), 1;
     const auto got = list.read();
     return !std::equal(want.begin(), want.end(), got.begin()) && printf("the list is wrong\n");
 }

@@ -63,7 +63,7 @@ static bool check_norm(int H)
     if (!ran(launch("rmsnorm_fwd", rmsnorm_fwd<uint16_t>, grid, rows::THREADS, 0, rows::Norm<uint16_t>{x_.p, y_.p, w_.p, rstd_.p, S, S, T, H, eps}) &&
              launch("rmsnorm_fwd", rmsnorm_fwd<float>, grid, rows::THREADS, 0, rows::Norm<float>{x_.p, full_.p, w_.p, nullptr, S, S, T, H, eps}) &&
              launch("rmsnorm_bwd_x", rmsnorm_bwd_x, grid, rows::THREADS, 0, b) &&
-             launch("rmsnorm_bwd_w", rmsnorm_bwd_w, (H + 31) / 32, 256, 1024, b)))
+             launch("rmsnorm_bwd_w", rmsnorm_bwd_w, (H + 31) / 32, rows::SUM_THREADS, rows::SUM_BYTES, b)))
         return false;
     std::vector<double> rstd(T), dot(T), dot_size(T);
     for (int t = 0; t < T; t++) {
@@ -202,7 +202,7 @@ static bool check_optimiser(int n)
     Array<float> w_(w), m_(m), v_(v), g_(g), clip_(std::vector<float>{clip}), lr_(std::vector<float>{lr});
     Array<int64_t> step_(std::vector<int64_t>{step});
     Array<uint16_t> rounded_(n);
-    const int blocks = (n + optim::NORM_BLOCK - 1) / optim::NORM_BLOCK;
+    const int blocks = (n + optim::BLOCK - 1) / optim::BLOCK;
     Array<double> sum_(blocks);
     const optim::AdamW a = {w_.p, m_.p, v_.p, g_.p, rounded_.p, n, clip_.p, lr_.p, step_.p, 0.9f, 0.95f, 1e-8f, 0.1f};
     if (!ran(launch("adamw", adamw, (unsigned)((n + 2047) / 2048), optim::THREADS, 8, a) &&
@@ -227,7 +227,7 @@ static bool check_optimiser(int n)
                return s;
            }(), 1, blocks, blocks, FP32, [&](int64_t, int64_t b) {
                Want s = {0, 0};
-               for (int64_t i = b * optim::NORM_BLOCK; i < n && i < (b + 1) * optim::NORM_BLOCK; i++) s.value += (double)g[i] * g[i];
+               for (int64_t i = b * optim::BLOCK; i < n && i < (b + 1) * optim::BLOCK; i++) s.value += (double)g[i] * g[i];
                s.size = s.value;
                return s;
            });

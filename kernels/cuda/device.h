@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of kernels/ops.h on an NVIDIA GPU: cuda_x is op_x, with the same arguments, for models in bf16.
+//
+// Contract, beyond that of kernels/ops.h
+//   - Every pointer in the arguments, tables included, is memory that the device reaches; it stays until device_wait.
+//   - Work is put into the device's stream, in order; an error of the device is told by device_wait or by a later op.
+//   - Weights are [out][in] in bf16, not packed. Workspaces are cuda_x_workspace(args) bytes, which differ from op_x_workspace.
+//   - Types are those of bf16 in kernels/ops.h; others are ERR_INTERNAL. Attention: head sizes 64, 128 and 256, else ERR_RECIPE.
+#ifndef IMF_CUDA_DEVICE_H
+#define IMF_CUDA_DEVICE_H
+
+#include "kernels/ops.h"
+
+typedef struct Device Device;
+
+// The device of this rank and a stream of its own. ERR_UNAVAILABLE, with what to do, where there is no driver or no device.
+Err device_open(Device **out) ERR_MUST_CHECK;
+void device_close(Device *d);  // NULL: nothing
+
+// Until all that was put into the stream has run.
+Err device_wait(Device *d) ERR_MUST_CHECK;
+
+// Memory that host and device reach; the host only while nothing runs. ERR_UNAVAILABLE, naming the size.
+Err device_alloc(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
+void device_free(Device *d, void *p);
+
+Err cuda_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
+Err cuda_add(Ctx *ctx, const AddArgs *a) ERR_MUST_CHECK;
+Err cuda_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a) ERR_MUST_CHECK;
+Err cuda_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a) ERR_MUST_CHECK;
+Err cuda_rope(Ctx *ctx, const RopeArgs *a) ERR_MUST_CHECK;
+Err cuda_swiglu_fwd(Ctx *ctx, const SwigluArgs *a) ERR_MUST_CHECK;
+Err cuda_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
+Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
+Err cuda_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a) ERR_MUST_CHECK;
+Err cuda_adamw(Ctx *ctx, const AdamWArgs *a) ERR_MUST_CHECK;
+Err cuda_sqnorm(Ctx *ctx, const SqNormArgs *a) ERR_MUST_CHECK;
+
+int64_t cuda_attn_bwd_workspace(const AttnBwdArgs *a);
+Err cuda_attn_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;  // without workspace
+Err cuda_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
+
+int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a);
+Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
+
+#endif

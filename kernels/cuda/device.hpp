@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the ops of kernels/cuda share on the host's side.
+#ifndef IMF_CUDA_DEVICE_HPP
+#define IMF_CUDA_DEVICE_HPP
+
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "kernels/cuda/device.h"
+}
+
+struct Device {
+    cudaStream_t stream;
+};
+
+static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->stream; }
+
+// An error of the device is no fault of the caller's: it is told with the op's name.
+#define TRY_CUDA(call)                                                                                          \
+    do {                                                                                                        \
+        const cudaError_t cuda_error_ = (call);                                                                 \
+        CHECK(cuda_error_ == cudaSuccess, ERR_UNAVAILABLE, "%s: CUDA: %s", __func__, cudaGetErrorString(cuda_error_)); \
+    } while (0)
+
+#define ASSERT_TYPE(tensor, type) ASSERT((tensor).dtype == (type) && (tensor).stride % 8 == 0)
+
+static inline float *f32(const Tensor &t) { return (float *)t.p; }
+static inline uint16_t *bf16(const Tensor &t) { return (uint16_t *)t.p; }
+static inline unsigned blocks_of(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
+
+#endif

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuda_x against op_x of the CPU, with the same arguments in memory that both reach. Odd widths; rows with a gap behind them.
+#include "kernels/cuda/device.hpp"
+
+#include "tests/hostcuda/arrays.hpp"
+
+#include <string>
+
+static Device *device;
+static Ctx cpu, gpu;
+
+enum { T = 37, H = 72, F = 104, D = 64, N = 4, K = 2, V = 203, ROWS = 2 };
+
+// n values that both sides reach.
+template <typename V_> struct Managed {
+    V_ *p = nullptr;
+    size_t n;
+    explicit Managed(size_t n_) : n(n_)
+    {
+        if (device_alloc(device, &p, (int64_t)(n * sizeof(V_))) != OK) abort();
+        memset((void *)p, 0, n * sizeof(V_));
+    }
+    explicit Managed(const std::vector<V_> &v) : Managed(v.size()) { std::copy(v.begin(), v.end(), p); }
+    Managed(const Managed &o) : Managed(o.n) { std::copy(o.p, o.p + n, p); }
+    Managed &operator=(const Managed &) = delete;
+    ~Managed() { device_free(device, p); }
+};
+
+static Managed<float> floats(size_t n)
+{
+    Managed<float> m(n);
+    for (size_t i = 0; i < n; i++) m.p[i] = random_value();
+    return m;
+}
+
+static Managed<uint16_t> halves(size_t n)
+{
+    Managed<uint16_t> m(n);
+    for (size_t i = 0; i < n; i++) m.p[i] = as_bf16(random_value());
+    return m;
+}
+
+static void ok(Err e)
+{
+    if (e == OK) return;
+    printf("%s\n%s\n", err_message(), hostcuda::report());
+    exit(1);
+}
+
+static void both(Err on_cpu, Err on_gpu)
+{
+    ok(on_cpu), ok(on_gpu);
+    ok(device_wait(device));
+}
+
+static double value(float x) { return x; }
+static double value(uint16_t x) { return of_bf16(x); }
+
+// Sums are formed in another order; a bf16 result may fall to the other side of a tie: 2^-7 of it.
+template <typename V_> static void near(const char *name, const Managed<V_> &got, const Managed<V_> &want, double tolerance)
+{
+    double wrong = 0, size = 0;
+    for (size_t i = 0; i < got.n; i++) {
+        const double a = value(got.p[i]), b = value(want.p[i]);
+        if (!(std::fabs(a - b) <= tolerance * (0.05 + std::fabs(b)))) printf("%s[%zu] = %g, the CPU has %g\n", name, i, a, b), exit(1);
+        wrong += std::fabs(a - b), size += std::fabs(b);
+    }
+    if (!(size > 0) || !(wrong <= tolerance / 4 * size)) printf("%s: off by %g of its size\n", name, wrong / size), exit(1);
+}
+
+static const double FP32 = 4e-6, BF16 = 0x1p-7;
+
+static void check_norms()
+{
+    enum { S = H + 8 };
+    const auto x = floats(T * S), w = floats(H), dy = floats(T * S), in = floats(T * S), dw = floats(H);
+    const Managed<int32_t> row(std::vector<int32_t>{0, 16, T});
+    for (DType type : {DT_F32, DT_BF16}) {
+        Managed<float> y(T * S), y_cpu(T * S), rstd(T), rstd_cpu(T);
+        Managed<uint16_t> y16(T * S), y16_cpu(T * S);
+        RmsNormArgs a = {tensor_f32(x.p, S), {}, w.p, rstd_cpu.p, T, H, 1e-5f}, g = a;
+        a.y = type == DT_F32 ? tensor_f32(y_cpu.p, S) : tensor_bf16(y16_cpu.p, S);
+        g.y = type == DT_F32 ? tensor_f32(y.p, S) : tensor_bf16(y16.p, S), g.rstd = rstd.p;
+        both(op_rmsnorm_fwd(&cpu, &a), cuda_rmsnorm_fwd(&gpu, &g));
+        if (type == DT_F32) near("norm", y, y_cpu, FP32);
+        else near("norm in bf16", y16, y16_cpu, BF16);
+        near("rstd", rstd, rstd_cpu, FP32);
+        for (bool carry : {false, true}) {
+            Managed<float> dx(T * S), dx_cpu(T * S), dw_gpu = dw, dw_cpu = dw;
+            Tensor none = {};
+            RmsNormBwdArgs b = {tensor_f32(x.p, S), tensor_f32(dy.p, S), carry ? tensor_f32(in.p, S) : none, tensor_f32(dx_cpu.p, S), w.p, rstd.p, dw_cpu.p,
+                                row.p, ROWS, T, H}, h = b;
+            h.dx = tensor_f32(dx.p, S), h.dw = dw_gpu.p;
+            both(op_rmsnorm_bwd(&cpu, &b), cuda_rmsnorm_bwd(&gpu, &h));
+            near("norm's dx", dx, dx_cpu, 10 * FP32);
+            near("norm's dw", dw_gpu, dw_cpu, 10 * FP32);
+        }
+    }
+}
+
+static void check_activations()
+{
+    enum { S = 2 * F, W = N * D };
+    const auto in = halves(T * S), dy = halves(T * F), q = halves(T * W);
+    const auto table = floats(10 * D);
+    std::vector<int32_t> at(T);
+    for (int t = 0; t < T; t++) at[t] = t * 3 % 10;
+    const Managed<int32_t> pos(at);
+    Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in, turned = q, turned_cpu = q;
+    const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
+    SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
+    both(op_swiglu_fwd(&cpu, &a), cuda_swiglu_fwd(&gpu, &b));
+    near("swiglu", y, y_cpu, BF16);
+    SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
+    both(op_swiglu_bwd(&cpu, &d), cuda_swiglu_bwd(&gpu, &e));
+    near("swiglu's gradients", back, back_cpu, BF16);
+    for (bool inverse : {false, true}) {
+        RopeArgs r = {tensor_bf16(turned_cpu.p, W), pos.p, table.p, T, N, D, inverse}, s = r;
+        s.x = tensor_bf16(turned.p, W);
+        both(op_rope(&cpu, &r), cuda_rope(&gpu, &s));
+        near("rope", turned, turned_cpu, 2 * BF16);
+    }
+}
+
+// The CPU packs weights; the device has them as they are.
+static void *packed_of(const Managed<uint16_t> &w, int64_t out, int64_t in)
+{
+    Managed<float> wide(w.n);
+    for (size_t i = 0; i < w.n; i++) wide.p[i] = of_bf16(w.p[i]);
+    void *packed = calloc((size_t)op_pack_bf16_elements(out, in), 2);
+    PackBf16Args a = {tensor_f32(wide.p, in), packed, out, in, 0, out};
+    ok(op_pack_bf16(&cpu, &a));
+    return packed;
+}
+
+static void check_sums()
+{
+    const auto a = floats(T * H), b = floats(T * H), dtable = floats(V * H);
+    const auto table = halves(V * H);
+    std::vector<int32_t> ids(T);
+    for (int t = 0; t < T; t++) ids[t] = t * t % V;
+    const Managed<int32_t> token(ids);
+    Managed<float> y(T * H), y_cpu(T * H), e(T * H), e_cpu(T * H), d = dtable, d_cpu = dtable;
+    Managed<uint16_t> r(T * H), r_cpu(T * H);
+    void *packed = packed_of(table, V, H);
+    AddArgs add = {tensor_f32(a.p, H), tensor_f32(b.p, H), tensor_f32(y_cpu.p, H), T, H}, add_gpu = add;
+    add_gpu.y = tensor_f32(y.p, H);
+    both(op_add(&cpu, &add), cuda_add(&gpu, &add_gpu));
+    RoundArgs round = {tensor_f32(a.p, H), tensor_bf16(r_cpu.p, H), T, H}, round_gpu = round;
+    round_gpu.y = tensor_bf16(r.p, H);
+    both(op_round(&cpu, &round), cuda_round(&gpu, &round_gpu));
+    EmbedArgs embed = {tensor_bf16(packed, H), tensor_f32(e_cpu.p, H), token.p, T, H, V, false}, embed_gpu = embed;
+    embed_gpu.table = tensor_bf16(table.p, H), embed_gpu.y = tensor_f32(e.p, H);
+    both(op_embed_fwd(&cpu, &embed), cuda_embed_fwd(&gpu, &embed_gpu));
+    EmbedBwdArgs back = {tensor_f32(a.p, H), tensor_f32(d_cpu.p, H), token.p, T, H, V}, back_gpu = back;
+    back_gpu.dtable = tensor_f32(d.p, H);
+    both(op_embed_bwd(&cpu, &back), cuda_embed_bwd(&gpu, &back_gpu));
+    near("sum", y, y_cpu, 0), near("rounded", r, r_cpu, 0), near("embedding", e, e_cpu, 0), near("embedding's gradient", d, d_cpu, 0);
+    free(packed);
+}
+
+static void check_optimiser()
+{
+    enum { COUNT = 9001 };
+    const auto w = floats(COUNT), m = floats(COUNT), g = floats(COUNT);
+    auto v = floats(COUNT);
+    for (size_t i = 0; i < v.n; i++) v.p[i] = std::fabs(v.p[i]);
+    const Managed<float> factor(std::vector<float>{0.5f, 1e-2f});
+    const Managed<int64_t> step(std::vector<int64_t>{3});
+    Managed<float> w1 = w, w2 = w, m1 = m, m2 = m, v1 = v, v2 = v;
+    AdamWArgs a = {w1.p, m1.p, v1.p, g.p, COUNT, factor.p, factor.p + 1, step.p, 0.9f, 0.95f, 1e-8f, 0.1f}, b = a;
+    b.w = w2.p, b.m = m2.p, b.v = v2.p;
+    both(op_adamw(&cpu, &a), cuda_adamw(&gpu, &b));
+    near("weights", w2, w1, FP32), near("first moment", m2, m1, FP32), near("second moment", v2, v1, FP32);
+    const Managed<double> sum(3), sum_cpu(3);
+    SqNormArgs s = {g.p, COUNT, sum_cpu.p}, t = {g.p, COUNT, sum.p};
+    both(op_sqnorm(&cpu, &s), cuda_sqnorm(&gpu, &t));
+    for (int i = 0; i < 3; i++)
+        if (!(std::fabs(sum.p[i] / sum_cpu.p[i] - 1) < 1e-12)) printf("squares %d: %g, the CPU has %g\n", i, sum.p[i], sum_cpu.p[i]), exit(1);
+}
+
+static void check_attention(float softcap)
+{
+    enum { W = (N + 2 * K) * D, O = N * D };
+    const Managed<Segment> seg(std::vector<Segment>{{0, 15, -1, 0}, {15, 9, 0, 15}, {24, 11, 0, 15}});  // the last two tokens are padding
+    const auto in = halves(T * W), dout = halves(T * O);
+    Managed<uint16_t> o(T * O), o_cpu(T * O), back(T * W), back_cpu(T * W);
+    Managed<float> lse(N * T), lse_cpu(N * T);
+    const Tensor x = tensor_bf16(in.p, W), g = tensor_bf16(back.p, W), c = tensor_bf16(back_cpu.p, W);
+    AttnArgs a = {x, tensor_at(x, N * D), tensor_at(x, (N + K) * D), tensor_bf16(o_cpu.p, O), lse_cpu.p, seg.p, T, 3, N, K, D, 0.125f, softcap, 0, nullptr}, b = a;
+    a.workspace = aligned_alloc(64, (size_t)op_attn_fwd_workspace(&a) / 64 * 64 + 64);
+    b.o = tensor_bf16(o.p, O), b.lse = lse.p;
+    memset(o.p, 0xff, o.n * 2), memset(lse.p, 0xff, lse.n * 4), memset(back.p, 0xff, back.n * 2);  // padding is cleared
+    both(op_attn_fwd(&cpu, &a), cuda_attn_fwd(&gpu, &b));
+    near("attention", o, o_cpu, 2 * BF16), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
+    AttnBwdArgs d = {x, a.k, a.v, b.o, tensor_bf16(dout.p, O), c, tensor_at(c, N * D), tensor_at(c, (N + K) * D), lse.p, seg.p, T, 3, N, K, D, 0.125f, softcap, 0, nullptr};
+    AttnBwdArgs e = d;
+    e.dq = g, e.dk = tensor_at(g, N * D), e.dv = tensor_at(g, (N + K) * D);
+    const Managed<char> space((size_t)cuda_attn_bwd_workspace(&e));
+    d.workspace = aligned_alloc(64, (size_t)op_attn_bwd_workspace(&d) / 64 * 64 + 64), e.workspace = space.p;
+    both(op_attn_bwd(&cpu, &d), cuda_attn_bwd(&gpu, &e));
+    near("attention's gradients", back, back_cpu, 4 * BF16);
+    free(a.workspace), free(d.workspace);
+    AttnArgs odd = b;
+    odd.D = 32;
+    if (cuda_attn_fwd(&gpu, &odd) != ERR_RECIPE || !strstr(err_message(), "not of 32")) printf("a head of 32: %s\n", err_message()), exit(1);
+}
+
+static void check_logprob(float softcap)
+{
+    const auto hidden = floats(T * H);
+    const auto head = halves(V * H);
+    for (size_t i = 0; i < hidden.n; i++) hidden.p[i] = of_bf16(as_bf16(hidden.p[i] / 4));
+    std::vector<int32_t> ids(T);
+    for (int t = 0; t < T; t++) ids[t] = t % 5 == 4 ? -1 : t * 41 % V;
+    const Managed<int32_t> target(ids);
+    Managed<float> logp(T), logp_cpu(T), lse(T), lse_cpu(T);
+    const Managed<uint8_t> best(T), best_cpu(T);
+    void *packed = packed_of(head, V, H);
+    LogprobArgs a = {tensor_f32(hidden.p, H), tensor_bf16(packed, H), target.p, logp_cpu.p, lse_cpu.p, best_cpu.p, T, H, V, softcap, nullptr}, b = a;
+    b.head = tensor_bf16(head.p, H), b.logp = logp.p, b.lse = lse.p, b.best = best.p;
+    const Managed<char> space((size_t)cuda_logprob_fwd_workspace(&b));
+    a.workspace = aligned_alloc(64, (size_t)op_logprob_fwd_workspace(&a) / 64 * 64 + 64), b.workspace = space.p;
+    both(op_logprob_fwd(&cpu, &a), cuda_logprob_fwd(&gpu, &b));
+    near("log-probability", logp, logp_cpu, 10 * FP32), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
+    if (memcmp(best.p, best_cpu.p, T)) printf("the best tokens differ\n"), exit(1);
+    free(packed), free(a.workspace);
+}
+
+int main()
+{
+    ok(device_open(&device));
+    ok(ctx_init(&cpu, 1));
+    cpu.dtype = DT_BF16;
+    gpu = cpu;
+    gpu.device = device;
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        state = (uint32_t)seed;
+        hostcuda::set_order(hostcuda::Order::RANDOM, seed);
+        check_norms(), check_activations(), check_sums(), check_optimiser();
+        check_attention(0), check_attention(5), check_logprob(0), check_logprob(3);
+    }
+    device_close(device);
+    return 0;
+}
