@@ -72,6 +72,7 @@ static uint32_t *packed_t(const Ctx *ctx, const Tensor *x, int64_t first, int64_
 
 static Err row_bwd_w(const Ctx *ctx, const GemmDwArgs *a, int64_t first, int64_t n)
 {
+    if (n == 0) return OK;  // an empty sequence adds nothing
     uint32_t *dy = a->workspace, *x = packed_t(ctx, &a->dy, first, n, a->out, dy);
     packed_t(ctx, &a->x, first, n, a->in, x);
     Gemm16 g = {.M = a->out, .N = a->in, .K = n, .b = x, .c = a->dw, .add = a->dw.p, .ld_add = a->dw.stride};

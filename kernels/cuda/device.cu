@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/device.hpp"
 
-#include <stdlib.h>
+#include <new>
+
+static Err open_parts(Device *d)
+{
+    TRY_CUDA(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+    CHECK(cublasLtCreate(&d->lt) == CUBLAS_STATUS_SUCCESS, ERR_UNAVAILABLE, "cuBLASLt does not start on this device");
+    return OK;
+}
 
 Err device_open(Device **out)
 {
@@ -9,20 +16,20 @@ Err device_open(Device **out)
     const cudaError_t found = cudaGetDeviceCount(&devices);
     CHECK(found == cudaSuccess && devices > 0, ERR_UNAVAILABLE, "there is no CUDA device (%s); look with nvidia-smi, or run on the CPU",
           found == cudaSuccess ? "none is visible" : cudaGetErrorString(found));
-    Device *d = (Device *)calloc(1, sizeof *d);
+    Device *d = new (std::nothrow) Device();
     CHECK(d, ERR_UNAVAILABLE, "no memory");
-    const cudaError_t made = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
-    if (made != cudaSuccess) free(d);
-    TRY_CUDA(made);
-    *out = d;
-    return OK;
+    const Err err = open_parts(d);
+    if (err != OK) device_close(d);
+    else *out = d;
+    return err;
 }
 
 void device_close(Device *d)
 {
     if (!d) return;
-    (void)cudaStreamDestroy(d->stream);
-    free(d);
+    if (d->lt) (void)cublasLtDestroy(d->lt);
+    if (d->stream) (void)cudaStreamDestroy(d->stream);
+    delete d;
 }
 
 Err device_wait(Device *d)

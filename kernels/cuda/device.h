@@ -24,6 +24,11 @@ Err device_wait(Device *d) ERR_MUST_CHECK;
 Err device_alloc(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
 void device_free(Device *d, void *p);
 
+// bf16 operands; `add` only where y is fp32; `row` is read by the host, when the op is called.
+Err cuda_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
+Err cuda_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
+Err cuda_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
+
 Err cuda_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
 Err cuda_add(Ctx *ctx, const AddArgs *a) ERR_MUST_CHECK;
 Err cuda_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a) ERR_MUST_CHECK;

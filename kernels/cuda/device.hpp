@@ -3,14 +3,34 @@
 #ifndef IMF_CUDA_DEVICE_HPP
 #define IMF_CUDA_DEVICE_HPP
 
+#include <cublasLt.h>
 #include <cuda_runtime.h>
+
+#include <vector>
 
 extern "C" {
 #include "kernels/cuda/device.h"
 }
 
+// What decides which algorithm multiplies: never how many tokens there are (law 1).
+struct GemmKind {
+    bool turn_a, turn_b, bf16_out, bias, add;
+    int64_t m, k;  // k = 0: it is the number of tokens
+
+    bool operator==(const GemmKind &o) const
+    {
+        return turn_a == o.turn_a && turn_b == o.turn_b && bf16_out == o.bf16_out && bias == o.bias && add == o.add && m == o.m && k == o.k;
+    }
+};
+
 struct Device {
     cudaStream_t stream;
+    cublasLtHandle_t lt;
+    struct Chosen {
+        GemmKind kind;
+        cublasLtMatmulAlgo_t algorithm;
+    };
+    std::vector<Chosen> chosen;
 };
 
 static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->stream; }

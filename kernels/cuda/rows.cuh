@@ -80,6 +80,22 @@ DEVICE bool spot_of(Spot *s, int64_t T, int64_t width)
     return s->t < T;
 }
 
+// Sums over tokens: a block has 32 columns, a warp every 8th token.
+DEVICE int64_t sum_column() { return (int64_t)blockIdx.x * WARP + threadIdx.x % WARP; }
+DEVICE int sum_warp() { return (int)threadIdx.x / WARP; }
+
+// *to += the warps' sums in their order; to NULL: no such column. part: SUM_BYTES of shared memory.
+DEVICE void add_warps(float *part, float sum, float *to)
+{
+    part[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x < WARP && to) {
+        for (int w = 1; w < SUM_WARPS; w++) sum += part[w * WARP + threadIdx.x];
+        *to += sum;
+    }
+    __syncthreads();
+}
+
 DEVICE float sigmoid(float x) { return rcp(1 + ex2(-x * LOG2E)); }
 
 template <typename Y> struct Norm {  // Y: uint16_t (bf16) or float
@@ -100,6 +116,14 @@ struct NormBwd {
     const int32_t *row;
     int n;  // rows (packed sequences)
     int64_t x_stride, dy_stride, dx_in_stride, dx_stride, T, H;
+};
+
+struct Bias {
+    const uint16_t *dy;
+    float *dbias;
+    const int32_t *row;
+    int n;
+    int64_t stride, width;
 };
 
 struct Rope {
@@ -192,20 +216,25 @@ __global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const rows::N
 {
     using namespace rows;
     SHARED_MEMORY(shared);
-    float *part = (float *)shared;  // [SUM_WARPS][WARP]
-    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    const int64_t h = (int64_t)blockIdx.x * WARP + lane;
+    const int64_t h = sum_column();
     for (int r = 0; r < a.n; r++) {
         float sum = 0;
-        for (int64_t t = a.row[r] + warp; h < a.H && t < a.row[r + 1]; t += SUM_WARPS)
+        for (int64_t t = a.row[r] + sum_warp(); h < a.H && t < a.row[r + 1]; t += SUM_WARPS)
             sum = fmaf(a.dy[t * a.dy_stride + h] * a.x[t * a.x_stride + h], a.rstd[t], sum);
-        part[warp * WARP + lane] = sum;
-        __syncthreads();
-        if (warp == 0 && h < a.H) {
-            for (int w = 1; w < SUM_WARPS; w++) sum += part[w * WARP + lane];
-            a.dw[h] += sum;
-        }
-        __syncthreads();
+        add_warps((float *)shared, sum, h < a.H ? a.dw + h : nullptr);
+    }
+}
+
+// dbias[h] += the sum over a row's tokens of dy, row after row; as rmsnorm_bwd_w.
+__global__ void __launch_bounds__(rows::SUM_THREADS) bias_bwd(const rows::Bias a)
+{
+    using namespace rows;
+    SHARED_MEMORY(shared);
+    const int64_t h = sum_column();
+    for (int r = 0; r < a.n; r++) {
+        float sum = 0;
+        for (int64_t t = a.row[r] + sum_warp(); h < a.width && t < a.row[r + 1]; t += SUM_WARPS) sum += low_bf16(a.dy[t * a.stride + h]);
+        add_warps((float *)shared, sum, h < a.width ? a.dbias + h : nullptr);
     }
 }
 

@@ -75,6 +75,9 @@ namespace hostcuda {
 // Puts a launch into a stream; shared_bytes must be within the kernel's attribute.
 cudaError_t enqueue(cudaStream_t s, std::function<bool()> launch_it, const void *kernel, size_t shared_bytes);
 
+// Puts a library's work into a stream.
+cudaError_t enqueue_call(cudaStream_t s, std::function<cudaError_t()> call);
+
 template <typename... P, typename... A>
 cudaError_t enqueue_kernel(const char *what, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s, A &&...args)
 {

@@ -95,6 +95,8 @@ bool device_write(void *to, const void *from, size_t bytes);  // false: not insi
 bool device_read(void *to, const void *from, size_t bytes);
 bool device_copy(void *to, const void *from, size_t bytes);
 bool device_set(void *to, int value, size_t bytes);
+bool device_holds(const void *p, size_t bytes);    // inside one allocation?
+bool device_written(const void *p, size_t bytes);  // marks it as written, as a library does that is no kernel of ours
 
 }  // namespace hostcuda
 

@@ -103,6 +103,8 @@ cudaError_t hostcuda::enqueue(cudaStream_t s, std::function<bool()> launch_it, c
     return put(s, {[launch_it] { return launch_it() ? cudaSuccess : cudaErrorLaunchFailure; }, nullptr});
 }
 
+cudaError_t hostcuda::enqueue_call(cudaStream_t s, std::function<cudaError_t()> call) { return put(s, {std::move(call), nullptr}); }
+
 extern "C" {
 
 const char *cudaGetErrorString(cudaError_t e)

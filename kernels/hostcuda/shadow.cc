@@ -331,6 +331,9 @@ static bool mark_written(void *to, size_t bytes)
     return true;
 }
 
+bool device_holds(const void *p, size_t bytes) { return allocation_of(p, bytes) != nullptr; }
+bool device_written(const void *p, size_t bytes) { return mark_written((void *)p, bytes); }
+
 bool device_write(void *to, const void *from, size_t bytes)
 {
     if (!mark_written(to, bytes)) return false;

@@ -133,6 +133,36 @@ static void *packed_of(const Managed<uint16_t> &w, int64_t out, int64_t in)
     return packed;
 }
 
+static void check_products()
+{
+    const auto x = halves(T * H), w = halves(F * H), dy = halves(T * F);
+    const auto bias = floats(F), add = floats(T * F), dw = floats(F * H);
+    const Managed<int32_t> row(std::vector<int32_t>{0, 16, 16, T});
+    void *packed = packed_of(w, F, H);
+    const Tensor x16 = tensor_bf16(x.p, H), dy16 = tensor_bf16(dy.p, F), w_cpu = tensor_bf16(packed, H), w_gpu = tensor_bf16(w.p, H), none = {};
+    Managed<float> y(T * F), y_cpu(T * F), dx(T * H), dx_cpu(T * H), dw_gpu = dw, dw_cpu = dw, db = bias, db_cpu = bias;
+    Managed<uint16_t> half(T * F), half_cpu(T * F);
+    for (bool with : {false, true}) {
+        GemmArgs a = {x16, w_cpu, tensor_bf16(half_cpu.p, F), with ? bias.p : nullptr, none, T, H, F, false}, b = a;
+        b.w = w_gpu, b.y = tensor_bf16(half.p, F);
+        both(op_gemm_fwd(&cpu, &a), cuda_gemm_fwd(&gpu, &b));
+        near("product in bf16", half, half_cpu, BF16);
+        a.y = tensor_f32(y_cpu.p, F), a.add = tensor_f32(add.p, F);
+        b.y = tensor_f32(y.p, F), b.add = a.add;
+        both(op_gemm_fwd(&cpu, &a), cuda_gemm_fwd(&gpu, &b));
+        near("product and sum", y, y_cpu, 10 * FP32);
+    }
+    GemmDxArgs c = {dy16, w_cpu, tensor_f32(dx_cpu.p, H), T, H, F}, d = {dy16, w_gpu, tensor_f32(dx.p, H), T, H, F};
+    both(op_gemm_bwd_x(&cpu, &c), cuda_gemm_bwd_x(&gpu, &d));
+    near("product's dx", dx, dx_cpu, 10 * FP32);
+    GemmDwArgs e = {dy16, x16, tensor_f32(dw_cpu.p, H), db_cpu.p, row.p, 3, H, F, nullptr}, f = e;
+    e.workspace = aligned_alloc(64, (size_t)op_gemm_bwd_w_workspace(&e) / 64 * 64 + 64);
+    f.dw = tensor_f32(dw_gpu.p, H), f.dbias = db.p;
+    both(op_gemm_bwd_w(&cpu, &e), cuda_gemm_bwd_w(&gpu, &f));
+    near("product's dw", dw_gpu, dw_cpu, 10 * FP32), near("product's dbias", db, db_cpu, 10 * FP32);
+    free(packed), free(e.workspace);
+}
+
 static void check_sums()
 {
     const auto a = floats(T * H), b = floats(T * H), dtable = floats(V * H);
@@ -237,7 +267,7 @@ int main()
     for (uint64_t seed = 1; seed <= 3; seed++) {
         state = (uint32_t)seed;
         hostcuda::set_order(hostcuda::Order::RANDOM, seed);
-        check_norms(), check_activations(), check_sums(), check_optimiser();
+        check_norms(), check_activations(), check_products(), check_sums(), check_optimiser();
         check_attention(0), check_attention(5), check_logprob(0), check_logprob(3);
     }
     device_close(device);

@@ -112,6 +112,23 @@ static bool check_norm_alone()
     return without == dx_.read() || (printf("no residual gradient is not zero\n"), false);
 }
 
+static bool check_bias(int width)
+{
+    const int64_t S = stride_of(width);
+    const auto dy = random_bf16(T * S);
+    const auto before = random_floats(width);
+    Array<uint16_t> dy_(dy);
+    Array<float> dbias_(before);
+    Array<int32_t> row_(ROW);
+    const rows::Bias b = {dy_.p, dbias_.p, row_.p, (int)ROW.size() - 1, S, width};
+    if (!ran(launch("bias_bwd", bias_bwd, (width + 31) / 32, rows::SUM_THREADS, rows::SUM_BYTES, b))) return false;
+    return near("dbias", dbias_.read(), 1, width, width, FP32, [&](int64_t, int64_t h) {
+        Want v = {before[h], std::fabs(before[h])};
+        for (int t = 0; t < T; t++) v.value += of_bf16(dy[t * S + h]), v.size += std::fabs(of_bf16(dy[t * S + h]));
+        return v;
+    });
+}
+
 static bool check_rope(int D, int heads)
 {
     const int64_t width = (int64_t)D * heads, S = stride_of(width);
@@ -239,7 +256,7 @@ int main()
     for (int seed = 0; seed < 2; seed++) {
         hostcuda::set_order(hostcuda::Order::RANDOM, (uint64_t)seed);
         for (int width : WIDTHS)
-            if (!check_norm(width) || !check_swiglu(width) || !check_sums(width)) return 1;
+            if (!check_norm(width) || !check_bias(width) || !check_swiglu(width) || !check_sums(width)) return 1;
         if (!check_norm_alone() || !check_rope(64, 3) || !check_rope(128, 1) || !check_rope(6, 2)) return 1;
         for (int n : {1, 100, 4096, 9001})
             if (!check_optimiser(n)) return 1;
