@@ -45,6 +45,12 @@ int64_t cuda_attn_bwd_workspace(const AttnBwdArgs *a);
 Err cuda_attn_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;  // without workspace
 Err cuda_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
 
+// Pages are of the device's own form; N / K <= 8.
+int64_t cuda_kv_page_bytes(int64_t K, int64_t D);
+int64_t cuda_attn_decode_workspace(const DecodeAttnArgs *a);
+Err cuda_kv_store(Ctx *ctx, const KvStoreArgs *a) ERR_MUST_CHECK;
+Err cuda_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
+
 int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a);
 Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
 

@@ -33,6 +33,12 @@ struct Device {
     std::vector<Chosen> chosen;
 };
 
+// Shared memory beyond 48 KB must be asked for.
+template <typename... P> static inline cudaError_t allow(void (*kernel)(P...), int bytes)
+{
+    return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->stream; }
 
 // An error of the device is no fault of the caller's: it is told with the op's name.

@@ -10,12 +10,6 @@ static_assert(sizeof(attn::Seg) == sizeof(Segment), "segments are read where the
 
 enum { CLEAR_THREADS = 128 };
 
-// Shared memory beyond 48 KB must be asked for.
-template <typename... P> static cudaError_t allow(void (*kernel)(P...), int bytes)
-{
-    return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-}
-
 static attn::Table table_of(const Segment *seg, int64_t S, int64_t T) { return {(const attn::Seg *)seg, (int)S, (int)T}; }
 
 static Err clear_padding(Ctx *ctx, const attn::Table &t, const Tensor &x, int64_t width, float *lse, int64_t N)
