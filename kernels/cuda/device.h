@@ -52,6 +52,8 @@ Err cuda_kv_store(Ctx *ctx, const KvStoreArgs *a) ERR_MUST_CHECK;
 Err cuda_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
 
 int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a);
+int64_t cuda_logprob_bwd_workspace(const LogprobBwdArgs *a);
 Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
+Err cuda_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a) ERR_MUST_CHECK;  // `row` and `target` are read by the host, when it is called
 
 #endif

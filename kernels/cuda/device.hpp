@@ -48,10 +48,21 @@ static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->strea
         CHECK(cuda_error_ == cudaSuccess, ERR_UNAVAILABLE, "%s: CUDA: %s", __func__, cudaGetErrorString(cuda_error_)); \
     } while (0)
 
+// d[m x n] = op(a)[m x k] op(b)[k x n] (+ c) (+ bias[m]), column-major; a and b are bf16, c has d's type.
+struct Product {
+    const void *a, *b, *c;  // c NULL: none
+    void *d;
+    int64_t lda, ldb, ldc, ldd, m, n, k;
+    const float *bias;
+    GemmKind kind;
+};
+Err multiply(Ctx *ctx, const Product &p) ERR_MUST_CHECK;
+
 #define ASSERT_TYPE(tensor, type) ASSERT((tensor).dtype == (type) && (tensor).stride % 8 == 0)
 
 static inline float *f32(const Tensor &t) { return (float *)t.p; }
 static inline uint16_t *bf16(const Tensor &t) { return (uint16_t *)t.p; }
+static inline int64_t round64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 static inline unsigned blocks_of(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 
 #endif

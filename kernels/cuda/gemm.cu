@@ -9,15 +9,6 @@
 
 enum { SOME_TOKENS = 1024 };  // for which algorithms are chosen
 
-// d[m x n] = op(a)[m x k] op(b)[k x n] (+ c) (+ bias[m]), column-major; a and b are bf16, c has d's type.
-struct Product {
-    const void *a, *b, *c;  // c NULL: none
-    void *d;
-    int64_t lda, ldb, ldc, ldd, m, n, k;
-    const float *bias;
-    GemmKind kind;
-};
-
 #define TRY_LT(call)                                                                                                         \
     do {                                                                                                                     \
         const cublasStatus_t lt_status_ = (call);                                                                            \
@@ -91,7 +82,7 @@ static Err choose(Device *d, const Product &p, cublasLtMatmulAlgo_t *out)
     return err;
 }
 
-static Err multiply(Ctx *ctx, const Product &p)
+Err multiply(Ctx *ctx, const Product &p)
 {
     const float one = 1, beta = p.c ? 1 : 0;
     cublasLtMatmulAlgo_t algorithm;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Log-probabilities of target tokens and their gradient, without tokens x vocabulary in memory: op_logprob_* of kernels/ops.h for bf16.
 //
-//   forward    logprob_list      the R tokens that have a target, in order
+//   both       logprob_list      the R tokens that have a target, in order
+//              logprob_gather    their hidden states, rounded, one behind the other
 //              logprob_slices    logits of 128 of them x 128 of the vocabulary in registers; of each row and slice of 64 the greatest logit and
 //                                the sum of exponentials; the target's logit
 //              logprob_combine   slices in order: lse, logp, best
 //   backward   logprob_gradient  the same logits once more, for one chunk of the vocabulary: coef (onehot - softmax) in bf16, [R][width]; two
 //                                products with it add to the gradients of hidden states and head
+//              logprob_scatter   the gradients of hidden states back to their tokens, zero for the others
 //
 // Logits are computed with their inputs in the same order whatever shares the tile, so a row's bits depend on the row and the head alone.
 #ifndef IMF_CUDA_LOGPROB_CUH
@@ -14,6 +16,7 @@
 
 #include "kernels/cuda/math.cuh"
 #include "kernels/cuda/product.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace logprob {
 
@@ -29,15 +32,16 @@ struct Part {
 };
 
 struct Logprob {
-    const uint16_t *hidden, *head;  // [T][H], [V][H], bf16
+    const uint16_t *head;           // [V][H] bf16
     const int32_t *target;          // [T]; < 0: no target
+    uint16_t *hidden;               // [R][H] scratch: bf16, of the tokens that have a target
     int64_t hidden_stride, head_stride;
-    int32_t *list;                  // [T + 1] scratch: R, then the tokens that have a target
+    int32_t *list, *place;          // [T + 1] scratch: R, then those tokens; [T] scratch: a token's place among them, or -1
     int T, H, V;
     float softcap;                  // 0: none
     Part *part;                     // [slices][T] scratch
     float *picked;                  // [T] scratch: the target's logit
-    float *logp, *lse;              // [T], 0 without a target
+    float *logp, *lse;              // [T], 0 without a target; logp NULL: lse is known, nothing is written
     uint8_t *best;                  // [T] or NULL: 1 where no token is more likely than the target
 };
 
@@ -51,7 +55,7 @@ struct Gradient {
 
 DEVICE product::Operand hidden_rows(const Logprob &a)
 {
-    return {a.hidden, a.hidden_stride, a.list + 1, (int)blockIdx.x * product::SIDE, a.list[0]};
+    return {a.hidden, a.hidden_stride, (int)blockIdx.x * product::SIDE, a.list[0]};
 }
 
 // Column `column` of a tile whose first is token `first` of the vocabulary; -inf beyond it.
@@ -107,7 +111,8 @@ __global__ void logprob_list(const logprob::Logprob a)
         }
         at += __popc(mine & ((1u << lane) - 1));
         if (has) a.list[1 + at] = t;
-        if (t < a.T && !has) {
+        if (t < a.T) a.place[t] = has ? at : -1;
+        if (t < a.T && !has && a.logp) {
             a.logp[t] = a.lse[t] = 0;
             if (a.best) a.best[t] = 0;
         }
@@ -115,6 +120,32 @@ __global__ void logprob_list(const logprob::Logprob a)
         __syncthreads();
     }
     if (thread == 0) a.list[0] = before;
+}
+
+// A warp a token; grid: T / 4.
+__global__ void __launch_bounds__(rows::THREADS) logprob_gather(const logprob::Logprob a, const float *hidden, int64_t stride)
+{
+    using namespace rows;
+    const int64_t t = warp_row();
+    if (t >= a.T || a.place[t] < 0) return;
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        float x[WIDE];
+        load(x, hidden + t * stride + h, a.H - h);
+        store(a.hidden + a.place[t] * a.hidden_stride + h, x, a.H - h);
+    }
+}
+
+// A warp a token; grid: T / 4. from: [R][H].
+__global__ void __launch_bounds__(rows::THREADS) logprob_scatter(const logprob::Logprob a, const float *from, int64_t from_stride, float *dhidden, int64_t stride)
+{
+    using namespace rows;
+    const int64_t t = warp_row();
+    if (t >= a.T) return;
+    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+        float x[WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
+        if (a.place[t] >= 0) load(x, from + a.place[t] * from_stride + h, a.H - h);
+        store(dhidden + t * stride + h, x, a.H - h);
+    }
 }
 
 // Grid: (tiles of T tokens, tiles of the vocabulary). Blocks beyond the list end at once.
@@ -126,13 +157,13 @@ __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(const logp
     if (rows.first >= rows.rows) return;
     const int first = (int)blockIdx.y * product::SIDE, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     product::Sums x;
-    product::multiply_all(x, shared, rows, {a.head, a.head_stride, nullptr, first, a.V}, a.H);
+    product::multiply_all(x, shared, rows, {a.head, a.head_stride, first, a.V}, a.H);
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int r = rows.first + product::row_of(i, e);
-            const int token = r < rows.rows ? rows.index[r] : -1, target = token < 0 ? -1 : a.target[token];
+            const int token = r < rows.rows ? a.list[1 + r] : -1, target = token < 0 ? -1 : a.target[token];
 #pragma unroll
             for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -178,14 +209,14 @@ __global__ void __launch_bounds__(product::THREADS, 2) logprob_gradient(const lo
     if (rows.first >= rows.rows) return;
     const int column = (int)blockIdx.y * product::SIDE, first = g.first + column;
     product::Sums x;
-    product::multiply_all(x, shared, rows, {a.head, a.head_stride, nullptr, first, a.V}, a.H);
+    product::multiply_all(x, shared, rows, {a.head, a.head_stride, first, a.V}, a.H);
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int r = rows.first + product::row_of(i, e);
             if (r >= rows.rows) continue;
-            const int token = rows.index[r], target = a.target[token];
+            const int token = a.list[1 + r], target = a.target[token];
             const float lse = a.lse[token], coef = g.coef[token];
 #pragma unroll
             for (int j = 0; j < 8; j++) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuda_x of attention and of log-probabilities.
+// cuda_x of attention.
 #include "kernels/cuda/attn_bwd.cuh"
 #include "kernels/cuda/attn_fwd.cuh"
 #include "kernels/cuda/device.hpp"
-#include "kernels/cuda/logprob.cuh"
 #include "kernels/cuda/rows.cuh"
 
 static_assert(sizeof(attn::Seg) == sizeof(Segment), "segments are read where they lie");
@@ -55,8 +54,6 @@ struct Space {
     int64_t turn, sums, bytes;  // offsets
     int query_tiles;
 };
-
-static int64_t round64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 template <int D> static Space space_of(int64_t T, int64_t S, int64_t N)
 {
@@ -111,43 +108,4 @@ Err cuda_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     TRY(clear_padding(ctx, table, a->dq, a->N * a->D, nullptr, 0));
     TRY(clear_padding(ctx, table, a->dk, a->K * a->D, nullptr, 0));
     return clear_padding(ctx, table, a->dv, a->K * a->D, nullptr, 0);
-}
-
-// --- log-probabilities -----------------------------------------------------------------------------------------------------
-
-struct LogprobSpace {
-    int64_t hidden, list, picked, part, bytes, stride;  // hidden: rounded, [T][stride]
-};
-
-static LogprobSpace logprob_space(int64_t T, int64_t H, int64_t V)
-{
-    LogprobSpace s;
-    s.stride = (H + 7) / 8 * 8;
-    s.hidden = 0;
-    s.list = round64(T * s.stride * (int64_t)sizeof(uint16_t));
-    s.picked = s.list + round64((T + 1) * (int64_t)sizeof(int32_t));
-    s.part = s.picked + round64(T * (int64_t)sizeof(float));
-    s.bytes = s.part + T * logprob::slices_of((int)V) * (int64_t)sizeof(logprob::Part);
-    return s;
-}
-
-int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a) { return logprob_space(a->T, a->H, a->V).bytes; }
-
-Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a)
-{
-    ASSERT_TYPE(a->hidden, DT_F32);
-    ASSERT_TYPE(a->head, DT_BF16);
-    ASSERT(a->H % 8 == 0);
-    const LogprobSpace s = logprob_space(a->T, a->H, a->V);
-    char *space = (char *)a->workspace;
-    const RoundArgs rounded = {a->hidden, tensor_bf16(space + s.hidden, s.stride), a->T, a->H};
-    const logprob::Logprob l = {bf16(rounded.y), bf16(a->head), a->target, s.stride, a->head.stride, (int32_t *)(space + s.list), (int)a->T, (int)a->H,
-                                (int)a->V, a->softcap, (logprob::Part *)(space + s.part), (float *)(space + s.picked), a->logp, a->lse, a->best};
-    const dim3 tiles(blocks_of(a->T, product::SIDE), blocks_of(a->V, product::SIDE));
-    TRY(cuda_round(ctx, &rounded));
-    TRY_CUDA(allow(logprob_slices, product::BYTES));
-    TRY_CUDA(CUDA_LAUNCH(logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, stream_of(ctx), l));
-    TRY_CUDA(CUDA_LAUNCH(logprob_slices, tiles, product::THREADS, product::BYTES, stream_of(ctx), l));
-    TRY_CUDA(CUDA_LAUNCH(logprob_combine, blocks_of(a->T, logprob::COMBINE_ROWS), logprob::COMBINE_THREADS, logprob::COMBINE_BYTES, stream_of(ctx), l));
-    return OK;
 }

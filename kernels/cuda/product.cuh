@@ -10,35 +10,25 @@ namespace product {
 enum { SIDE = 128, DEPTH = 64, STAGES = 3, THREADS = 128 };
 enum { TILE = SIDE * DEPTH * 2, BYTES = STAGES * 2 * TILE };
 
-// Rows [first, first + 128) of a matrix, those from `rows` on zero; row r lies at index[r] where there is an index.
+// Rows [first, first + 128) of a matrix, those from `rows` on zero.
 struct Operand {
     const uint16_t *p;
     int64_t stride;
-    const int32_t *index;
     int first, rows;
 };
 
 // A warp's 64 x 64 of C: sum[i][j] is rows 16 i, columns 8 j of them.
 typedef float Sums[4][8][4];
 
-// Which rows a thread copies: every 16th.
-DEVICE void find_rows(int32_t (&row)[SIDE / 16], const Operand &x)
-{
-#pragma unroll
-    for (int i = 0; i < SIDE / 16; i++) {
-        const int r = x.first + (int)threadIdx.x / 8 + i * 16;
-        row[i] = r >= x.rows ? -1 : x.index ? x.index[r] : r;
-    }
-}
-
-// Columns [from, from + 64) of the rows, zeros from `depth` (a multiple of 8) on.
-DEVICE void fetch(unsigned char *to, const Operand &x, const int32_t (&row)[SIDE / 16], int from, int depth)
+// Columns [from, from + 64) of the rows, zeros from `depth` (a multiple of 8) on. A thread copies every 16th row.
+DEVICE void fetch(unsigned char *to, const Operand &x, int from, int depth)
 {
     const int c = (int)threadIdx.x % 8, column = from + c * 8;
 #pragma unroll
     for (int i = 0; i < SIDE / 16; i++) {
-        const bool there = row[i] >= 0 && column < depth;
-        cp_async16(to + at<DEPTH>((int)threadIdx.x / 8 + i * 16, c), x.p + (there ? row[i] * x.stride + column : 0), there);
+        const int r = (int)threadIdx.x / 8 + i * 16;
+        const bool there = x.first + r < x.rows && column < depth;
+        cp_async16(to + at<DEPTH>(r, c), x.p + (there ? (x.first + r) * x.stride + column : 0), there);
     }
 }
 
@@ -67,15 +57,12 @@ DEVICE void multiply(Sums &sum, const unsigned char *a_tile, const unsigned char
 // All of it. Products are added in the order of depth, 16 at a time, wherever a row lies: its bits depend on the two rows alone.
 DEVICE void multiply_all(Sums &sum, unsigned char *shared, const Operand &a, const Operand &b, int depth)
 {
-    int32_t a_row[SIDE / 16], b_row[SIDE / 16];
     const int steps = (depth + DEPTH - 1) / DEPTH;
     const auto get = [&](int step) {
         unsigned char *to = shared + step % STAGES * 2 * TILE;
-        fetch(to, a, a_row, step * DEPTH, depth);
-        fetch(to + TILE, b, b_row, step * DEPTH, depth);
+        fetch(to, a, step * DEPTH, depth);
+        fetch(to + TILE, b, step * DEPTH, depth);
     };
-    find_rows(a_row, a);
-    find_rows(b_row, b);
 #pragma unroll
     for (int i = 0; i < 4; i++) clear(sum[i]);
     for (int step = 0; step < STAGES - 1; step++) {

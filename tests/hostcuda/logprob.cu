@@ -18,9 +18,9 @@ struct Case {
 };
 
 struct Inputs {
-    std::vector<uint16_t> hidden, head;
+    std::vector<uint16_t> head;
     std::vector<int32_t> target;
-    std::vector<float> coef;
+    std::vector<float> hidden, coef;  // hidden: values that bf16 can hold
     int64_t stride;
 };
 
@@ -28,8 +28,8 @@ static Inputs random_inputs(const Case &c)
 {
     Inputs in;
     in.stride = (c.H + 7) / 8 * 8;
-    in.hidden = random_bf16((size_t)(c.T * in.stride)), in.head = random_bf16((size_t)(c.V * in.stride));
-    for (auto &x : in.hidden) x = as_bf16(of_bf16(x) / 4);
+    in.head = random_bf16((size_t)(c.V * in.stride));
+    for (int i = 0; i < c.T * in.stride; i++) in.hidden.push_back(of_bf16(as_bf16(random_value() / 4)));
     for (int t = 0; t < c.T; t++) in.target.push_back(t % c.every ? -1 : (t * 37 + (t == 0 ? c.V - 1 : 0)) % c.V), in.coef.push_back(random_value());
     return in;
 }
@@ -43,14 +43,15 @@ struct Result {
 
 static bool run_case(const Case &c, const Inputs &in, int width, Result *r)
 {
-    Array<uint16_t> hidden(in.hidden), head(in.head), out((size_t)(c.T * width));
-    Array<int32_t> target(in.target), list((size_t)c.T + 1);
-    Array<float> picked((size_t)c.T), logp((size_t)c.T), lse((size_t)c.T), coef(in.coef);
+    Array<uint16_t> rounded(in.hidden.size()), head(in.head), out((size_t)(c.T * width));
+    Array<int32_t> target(in.target), list((size_t)c.T + 1), place((size_t)c.T);
+    Array<float> hidden(in.hidden), picked((size_t)c.T), logp((size_t)c.T), lse((size_t)c.T), coef(in.coef);
     Array<uint8_t> best((size_t)c.T);
     Array<logprob::Part> part((size_t)(logprob::slices_of(c.V) * c.T));
-    const Logprob a = {hidden.p, head.p, target.p, in.stride, in.stride, list.p, c.T, c.H, c.V, c.softcap, part.p, picked.p, logp.p, lse.p, best.p};
+    const Logprob a = {head.p, target.p, rounded.p, in.stride, in.stride, list.p, place.p, c.T, c.H, c.V, c.softcap, part.p, picked.p, logp.p, lse.p, best.p};
     const unsigned tiles = (unsigned)((c.T + product::SIDE - 1) / product::SIDE);
     bool good = launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, a) &&
+                launch("logprob_gather", logprob_gather, (unsigned)((c.T + 3) / 4), rows::THREADS, 0, a, hidden.p, in.stride) &&
                 launch("logprob_slices", logprob_slices, dim3(tiles, (unsigned)logprob::slices_of(c.V) / 2), product::THREADS, product::BYTES, a) &&
                 launch("logprob_combine", logprob_combine, (unsigned)((c.T + 31) / 32), logprob::COMBINE_THREADS, logprob::COMBINE_BYTES, a);
     if (good) r->logp = logp.read(), r->lse = lse.read(), r->best = best.read();
@@ -71,7 +72,7 @@ static std::vector<double> logits_of(const Case &c, const Inputs &in, int t, std
     std::vector<double> x;
     for (int v = 0; v < c.V; v++) {
         double sum = 0;
-        for (int h = 0; h < c.H; h++) sum += (double)of_bf16(in.hidden[(size_t)(t * in.stride + h)]) * of_bf16(in.head[(size_t)(v * in.stride + h)]);
+        for (int h = 0; h < c.H; h++) sum += (double)in.hidden[(size_t)(t * in.stride + h)] * of_bf16(in.head[(size_t)(v * in.stride + h)]);
         const double y = c.softcap > 0 ? c.softcap * tanh(sum / c.softcap) : sum;
         slope->push_back(c.softcap > 0 ? 1 - y / c.softcap * (y / c.softcap) : 1);
         x.push_back(y);
@@ -155,12 +156,14 @@ static int check_list()
         target.push_back(random_value() < 0.5f ? t : -1);
         if (target[t] >= 0) want.push_back(t), want[0]++;
     }
-    Array<int32_t> target_(target), list((size_t)T + 1);
+    Array<int32_t> target_(target), list((size_t)T + 1), place_((size_t)T);
     Array<float> logp((size_t)T), lse((size_t)T);
     Logprob a = {};
-    a.target = target_.p, a.list = list.p, a.T = T, a.logp = logp.p, a.lse = lse.p;
+    a.target = target_.p, a.list = list.p, a.place = place_.p, a.T = T, a.logp = logp.p, a.lse = lse.p;
     if (!launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, a)) return printf("%s\n", hostcuda::report()), 1;
-    const auto got = list.read();
+    const auto got = list.read(), place = place_.read();
+    for (int i = 1; i <= want[0]; i++)
+        if (place[want[i]] != i - 1) return printf("token %d is not at its place\n", want[i]), 1;
     return !std::equal(want.begin(), want.end(), got.begin()) && printf("the list is wrong\n");
 }
 

@@ -272,25 +272,35 @@ static void check_decode()
     if (cuda_attn_decode(&gpu, &d) != ERR_RECIPE) printf("nine query heads of a kv head are not refused\n"), exit(1);
 }
 
-static void check_logprob(float softcap)
+static void check_logprob(int words, float softcap)
 {
     const auto hidden = floats(T * H);
-    const auto head = halves(V * H);
+    const auto head = halves(words * H);
     for (size_t i = 0; i < hidden.n; i++) hidden.p[i] = of_bf16(as_bf16(hidden.p[i] / 4));
     std::vector<int32_t> ids(T);
-    for (int t = 0; t < T; t++) ids[t] = t % 5 == 4 ? -1 : t * 41 % V;
+    for (int t = 0; t < T; t++) ids[t] = t % 5 == 4 ? -1 : t * 41 % words;
     const Managed<int32_t> target(ids);
     Managed<float> logp(T), logp_cpu(T), lse(T), lse_cpu(T);
     const Managed<uint8_t> best(T), best_cpu(T);
-    void *packed = packed_of(head, V, H);
-    LogprobArgs a = {tensor_f32(hidden.p, H), tensor_bf16(packed, H), target.p, logp_cpu.p, lse_cpu.p, best_cpu.p, T, H, V, softcap, nullptr}, b = a;
+    void *packed = packed_of(head, words, H);
+    LogprobArgs a = {tensor_f32(hidden.p, H), tensor_bf16(packed, H), target.p, logp_cpu.p, lse_cpu.p, best_cpu.p, T, H, words, softcap, nullptr}, b = a;
     b.head = tensor_bf16(head.p, H), b.logp = logp.p, b.lse = lse.p, b.best = best.p;
     const Managed<char> space((size_t)cuda_logprob_fwd_workspace(&b));
     a.workspace = aligned_alloc(64, (size_t)op_logprob_fwd_workspace(&a) / 64 * 64 + 64), b.workspace = space.p;
     both(op_logprob_fwd(&cpu, &a), cuda_logprob_fwd(&gpu, &b));
     near("log-probability", logp, logp_cpu, 10 * FP32), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
     if (memcmp(best.p, best_cpu.p, T)) printf("the best tokens differ\n"), exit(1);
-    free(packed), free(a.workspace);
+    const auto coef = floats(T), dhead = floats(words * H);
+    const Managed<int32_t> row(std::vector<int32_t>{0, 16, 16, T});
+    Managed<float> dh(T * H), dh_cpu(T * H), dw = dhead, dw_cpu = dhead;
+    LogprobBwdArgs c = {a.hidden, a.head, tensor_f32(dh_cpu.p, H), tensor_f32(dw_cpu.p, H), target.p, lse.p, coef.p, row.p, 3, T, H, words, softcap, nullptr}, d = c;
+    d.head = b.head, d.dhidden = tensor_f32(dh.p, H), d.dhead = tensor_f32(dw.p, H);
+    const Managed<char> back((size_t)cuda_logprob_bwd_workspace(&d));
+    c.workspace = aligned_alloc(64, (size_t)op_logprob_bwd_workspace(&c) / 64 * 64 + 64), d.workspace = back.p;
+    memset(dh.p, 0xff, dh.n * 4);
+    both(op_logprob_bwd(&cpu, &c), cuda_logprob_bwd(&gpu, &d));
+    near("dhidden", dh, dh_cpu, BF16, WEIGHTED), near("dhead", dw, dw_cpu, BF16, WEIGHTED);
+    free(packed), free(a.workspace), free(c.workspace);
 }
 
 int main()
@@ -304,7 +314,7 @@ int main()
         state = (uint32_t)seed;
         hostcuda::set_order(hostcuda::Order::RANDOM, seed);
         check_norms(), check_activations(), check_products(), check_sums(), check_optimiser();
-        check_attention(0), check_attention(5), check_decode(), check_logprob(0), check_logprob(3);
+        check_attention(0), check_attention(5), check_decode(), check_logprob(V, 0), check_logprob(V, 3), check_logprob(8300, 0);  // beyond a chunk
     }
     device_close(device);
     return 0;
