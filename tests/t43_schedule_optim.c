@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Schedules against transformers, clipping and AdamW against torch (tests/data/train/optim.txt, tools/reference/optim.py),
-// the share-out of chains and tiles, and the fixed tree.
+// the share-out of chains and tiles, the fixed tree, and lines of metrics.jsonl.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,11 +10,14 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
+#include "base/io.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "par/par.h"
 #include "train/chains.h"
+#include "train/metrics.h"
 #include "train/optim.h"
 #include "train/schedule.h"
 
@@ -241,6 +244,29 @@ static void tiles_cover_the_model(void **state)
     mem_free(tile);
 }
 
+// --- metrics ---------------------------------------------------------------------------------------------------------------
+
+static void what_is_not_finite_is_null_in_metrics(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/imf-t43-XXXXXX", path[64];
+    Metrics m;
+    MetricsState kept = {0};
+    assert_non_null(mkdtemp(dir));
+    const TrainSpec spec = {.stage = "sft", .run_dir = dir};
+    const StepMetrics s = {.loss = NAN, .accuracy = 0.5};
+    ok(metrics_open(&m, &spec, &kept, -1, 4, 4));
+    ok(metrics_eval(&m, 1, &s));
+    metrics_close(&m);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    json_t *line = json_load_file(path, 0, NULL);
+    assert_non_null(line);
+    assert_true(json_is_null(json_object_get(line, "eval_loss")));
+    assert_true(json_real_value(json_object_get(line, "eval_mean_token_accuracy")) == 0.5);
+    json_decref(line);
+    ok(io_remove_tree(dir));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +276,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(chains_are_summed_by_the_fixed_tree),
         cmocka_unit_test(subtrees_of_ranks_cover_the_chains),
         cmocka_unit_test(tiles_cover_the_model),
+        cmocka_unit_test(what_is_not_finite_is_null_in_metrics),
     };
     if (par_init(&argc, &argv) != OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

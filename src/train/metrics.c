@@ -160,6 +160,12 @@ static void line_fill(Line *l, const Metrics *m, int64_t step, const StepMetrics
     line_add(l, prefix, "logps/rejected", s->logp[1]);
 }
 
+// JSON has no number that is not finite.
+static Err put_value(Str *t, const Scalar *s, int digits)
+{
+    return isfinite(s->value) ? str_printf(t, ",\"%s\":%.*g", s->name, digits, s->value) : str_printf(t, ",\"%s\":null", s->name);
+}
+
 static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const Rates *rates)
 {
     Str t = {0};
@@ -168,7 +174,7 @@ static Err write_line(Metrics *m, int64_t step, const StepMetrics *s, const Rate
     if (m->fd < 0) return OK;
     line_fill(&l, m, step, s, rates);
     TRY_DONE(str_printf(&t, "{\"stage\":\"%s\",\"step\":%lld", m->spec->stage, (long long)step));
-    for (int i = 0; i < l.n; i++) TRY_DONE(str_printf(&t, ",\"%s\":%.*g", l.s[i].name, i ? 9 : 6, l.s[i].value));  // epoch: 6
+    for (int i = 0; i < l.n; i++) TRY_DONE(put_value(&t, &l.s[i], i ? 9 : 6));  // epoch: 6
     TRY_DONE(str_puts(&t, "}\n"));
     fault_point("step-finished");
     if (fault_due("step-line")) {
