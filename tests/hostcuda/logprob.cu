@@ -167,6 +167,25 @@ static int check_list()
     return !std::equal(want.begin(), want.end(), got.begin()) && printf("the list is wrong\n");
 }
 
+// Rows go back to the tokens that they came from; the others get zeros.
+static int check_scatter()
+{
+    enum { T = 9, H = 44, S = 48 };
+    std::vector<int32_t> place = {-1, 0, -1, 1, 2, -1, -1, 3, -1};
+    std::vector<float> from(4 * S);
+    for (auto &x : from) x = random_value();
+    Array<int32_t> place_(place);
+    Array<float> from_(from), to((size_t)T * S);
+    Logprob a = {};
+    a.place = place_.p, a.T = T, a.H = H;
+    if (!launch("logprob_scatter", logprob_scatter, (T + 3) / 4, rows::THREADS, 0, a, from_.p, (int64_t)S, to.p, (int64_t)S)) return printf("%s\n", hostcuda::report()), 1;
+    const auto got = to.read();
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < H; h++)
+            if (got[t * S + h] != (place[t] < 0 ? 0 : from[place[t] * S + h])) return printf("token %d is not what was scattered\n", t), 1;
+    return 0;
+}
+
 static int check_dpo(bool length_norm, double smoothing)
 {
     enum { T = 100 };
@@ -225,5 +244,5 @@ int main()
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
     return check_company() || !no_conflicts() || !holds_for_inexact_functions([] { return !check_case({20, 64, 129, 2, 1}, "inexact"); }) ||
-           check_list() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
+           check_list() || check_scatter() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
