@@ -253,8 +253,7 @@ template <int D> __global__ void attn_bwd_prepare(const attn_bwd::Bwd a)
         sum = fmaf(low_bf16(x), low_bf16(y), sum);
         sum = fmaf(high_bf16(x), high_bf16(y), sum);
     }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) a.delta[n * a.table.T + token] = sum;
 }
 

@@ -84,8 +84,7 @@ template <int D> DEVICE void soften(Sums<D> &s, float (&x)[Shape<D>::KEYS / 8][4
         float most = s.most[r], sum = 0;
 #pragma unroll
         for (int j = 0; j < Shape<D>::KEYS / 8; j++) most = fmaxf(most, fmaxf(x[j][2 * r], x[j][2 * r + 1]));
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+        most = quad_max(most);
         const float base = most == -INFINITY ? 0 : most * factor, shrink = ex2(fmaf(s.most[r], factor, -base));
 #pragma unroll
         for (int j = 0; j < Shape<D>::KEYS / 8; j++)
@@ -132,9 +131,7 @@ template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, 
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8;
-        float sum = s.sum[r];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float sum = quad_sum(s.sum[r]);
         if (row >= w.n) continue;
         const int64_t token = w.seg.start + w.first + row;
         uint32_t *o = (uint32_t *)(a.o + token * a.o_stride + (int64_t)n * D);

@@ -110,9 +110,7 @@ template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item 
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8;
-        float sum = s.sum[r];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float sum = quad_sum(s.sum[r]);
         if (row >= w.n * heads) continue;
         const int64_t slot = a.order[w.from + row / heads], at = (slot * a.N + kv * heads + row % heads) * all_chunks(a) + w.chunk;
 #pragma unroll

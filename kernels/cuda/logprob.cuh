@@ -72,13 +72,11 @@ DEVICE Part slice_of(const float (&x)[8][4], int e)
     Part p = {-INFINITY, 0};
 #pragma unroll
     for (int j = 0; j < 8; j++) p.most = fmaxf(p.most, fmaxf(x[j][e], x[j][e + 1]));
-    p.most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, 1));
-    p.most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, 2));
+    p.most = quad_max(p.most);
     const float base = p.most == -INFINITY ? 0 : p.most;
 #pragma unroll
     for (int j = 0; j < 8; j++) p.sum += ex2((x[j][e] - base) * LOG2E) + ex2((x[j][e + 1] - base) * LOG2E);
-    p.sum += __shfl_xor_sync(~0u, p.sum, 1);
-    p.sum += __shfl_xor_sync(~0u, p.sum, 2);
+    p.sum = quad_sum(p.sum);
     return p;
 }
 

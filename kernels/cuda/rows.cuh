@@ -58,13 +58,6 @@ DEVICE void store(uint16_t *p, const float (&v)[WIDE], int64_t n)
     }
 }
 
-DEVICE float warp_sum(float x)
-{
-#pragma unroll
-    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-    return x;
-}
-
 // Row of a warp, and the column of its lane.
 DEVICE int64_t warp_row() { return (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP; }
 DEVICE int64_t lane_column() { return (int64_t)(threadIdx.x % WARP) * WIDE; }
