@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <ctime>
+#include <string>
 #include <vector>
 
 static uint32_t state;  // of the random numbers
@@ -44,6 +45,19 @@ template <typename T> struct Array {
         return v;
     }
 };
+
+// run(seed, &result) in every order, with the same bits.
+template <typename R, typename Run> static bool same_in_every_order(const std::string &name, R *first, Run run)
+{
+    const hostcuda::Order orders[] = {hostcuda::Order::EARLY, hostcuda::Order::LATE, hostcuda::Order::RANDOM};
+    R r;
+    for (int seed = 0; seed < 3; seed++) {
+        hostcuda::set_order(orders[seed], (uint64_t)seed);
+        if (!run(seed, seed ? &r : first)) return printf("%s: refused\n", name.c_str()), false;
+        if (seed && !(r == *first)) return printf("%s: other bits in another order\n", name.c_str()), false;
+    }
+    return true;
+}
 
 // Does `check` hold with special functions that are as wrong as a GPU's may be?
 template <typename Check> static bool holds_for_inexact_functions(Check check)

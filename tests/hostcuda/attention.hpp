@@ -129,6 +129,5 @@ struct Definition {
 
 // Two answers of one prompt, another prompt; 168..171 and 192.. are padding.
 static const std::vector<Seg> PAIR = {{0, 70, -1, 0}, {70, 33, 0, 70}, {103, 65, 0, 70}, {172, 20, -1, 0}};
-static const hostcuda::Order ORDERS[] = {hostcuda::Order::EARLY, hostcuda::Order::LATE, hostcuda::Order::RANDOM};
 
 #endif
