@@ -239,9 +239,11 @@ check-install:    ## as an ordinary user with libraries of his own, some minutes
 rules:            ## layers, confined calls, licence lines
 	@sh tools/check_rules.sh
 	@sh tools/spdx.sh check
-hdr-check: $(CONFIG)  ## every header compiles alone
-	@for h in $$(find src kernels -name '*.h'); do \
+hdr-check: $(CONFIG)  ## every header compiles alone, those of hostcuda as C++
+	@for h in $$(find src kernels -name '*.h' -not -path 'kernels/hostcuda/*'); do \
 	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done
+	@for h in kernels/hostcuda/*.h; do \
+	  $(CXX) $(WARNXX) -D_GNU_SOURCE -I. -Ikernels/hostcuda -fsyntax-only -x c++ $$h || exit 1; done
 format:           ## clang-format on the lines that differ from HEAD
 	git clang-format --force --style=file:tools/clang-format.yaml --extensions c,h
 clean:
