@@ -7,7 +7,8 @@
 // Contract
 //   - An op only enqueues: it returns no computed value and takes none by value (learning rate, clip factor and loss
 //     coefficients are pointers to where they will be). Err is for impossible arguments only.
-//   - Ops never allocate: scratch comes from args->workspace, of op_x_workspace(args) bytes, a pure function of shapes.
+//   - Ops never allocate: scratch comes from args->workspace, of op_x_workspace(ctx, args) bytes, a pure function of shapes and of where
+//     the op runs (ctx NULL: on the host).
 //   - A Tensor is pointer, dtype, row stride in elements; the innermost dimension is contiguous; base and strides are
 //     multiples of 16 bytes. q, k, v, o and their gradients are token-major [T][heads][D] views with a token stride.
 //   - Weights are [out][in]; bf16 weights are packed (op_pack_bf16): their Tensor is the packed matrix with stride = in.
@@ -140,7 +141,7 @@ typedef struct GemmDwArgs {
     int64_t in, out;
     void *workspace;
 } GemmDwArgs;
-int64_t op_gemm_bwd_w_workspace(const GemmDwArgs *a);  // bf16: both operands packed, for the longest row; fp32: 0
+int64_t op_gemm_bwd_w_workspace(const Ctx *ctx, const GemmDwArgs *a);  // bf16: both operands packed, for the longest row; fp32: 0
 Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
 // --- embedding -----------------------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ typedef struct AttnArgs {
     int32_t window;
     void *workspace;
 } AttnArgs;
-int64_t op_attn_fwd_workspace(const AttnArgs *a);
+int64_t op_attn_fwd_workspace(const Ctx *ctx, const AttnArgs *a);
 Err op_attn_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;
 
 // dq, dk, dv overwritten. A prefix's dk, dv sum first its own queries, then those of the segments that share it, in
@@ -242,7 +243,7 @@ typedef struct AttnBwdArgs {
     int32_t window;
     void *workspace;
 } AttnBwdArgs;
-int64_t op_attn_bwd_workspace(const AttnBwdArgs *a);
+int64_t op_attn_bwd_workspace(const Ctx *ctx, const AttnBwdArgs *a);
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a) ERR_MUST_CHECK;
 
 // Decode: one new query a slot against a paged cache. A page of one layer holds KV_PAGE tokens and takes op_kv_page_bytes.
@@ -258,7 +259,7 @@ typedef struct KvStoreArgs {
     const int32_t *page, *place;  // [n] where each token goes
     int64_t n, K, D;
 } KvStoreArgs;
-int64_t op_kv_page_bytes(DType dtype, int64_t K, int64_t D);
+int64_t op_kv_page_bytes(const Ctx *ctx, DType dtype, int64_t K, int64_t D);
 Err op_kv_store(Ctx *ctx, const KvStoreArgs *a) ERR_MUST_CHECK;
 
 typedef struct DecodeAttnArgs {
@@ -275,7 +276,7 @@ typedef struct DecodeAttnArgs {
     int32_t window;
     void *workspace;
 } DecodeAttnArgs;
-int64_t op_attn_decode_workspace(const DecodeAttnArgs *a);
+int64_t op_attn_decode_workspace(const Ctx *ctx, const DecodeAttnArgs *a);
 Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
 
 // --- log-probabilities and losses ----------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ typedef struct LogprobArgs {
     float softcap;        // 0: none
     void *workspace;
 } LogprobArgs;
-int64_t op_logprob_fwd_workspace(const LogprobArgs *a);
+int64_t op_logprob_fwd_workspace(const Ctx *ctx, const LogprobArgs *a);
 Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
 
 // Gradient of sum_t coef[t] logp[t]: dhidden overwritten, dhead added row by row. Positions with target < 0 or
@@ -306,7 +307,7 @@ typedef struct LogprobBwdArgs {
     float softcap;
     void *workspace;
 } LogprobBwdArgs;
-int64_t op_logprob_bwd_workspace(const LogprobBwdArgs *a);
+int64_t op_logprob_bwd_workspace(const Ctx *ctx, const LogprobBwdArgs *a);
 Err op_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a) ERR_MUST_CHECK;
 
 // --- optimiser -----------------------------------------------------------------------------------------------------

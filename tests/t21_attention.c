@@ -65,8 +65,8 @@ static void attn_run(Ctx *ctx, Attn *a)
     AttnBwdArgs b = {.q = f.q, .k = f.k, .v = f.v, .o = f.o, .dout = tensor_f32(a->dout, N * D), .dq = tensor_f32(a->dq, N * D),
                      .dk = tensor_f32(a->dk, K * D), .dv = tensor_f32(a->dv, K * D), .lse = a->lse, .seg = a->seg, .T = a->T,
                      .S = a->S, .N = N, .K = K, .D = D, .scale = f.scale, .softcap = f.softcap, .window = f.window};
-    assert_int_equal(mem_alloc(&space, op_attn_fwd_workspace(&f), 1), OK);
-    assert_int_equal(mem_alloc(&back_space, op_attn_bwd_workspace(&b), 1), OK);
+    assert_int_equal(mem_alloc(&space, op_attn_fwd_workspace(NULL, &f), 1), OK);
+    assert_int_equal(mem_alloc(&back_space, op_attn_bwd_workspace(NULL, &b), 1), OK);
     f.workspace = space, b.workspace = back_space;
     assert_int_equal(op_attn_fwd(ctx, &f), OK);
     assert_int_equal(op_attn_bwd(ctx, &b), OK);
@@ -98,10 +98,10 @@ static void attn_run16(Ctx *ctx, Attn *a)
                      .scale = 1 / sqrtf((float)D) * 4, .softcap = a->shape.softcap, .window = a->shape.window};
     AttnArgs f = {.q = b.q, .k = b.k, .v = b.v, .o = b.o, .lse = a->lse, .seg = a->seg, .T = T, .S = a->S, .N = N, .K = K, .D = D,
                   .scale = b.scale, .softcap = b.softcap, .window = b.window};
-    assert_int_equal(mem_alloc(&space, op_attn_fwd_workspace(&f), 1), OK);
-    assert_int_equal(mem_alloc(&back_space, op_attn_bwd_workspace(&b), 1), OK);
-    memset(space, 0xff, (size_t)op_attn_fwd_workspace(&f));  // NaN
-    memset(back_space, 0xff, (size_t)op_attn_bwd_workspace(&b));
+    assert_int_equal(mem_alloc(&space, op_attn_fwd_workspace(NULL, &f), 1), OK);
+    assert_int_equal(mem_alloc(&back_space, op_attn_bwd_workspace(NULL, &b), 1), OK);
+    memset(space, 0xff, (size_t)op_attn_fwd_workspace(NULL, &f));  // NaN
+    memset(back_space, 0xff, (size_t)op_attn_bwd_workspace(NULL, &b));
     f.workspace = space, b.workspace = back_space;
     assert_int_equal(op_attn_fwd(ctx, &f), OK);
     assert_int_equal(op_attn_bwd(ctx, &b), OK);
@@ -324,7 +324,7 @@ static void page_write(const Decode *d, int32_t page, int32_t j, int64_t t)
 static void decode_fill(Decode *d, const Attn *a, const int32_t *lens)
 {
     int32_t next = 0;
-    memset(d->pages, 0xff, (size_t)(PAGES * op_kv_page_bytes(d->k.dtype, d->args.K, d->args.D)));  // NaN
+    memset(d->pages, 0xff, (size_t)(PAGES * op_kv_page_bytes(NULL, d->k.dtype, d->args.K, d->args.D)));  // NaN
     for (int s = 0; s < SLOTS; s++) {
         d->prefix_len[s] = a->seg[0].len;
         d->own_len[s] = lens[s];
@@ -358,7 +358,7 @@ static void check_decode(bool half)
         Decode d = {.args = {.N = shapes[i].N, .K = shapes[i].K, .D = shapes[i].D}};
         d.k = half ? rounded(a.k, a.T, kd(&a)) : tensor_f32(a.k, kd(&a));
         d.v = half ? rounded(a.v, a.T, kd(&a)) : tensor_f32(a.v, kd(&a));
-        assert_int_equal(mem_alloc(&d.pages, PAGES * op_kv_page_bytes(d.k.dtype, shapes[i].K, shapes[i].D), 1), OK);
+        assert_int_equal(mem_alloc(&d.pages, PAGES * op_kv_page_bytes(NULL, d.k.dtype, shapes[i].K, shapes[i].D), 1), OK);
         decode_fill(&d, &a, lens);
         float *q = array(SLOTS * width), *o = array(SLOTS * width), *alone = array(SLOTS * width);
         for (int s = 0; s < SLOTS; s++)

@@ -36,7 +36,7 @@ static void case_run(Ctx *ctx, Case *c, int first, int n, const int32_t *rows, i
     LogprobBwdArgs b = {.hidden = f.hidden, .head = f.head, .dhidden = tensor_f32(c->dhidden + first * H, H),
                         .dhead = tensor_f32(c->dhead, H), .target = f.target, .lse = f.lse, .coef = c->coef + first, .row = rows,
                         .rows = n_rows, .T = n, .H = H, .V = V, .softcap = c->softcap};
-    int64_t fwd = op_logprob_fwd_workspace(&f), bwd = op_logprob_bwd_workspace(&b);
+    int64_t fwd = op_logprob_fwd_workspace(NULL, &f), bwd = op_logprob_bwd_workspace(NULL, &b);
     assert_int_equal(mem_alloc(&space, fwd > bwd ? fwd : bwd, 1), OK);
     f.workspace = b.workspace = space;
     assert_int_equal(op_logprob_fwd(ctx, &f), OK);
@@ -143,7 +143,7 @@ static void best_says_whether_a_likelier_token_exists(void **state)
         }
         LogprobArgs a = {.hidden = tensor_f32(c.hidden, H), .head = tensor_f32(c.head, H), .target = c.target, .logp = c.logp,
                          .lse = c.lse, .best = best, .T = T, .H = H, .V = V, .softcap = c.softcap};
-        assert_int_equal(mem_alloc(&a.workspace, op_logprob_fwd_workspace(&a), 1), OK);
+        assert_int_equal(mem_alloc(&a.workspace, op_logprob_fwd_workspace(NULL, &a), 1), OK);
         assert_int_equal(op_logprob_fwd(&form, &a), OK);
         for (int t = 0; t < T; t++) assert_int_equal(best[t], c.target[t] >= 0 && t % 2 == 0);
         mem_free(a.workspace);
@@ -181,10 +181,10 @@ static void extra_memory_does_not_depend_on_the_vocabulary(void **state)
     (void)state;
     LogprobArgs f = {.T = 512, .H = 576, .V = 32000};
     LogprobBwdArgs b = {.T = 512, .H = 576, .V = 32000};
-    const int64_t fwd = op_logprob_fwd_workspace(&f), bwd = op_logprob_bwd_workspace(&b);
+    const int64_t fwd = op_logprob_fwd_workspace(NULL, &f), bwd = op_logprob_bwd_workspace(NULL, &b);
     f.V = b.V = 152064;
-    assert_int_equal(op_logprob_fwd_workspace(&f), fwd);
-    assert_int_equal(op_logprob_bwd_workspace(&b), bwd);
+    assert_int_equal(op_logprob_fwd_workspace(NULL, &f), fwd);
+    assert_int_equal(op_logprob_bwd_workspace(NULL, &b), bwd);
     assert_true(bwd < 512 * 32000 * (int64_t)sizeof(float) / 4);  // far from T x V
 }
 

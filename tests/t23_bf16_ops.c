@@ -105,7 +105,7 @@ static void check_gemms(Ctx *ctx)
     rounded_to(&dx16, dx, T, H, ROUNDED, "dx");
     GemmDwArgs c = {.dy = b.dy, .x = a.x, .dw = tensor_f32(dw, H), .dbias = db, .row = row, .rows = ROWS, .in = H, .out = F};
     GemmDwArgs e = {.dy = dy16, .x = x16, .dw = tensor_f32(dw16, H), .dbias = db16, .row = row, .rows = ROWS, .in = H, .out = F};
-    assert_int_equal(mem_alloc(&e.workspace, op_gemm_bwd_w_workspace(&e), 1), OK);
+    assert_int_equal(mem_alloc(&e.workspace, op_gemm_bwd_w_workspace(NULL, &e), 1), OK);
     assert_int_equal(op_gemm_bwd_w(ctx, &c), OK);
     assert_int_equal(op_gemm_bwd_w(ctx, &e), OK);
     close_to(dw16, dw, F * H, SUMS, "dw");
@@ -137,8 +137,8 @@ static void check_attention(Ctx *ctx)
                   .S = 3, .N = N, .K = K, .D = D, .scale = 0.5f, .window = 21};
     AttnArgs h = f;
     h.q = in16, h.k = tensor_at(in16, ND), h.v = tensor_at(in16, ND + KD), h.o = o16, h.lse = lse16;
-    assert_int_equal(mem_alloc(&f.workspace, op_attn_fwd_workspace(&f), 1), OK);
-    assert_int_equal(mem_alloc(&h.workspace, op_attn_fwd_workspace(&h), 1), OK);
+    assert_int_equal(mem_alloc(&f.workspace, op_attn_fwd_workspace(NULL, &f), 1), OK);
+    assert_int_equal(mem_alloc(&h.workspace, op_attn_fwd_workspace(NULL, &h), 1), OK);
     assert_int_equal(op_attn_fwd(ctx, &f), OK);
     assert_int_equal(op_attn_fwd(ctx, &h), OK);
     close_to(lse16, lse, N * T, SUMS, "lse");
@@ -151,8 +151,8 @@ static void check_attention(Ctx *ctx)
                      .dv = tensor_at(back, ND + KD), .lse = lse, .seg = seg, .T = T, .S = 3, .N = N, .K = K, .D = D, .scale = 0.5f, .window = 21};
     AttnBwdArgs g = b;
     g.q = h.q, g.k = h.k, g.v = h.v, g.o = o16, g.dout = dout16, g.dq = back16, g.dk = tensor_at(back16, ND), g.dv = tensor_at(back16, ND + KD);
-    assert_int_equal(mem_alloc(&b.workspace, op_attn_bwd_workspace(&b), 1), OK);
-    assert_int_equal(mem_alloc(&g.workspace, op_attn_bwd_workspace(&g), 1), OK);
+    assert_int_equal(mem_alloc(&b.workspace, op_attn_bwd_workspace(NULL, &b), 1), OK);
+    assert_int_equal(mem_alloc(&g.workspace, op_attn_bwd_workspace(NULL, &g), 1), OK);
     assert_int_equal(op_attn_bwd(ctx, &b), OK);
     assert_int_equal(op_attn_bwd(ctx, &g), OK);
     double wrong = 0, size = 0;  // probabilities and their gradients are rounded inside: single elements may cancel
@@ -178,7 +178,7 @@ static void check_logprob(Ctx *ctx)
                          .T = T, .H = H, .V = V};
         LogprobBwdArgs b = {.hidden = f.hidden, .head = f.head, .dhidden = tensor_f32(dhidden, H), .dhead = tensor_f32(dhead, H),
                             .target = target, .lse = lse, .coef = coef, .row = row, .rows = ROWS, .T = T, .H = H, .V = V};
-        assert_int_equal(mem_alloc(&b.workspace, op_logprob_fwd_workspace(&f) + op_logprob_bwd_workspace(&b), 1), OK);
+        assert_int_equal(mem_alloc(&b.workspace, op_logprob_fwd_workspace(NULL, &f) + op_logprob_bwd_workspace(NULL, &b), 1), OK);
         f.workspace = b.workspace;
         assert_int_equal(op_logprob_fwd(ctx, &f), OK);
         assert_int_equal(op_logprob_bwd(ctx, &b), OK);

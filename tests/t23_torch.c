@@ -55,7 +55,7 @@ static void check_attention(Ctx *ctx)
     AttnBwdArgs b = {.q = f.q, .k = f.k, .v = f.v, .o = f.o, .dout = tensor_f32(dout, N * D), .dq = tensor_f32(dq, N * D),
                      .dk = tensor_f32(dk, K * D), .dv = tensor_f32(dv, K * D), .lse = lse, .seg = &seg, .T = T, .S = 1, .N = N,
                      .K = K, .D = D, .scale = f.scale};
-    assert_int_equal(mem_alloc(&space, op_attn_bwd_workspace(&b) + op_attn_fwd_workspace(&f), 1), OK);
+    assert_int_equal(mem_alloc(&space, op_attn_bwd_workspace(NULL, &b) + op_attn_fwd_workspace(NULL, &f), 1), OK);
     f.workspace = b.workspace = space;
     assert_int_equal(op_attn_fwd(ctx, &f), OK);
     assert_int_equal(op_attn_bwd(ctx, &b), OK);
@@ -98,7 +98,7 @@ static void check_logprob(Ctx *ctx)
     LogprobArgs f = {.hidden = tensor_f32(hidden, H), .head = tensor_f32(head, H), .target = target, .logp = logp, .lse = lse, .T = T, .H = H, .V = V};
     LogprobBwdArgs b = {.hidden = f.hidden, .head = f.head, .dhidden = tensor_f32(dhidden, H), .dhead = tensor_f32(dhead, H),
                         .target = target, .lse = lse, .coef = coef, .row = row, .rows = 1, .T = T, .H = H, .V = V};
-    assert_int_equal(mem_alloc(&space, op_logprob_bwd_workspace(&b), 1), OK);
+    assert_int_equal(mem_alloc(&space, op_logprob_bwd_workspace(NULL, &b), 1), OK);
     f.workspace = b.workspace = space;
     assert_int_equal(op_logprob_fwd(ctx, &f), OK);
     assert_int_equal(op_logprob_bwd(ctx, &b), OK);

@@ -152,7 +152,7 @@ static double logprob_loss(Run *r, const Pack *p, const float *hidden, float *lo
     const ModelConfig *c = &r->m.cfg;
     LogprobArgs a = {.hidden = tensor_f32((float *)hidden, c->H), .head = model_head(&r->m), .target = p->target,
                      .logp = logp, .lse = lse, .T = p->b.T, .H = c->H, .V = c->V};
-    ok(arena_alloc(&r->arena, &a.workspace, op_logprob_fwd_workspace(&a), 1));
+    ok(arena_alloc(&r->arena, &a.workspace, op_logprob_fwd_workspace(NULL, &a), 1));
     ok(op_logprob_fwd(&r->ctx, &a));
     double loss = 0;
     for (int64_t t = 0; t < p->b.T; t++) loss += (double)p->coef[t] * (double)logp[t];
@@ -175,7 +175,7 @@ static double gradients(Run *r, const Pack *p, float *grad)
     LogprobBwdArgs a = {.hidden = tensor_f32(hidden, c->H), .head = model_head(&r->m),
                         .dhidden = tensor_f32(dhidden, c->H), .dhead = model_head_grad(&r->m, grad), .target = p->target,
                         .lse = lse, .coef = p->coef, .row = p->row, .rows = p->b.rows, .T = p->b.T, .H = c->H, .V = c->V};
-    ok(arena_alloc(&r->arena, &a.workspace, op_logprob_bwd_workspace(&a), 1));
+    ok(arena_alloc(&r->arena, &a.workspace, op_logprob_bwd_workspace(NULL, &a), 1));
     ok(op_logprob_bwd(&r->ctx, &a));
     ok(model_backward(&r->ctx, &r->m, &p->b, &r->arena, acts, dhidden, grad));
     arena_rewind(&r->arena, mark);

@@ -86,6 +86,13 @@ bool gemm_guard(int threads);
 enum { ATTN_BLOCK = 64, MAX_D = 256, MAX_GROUP = 32 };
 int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
 
+// op_x begins with it: where the ops of this ctx run on a device, the twin there does all of it.
+#define ON_DEVICE(op)                                      \
+    do {                                                   \
+        if (ctx->device) return cuda_##op(ctx, a);         \
+    } while (0)
+static inline bool on_device(const Ctx *ctx) { return ctx && ctx->device; }
+
 #define CHECK_F32(t) ASSERT((t).p && (t).dtype == DT_F32)
 #define CHECK_FLOAT(t) ASSERT((t).p && ((t).dtype == DT_F32 || (t).dtype == DT_BF16))
 #define CHECK_SAME(t, like) ASSERT((t).p && (t).dtype == (like).dtype)

@@ -5,12 +5,14 @@
 #include "base/profile.h"
 #include "kernels/cpu/attn.h"
 #include "kernels/cpu/attn16.h"
+#include "kernels/cuda/device.h"
 
 int64_t attn_blocks(int64_t T, int64_t S) { return T / ATTN_BLOCK + S; }
 
 // Keys transposed.
-int64_t op_attn_fwd_workspace(const AttnArgs *a)
+int64_t op_attn_fwd_workspace(const Ctx *ctx, const AttnArgs *a)
 {
+    if (on_device(ctx)) return 0;
     if (a->q.dtype == DT_BF16) return attn16_fwd_workspace(a);
     return (attn_blocks(a->T, a->S) * ATTN_BLOCK * a->D * a->K) * (int64_t)sizeof(float);
 }
@@ -45,6 +47,7 @@ static void zero_rows(const Tensor *t, int64_t rows, int64_t width)
 
 Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
 {
+    ON_DEVICE(attn_fwd);
     PROFILE(PHASE_ATTENTION);
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
@@ -63,8 +66,9 @@ Err op_attn_fwd(Ctx *ctx, const AttnArgs *a)
 }
 
 // Keys and values transposed, keys; queries, dout, and each head's dk and dv; one number a query and head.
-int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
+int64_t op_attn_bwd_workspace(const Ctx *ctx, const AttnBwdArgs *a)
 {
+    if (on_device(ctx)) return cuda_attn_bwd_workspace(a);
     if (a->q.dtype == DT_BF16) return attn16_bwd_workspace(a);
     int64_t keys = (2 * attn_blocks(a->T, a->S) * ATTN_BLOCK + a->T) * a->K * a->D;
     return (keys + (4 * a->D + 1) * a->T * a->N) * (int64_t)sizeof(float);
@@ -72,6 +76,7 @@ int64_t op_attn_bwd_workspace(const AttnBwdArgs *a)
 
 Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
 {
+    ON_DEVICE(attn_bwd);
     PROFILE(PHASE_ATTENTION);
     const Form *form = form_of(ctx);
     TRY(check_shape(a->N, a->K, a->D));
@@ -96,8 +101,9 @@ Err op_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     return OK;
 }
 
-int64_t op_kv_page_bytes(DType dtype, int64_t K, int64_t D)
+int64_t op_kv_page_bytes(const Ctx *ctx, DType dtype, int64_t K, int64_t D)
 {
+    if (on_device(ctx)) return cuda_kv_page_bytes(K, D);
     if (dtype == DT_F32) return 2 * K * KV_PAGE * D * (int64_t)sizeof(float);
     return K * (unit_rows16(D) + unit_columns16(D)) * (int64_t)sizeof(uint32_t);
 }
@@ -115,7 +121,7 @@ static void store_f32(const KvStoreArgs *a)
 
 Err op_kv_store(Ctx *ctx, const KvStoreArgs *a)
 {
-    (void)ctx;
+    ON_DEVICE(kv_store);
     PROFILE(PHASE_ATTENTION);
     CHECK_FLOAT(a->k);
     CHECK_SAME(a->v, a->k);
@@ -124,14 +130,14 @@ Err op_kv_store(Ctx *ctx, const KvStoreArgs *a)
     return OK;
 }
 
-int64_t op_attn_decode_workspace(const DecodeAttnArgs *a)
+int64_t op_attn_decode_workspace(const Ctx *ctx, const DecodeAttnArgs *a)
 {
-    (void)a;
-    return 0;
+    return on_device(ctx) ? cuda_attn_decode_workspace(a) : 0;
 }
 
 Err op_attn_decode(Ctx *ctx, const DecodeAttnArgs *a)
 {
+    ON_DEVICE(attn_decode);
     PROFILE(PHASE_ATTENTION);
     TRY(check_shape(a->N, a->K, a->D));
     CHECK_FLOAT(a->q);

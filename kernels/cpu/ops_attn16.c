@@ -70,14 +70,14 @@ static int64_t widened_fwd_bytes(const AttnArgs *a)
 {
     AttnArgs f = *a;
     f.q.dtype = DT_F32;
-    return a->T * 2 * (a->N + a->K) * a->D * (int64_t)sizeof(float) + op_attn_fwd_workspace(&f);
+    return a->T * 2 * (a->N + a->K) * a->D * (int64_t)sizeof(float) + op_attn_fwd_workspace(NULL, &f);
 }
 
 static int64_t widened_bwd_bytes(const AttnBwdArgs *a)
 {
     AttnBwdArgs f = *a;
     f.q.dtype = DT_F32;
-    return a->T * 4 * (a->N + a->K) * a->D * (int64_t)sizeof(float) + op_attn_bwd_workspace(&f);
+    return a->T * 4 * (a->N + a->K) * a->D * (int64_t)sizeof(float) + op_attn_bwd_workspace(NULL, &f);
 }
 
 // --- tiles ---------------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ static void store_head(const KvStoreArgs *a, int64_t i, int64_t h)
 // A page is cleared with its first token: what is not filled must be zero, not NaN, for tiles that read more.
 void attn16_store(const KvStoreArgs *a)
 {
-    int64_t bytes = op_kv_page_bytes(DT_BF16, a->K, a->D);
+    int64_t bytes = op_kv_page_bytes(NULL, DT_BF16, a->K, a->D);
     for (int64_t i = 0; i < a->n; i++) {
         if (a->place[i] == 0) memset((char *)a->pages + a->page[i] * bytes, 0, (size_t)bytes);
         for (int64_t h = 0; h < a->K; h++) store_head(a, i, h);

@@ -2,6 +2,7 @@
 // op_x entry points of packing and rounding, and the bf16 halves of the gemms and of the embedding.
 #include "base/profile.h"
 #include "kernels/cpu/bf16.h"
+#include "kernels/cuda/device.h"
 
 enum { PANEL_GRAIN = 8, TOKEN_GRAIN = 16 };
 _Static_assert((int)BF16_ROWS == (int)BF16_PANEL, "rows are packed by panels");
@@ -20,6 +21,7 @@ Err op_pack_bf16(Ctx *ctx, const PackBf16Args *a)
 
 Err op_round(Ctx *ctx, const RoundArgs *a)
 {
+    ON_DEVICE(round);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     CHECK_BF16(a->y);
@@ -55,9 +57,9 @@ static int64_t longest_row(const GemmDwArgs *a)
     return n;
 }
 
-int64_t op_gemm_bwd_w_workspace(const GemmDwArgs *a)
+int64_t op_gemm_bwd_w_workspace(const Ctx *ctx, const GemmDwArgs *a)
 {
-    if (a->dy.dtype != DT_BF16) return 0;
+    if (on_device(ctx) || a->dy.dtype != DT_BF16) return 0;
     int64_t n = longest_row(a);
     return (pack16_elements(a->out, n) + pack16_elements(a->in, n)) * (int64_t)sizeof(uint16_t);
 }

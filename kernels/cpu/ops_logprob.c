@@ -12,6 +12,7 @@
 
 #include "base/profile.h"
 #include "kernels/cpu/bf16.h"
+#include "kernels/cuda/device.h"
 
 enum { CHUNK = 1024, BLOCK = 1024, TOKEN_GRAIN = 16, PANEL_GRAIN = 8 };
 
@@ -65,8 +66,14 @@ static int64_t space_bytes(int64_t T, int64_t H, DType dtype, bool backward)
     return space_cut(&s, NULL, T, H, dtype == DT_BF16, backward);
 }
 
-int64_t op_logprob_fwd_workspace(const LogprobArgs *a) { return space_bytes(a->T, a->H, a->head.dtype, false); }
-int64_t op_logprob_bwd_workspace(const LogprobBwdArgs *a) { return space_bytes(a->T, a->H, a->head.dtype, true); }
+int64_t op_logprob_fwd_workspace(const Ctx *ctx, const LogprobArgs *a)
+{
+    return on_device(ctx) ? cuda_logprob_fwd_workspace(a) : space_bytes(a->T, a->H, a->head.dtype, false);
+}
+int64_t op_logprob_bwd_workspace(const Ctx *ctx, const LogprobBwdArgs *a)
+{
+    return on_device(ctx) ? cuda_logprob_bwd_workspace(a) : space_bytes(a->T, a->H, a->head.dtype, true);
+}
 
 static void gather(Space *s, int64_t t, const Tensor *hidden, int32_t target, int64_t H)
 {
@@ -106,6 +113,7 @@ static Err block_logits(const Ctx *ctx, const Space *s, const Tensor *head, Logp
 
 Err op_logprob_fwd(Ctx *ctx, const LogprobArgs *a)
 {
+    ON_DEVICE(logprob_fwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->hidden);
     CHECK_FLOAT(a->head);
@@ -206,6 +214,7 @@ static Err row_bwd(Ctx *ctx, const LogprobBwdArgs *a, Space *s, int32_t r)
 
 Err op_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a)
 {
+    ON_DEVICE(logprob_bwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->hidden);
     CHECK_FLOAT(a->head);

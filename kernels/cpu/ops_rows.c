@@ -4,6 +4,7 @@
 
 #include "base/profile.h"
 #include "kernels/cpu/bf16.h"
+#include "kernels/cuda/device.h"
 
 enum { TOKEN_GRAIN = 16, COLUMN_GRAIN = 64 };
 
@@ -32,6 +33,7 @@ static Err gemm_packed(Ctx *ctx, const GemmArgs *a)
 
 Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 {
+    ON_DEVICE(gemm_fwd);
     PROFILE(PHASE_GEMM);
     if (a->w.dtype == DT_BF16) return gemm16_fwd(ctx, a);
     CHECK_F32(a->x);
@@ -47,6 +49,7 @@ Err op_gemm_fwd(Ctx *ctx, const GemmArgs *a)
 
 Err op_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a)
 {
+    ON_DEVICE(gemm_bwd_x);
     PROFILE(PHASE_GEMM);
     if (a->w.dtype == DT_BF16) return gemm16_bwd_x(ctx, a);
     CHECK_F32(a->dy);
@@ -88,6 +91,7 @@ static Err gemm_bwd_w_f32(const Ctx *ctx, const GemmDwArgs *a)
 
 Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
 {
+    ON_DEVICE(gemm_bwd_w);
     PROFILE(PHASE_GEMM);
     CHECK_F32(a->dw);
     TRY(a->dy.dtype == DT_BF16 ? gemm16_bwd_w(ctx, a) : gemm_bwd_w_f32(ctx, a));
@@ -97,8 +101,8 @@ Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
 
 Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {
+    ON_DEVICE(embed_fwd);
     PROFILE(PHASE_ELEMENTWISE);
-    (void)ctx;
     CHECK_F32(a->y);
     for (int64_t t = 0; t < a->T; t++) {
         ASSERT(a->token[t] >= 0 && a->token[t] < a->V);
@@ -111,8 +115,8 @@ Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 
 Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
 {
+    ON_DEVICE(embed_bwd);
     PROFILE(PHASE_ELEMENTWISE);
-    (void)ctx;
     CHECK_F32(a->dy);
     CHECK_F32(a->dtable);
     for (int64_t t = 0; t < a->T; t++) {
@@ -126,6 +130,7 @@ Err op_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
 
 Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
 {
+    ON_DEVICE(rmsnorm_fwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     CHECK_FLOAT(a->y);
@@ -136,6 +141,7 @@ Err op_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a)
 // dw first: it reads dy, which dx may share.
 Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
 {
+    ON_DEVICE(rmsnorm_bwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->x);
     CHECK_F32(a->dy);
@@ -147,6 +153,7 @@ Err op_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a)
 
 Err op_rope(Ctx *ctx, const RopeArgs *a)
 {
+    ON_DEVICE(rope);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->x);
     ASSERT(a->D % 2 == 0);
@@ -156,6 +163,7 @@ Err op_rope(Ctx *ctx, const RopeArgs *a)
 
 Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 {
+    ON_DEVICE(swiglu_fwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
@@ -166,6 +174,7 @@ Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
 
 Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
 {
+    ON_DEVICE(swiglu_bwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
@@ -178,6 +187,7 @@ Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
 
 Err op_add(Ctx *ctx, const AddArgs *a)
 {
+    ON_DEVICE(add);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_F32(a->a);
     CHECK_F32(a->b);
@@ -188,6 +198,7 @@ Err op_add(Ctx *ctx, const AddArgs *a)
 
 Err op_adamw(Ctx *ctx, const AdamWArgs *a)
 {
+    ON_DEVICE(adamw);
     PROFILE(PHASE_OPTIM);
     pieces(ctx, form_of(ctx)->adamw, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
     return OK;
@@ -195,6 +206,7 @@ Err op_adamw(Ctx *ctx, const AdamWArgs *a)
 
 Err op_sqnorm(Ctx *ctx, const SqNormArgs *a)
 {
+    ON_DEVICE(sqnorm);
     PROFILE(PHASE_OPTIM);
     pieces(ctx, form_of(ctx)->sqnorm, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
     return OK;

@@ -109,7 +109,7 @@ static int64_t workspace_bytes(const Step *s, void *const *layer)
     const Segment seg = {0, (int32_t)s->rows, -1, 0};
     const AttnArgs a = prefill_args(s, &seg);
     const DecodeAttnArgs d = decode_args(&t, 0, s->tables.slots);
-    int64_t bytes = op_attn_fwd_workspace(&a), more = op_attn_decode_workspace(&d);
+    int64_t bytes = op_attn_fwd_workspace(s->ctx, &a), more = op_attn_decode_workspace(s->ctx, &d);
     return more > bytes ? more : bytes;
 }
 
@@ -126,11 +126,11 @@ static Err reserve_workspace(Step *s)
 }
 
 static int64_t first_pages(int64_t slots) { return 2 * slots; }
-static int64_t page_bytes(const Model *m) { return op_kv_page_bytes(m->dtype, m->cfg.K, m->cfg.D); }
+static int64_t page_bytes(const Ctx *ctx, const Model *m) { return op_kv_page_bytes(ctx, m->dtype, m->cfg.K, m->cfg.D); }
 
 int64_t step_kv_bytes(const Model *m, int64_t slots, int64_t pages)
 {
-    return m->cfg.layers * page_bytes(m) * kv_pages_grown(first_pages(slots), pages);
+    return m->cfg.layers * page_bytes(NULL, m) * kv_pages_grown(first_pages(slots), pages);
 }
 
 int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len)
@@ -148,7 +148,7 @@ int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len)
 Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
 {
     *s = (Step){.ctx = ctx, .model = m, .tables = {.slots = slots}};
-    TRY(kv_open(&s->kv, m->cfg.layers, page_bytes(m), first_pages(slots)));
+    TRY(kv_open(&s->kv, m->cfg.layers, page_bytes(ctx, m), first_pages(slots)));
     TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
     TRY(MEM_ARRAY(&s->tables.own_len, slots));
     TRY(MEM_ARRAY(&s->tables.order, slots));

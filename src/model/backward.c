@@ -99,7 +99,7 @@ static int64_t dw_workspace(const Back *k)
     int64_t size[][2] = {{qkv_width(c), c->H}, {c->H, c->N * c->D}, {2 * c->F, c->H}, {c->H, c->F}}, most = 0;
     for (int i = 0; i < 4; i++) {
         GemmDwArgs a = {.dy.dtype = k->m->dtype, .row = k->b->row, .rows = k->b->rows, .out = size[i][0], .in = size[i][1]};
-        int64_t bytes = op_gemm_bwd_w_workspace(&a);
+        int64_t bytes = op_gemm_bwd_w_workspace(k->ctx, &a);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -123,7 +123,7 @@ static Err back_alloc(Back *k, Arena *arena, const LayerActs *first)
     TRY(acts_tensor(arena, type, T, c->N * c->D, &k->dout));
     TRY(arena_alloc(arena, &k->dw, dw_workspace(k), 1));
     AttnBwdArgs args = attn_args(k, first);
-    return arena_alloc(arena, &k->attn, op_attn_bwd_workspace(&args), 1);
+    return arena_alloc(arena, &k->attn, op_attn_bwd_workspace(k->ctx, &args), 1);
 }
 
 static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
@@ -149,9 +149,9 @@ Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const
     return err;
 }
 
-Err model_backward_count(const Model *m, const Batch *b, Arena *counting)
+Err model_backward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *counting)
 {
-    Back k = {.m = m, .b = b};
+    Back k = {.ctx = ctx, .m = m, .b = b};
     const LayerActs a = {.qkv.dtype = m->dtype};
     const ArenaMark mark = arena_mark(counting);
     TRY(back_alloc(&k, counting, &a));

@@ -59,7 +59,7 @@ static Err attention(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, con
 {
     AttnArgs args = attention_args(m, b, a);
     ArenaMark mark = arena_mark(arena);
-    TRY(arena_alloc(arena, &args.workspace, op_attn_fwd_workspace(&args), 1));
+    TRY(arena_alloc(arena, &args.workspace, op_attn_fwd_workspace(ctx, &args), 1));
     Err err = op_attn_fwd(ctx, &args);
     arena_rewind(arena, mark);
     return err;
@@ -174,7 +174,7 @@ Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float 
     return err;
 }
 
-Err model_forward_count(const Model *m, const Batch *b, Arena *counting, bool keep)
+Err model_forward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *counting, bool keep)
 {
     Scratch s;
     Acts acts;
@@ -186,7 +186,7 @@ Err model_forward_count(const Model *m, const Batch *b, Arena *counting, bool ke
     TRY(keep ? keep_alloc(counting, m, b->T, &acts) : lean_alloc(counting, m, b->T, &x, &a));
     const AttnArgs args = attention_args(m, b, &a);
     const ArenaMark mark = arena_mark(counting);
-    TRY(arena_alloc(counting, &x.p, op_attn_fwd_workspace(&args), 1));
+    TRY(arena_alloc(counting, &x.p, op_attn_fwd_workspace(ctx, &args), 1));
     arena_rewind(counting, keep ? mark : start);
     return OK;
 }

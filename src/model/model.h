@@ -131,8 +131,8 @@ Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const
 
 // What these two ask of their arena, asked of a counting one (base/arena.h): no weights, only m's layout and dtype, and of the
 // batch its sizes and row offsets. Afterwards the arena holds what the forward keeps.
-Err model_forward_count(const Model *m, const Batch *b, Arena *counting, bool keep) ERR_MUST_CHECK;
-Err model_backward_count(const Model *m, const Batch *b, Arena *counting) ERR_MUST_CHECK;
+Err model_forward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *counting, bool keep) ERR_MUST_CHECK;
+Err model_backward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *counting) ERR_MUST_CHECK;
 
 // Bytes of a model's memory, of one copy (a node's): from cfg and the layout alone (model_layout).
 typedef struct ModelBytes {

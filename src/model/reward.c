@@ -285,7 +285,7 @@ int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversation
     const Batch b = {.rows = (int32_t)conversations, .T = tokens, .S = conversations};
     float *hidden;
     if (arena_alloc(&arena, &hidden, tokens * m->cfg.H, (int64_t)sizeof *hidden) != OK) return INT64_MAX;
-    return model_forward_count(m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
+    return model_forward_count(NULL, m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
 }
 
 static Err make_batch(Arena *arena, const RewardInput *in, int64_t count, Batch *b)

@@ -128,7 +128,7 @@ static Err logprobs(Logprobs *l, const Ids *ids, const float *hidden, float *log
     TRY(ARENA_ARRAY(&l->arena, &a.lse, ids->n));
     for (int64_t i = 0; i < ids->n; i++) target[i] = i + 1 < ids->n ? ids->id[i + 1] : -1;
     a.target = target;
-    TRY(arena_alloc(&l->arena, &a.workspace, op_logprob_fwd_workspace(&a), 1));
+    TRY(arena_alloc(&l->arena, &a.workspace, op_logprob_fwd_workspace(l->ctx, &a), 1));
     return op_logprob_fwd(l->ctx, &a);
 }
 

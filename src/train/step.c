@@ -30,7 +30,7 @@ static Err logprob_args(const StepJob *j, Arena *arena, Micro *u, LogprobArgs *a
                        .lse = u->lse, .best = u->best, .T = u->batch.T, .H = m->cfg.H, .V = m->cfg.V,
                        .softcap = m->cfg.final_softcap};
     u->mark = arena_mark(arena);
-    return arena_alloc(arena, &a->workspace, op_logprob_fwd_workspace(a), 1);
+    return arena_alloc(arena, &a->workspace, op_logprob_fwd_workspace(j->ctx, a), 1);
 }
 
 static Err logprobs(const StepJob *j, Arena *arena, Micro *u)
@@ -94,7 +94,7 @@ static Err logprob_bwd_args(const StepJob *j, Arena *arena, Micro *u, float *gra
                           .lse = u->lse, .coef = *coef, .row = u->batch.row, .rows = u->rows, .T = u->batch.T, .H = m->cfg.H,
                           .V = m->cfg.V, .softcap = m->cfg.final_softcap};
     u->mark = arena_mark(arena);
-    return arena_alloc(arena, &a->workspace, op_logprob_bwd_workspace(a), 1);
+    return arena_alloc(arena, &a->workspace, op_logprob_bwd_workspace(j->ctx, a), 1);
 }
 
 static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *logp, float *grad)
@@ -126,13 +126,13 @@ static Err count_micro(const StepJob *j, Arena *arena, Micro *u, bool grad)
     LogprobArgs a;
     LogprobBwdArgs b;
     TRY(ARENA_ARRAY(arena, &u->hidden, u->batch.T * j->model->cfg.H));
-    TRY(model_forward_count(j->model, &u->batch, arena, grad));
+    TRY(model_forward_count(j->ctx, j->model, &u->batch, arena, grad));
     TRY(logprob_args(j, arena, u, &a));
     arena_rewind(arena, u->mark);
     if (!grad) return OK;
     TRY(logprob_bwd_args(j, arena, u, NULL, &coef, &b));
     arena_rewind(arena, u->mark);
-    return model_backward_count(j->model, &u->batch, arena);
+    return model_backward_count(j->ctx, j->model, &u->batch, arena);
 }
 
 Err step_count(const StepJob *j, const Batch *shape, bool grad, int64_t *bytes)

@@ -88,7 +88,7 @@ static void bench_gemm_bf16(Ctx *ctx, int64_t t, int64_t in, int64_t out)
     GemmArgs f = {.x = x, .w = tensor_bf16(p.packed, in), .y = y, .T = t, .in = in, .out = out};
     GemmDxArgs b = {.dy = y, .w = f.w, .dx = dx, .T = t, .in = in, .out = out};
     GemmDwArgs c = {.dy = y, .x = x, .dw = tensor_f32(dw, in), .row = row, .rows = 1, .in = in, .out = out};
-    c.workspace = space(op_gemm_bwd_w_workspace(&c));
+    c.workspace = space(op_gemm_bwd_w_workspace(NULL, &c));
     printf("gemm bf16 %5ld x %5ld x %5ld: forward %6.1f, dx %6.1f, dw %6.1f GFLOP/s\n", (long)t, (long)out, (long)in,
            flop / seconds(ctx, run_fwd, &f), flop / seconds(ctx, run_dx, &b), flop / seconds(ctx, run_dw, &c));
     mem_free(x.p), mem_free(y.p), mem_free(dx.p), mem_free(w), mem_free(dw), mem_free(p.packed), mem_free(c.workspace);
@@ -120,8 +120,8 @@ static void bench_attention(Ctx *ctx)
                   .seg = &seg, .T = T, .S = 1, .N = N, .K = K, .D = D, .scale = 0.125f};
     AttnBwdArgs b = {.q = f.q, .k = f.k, .v = f.v, .o = f.o, .dout = f.q, .dq = tensor_f32(dq, N * D), .dk = tensor_f32(dk, K * D),
                      .dv = tensor_f32(dv, K * D), .lse = lse, .seg = &seg, .T = T, .S = 1, .N = N, .K = K, .D = D, .scale = 0.125f};
-    f.workspace = space(op_attn_fwd_workspace(&f));
-    b.workspace = space(op_attn_bwd_workspace(&b));
+    f.workspace = space(op_attn_fwd_workspace(NULL, &f));
+    b.workspace = space(op_attn_bwd_workspace(NULL, &b));
     double flop = 4e-9 * T * T / 2 * D * N, fwd = seconds(ctx, run_attn, &f), bwd = seconds(ctx, run_attn_bwd, &b);
     printf("attention, %d tokens, one layer: forward %.2f ms (%.1f GFLOP/s), backward %.2f ms (%.1f GFLOP/s)\n", T, fwd * 1e3,
            flop / fwd, bwd * 1e3, 2.5 * flop / bwd);
@@ -138,11 +138,11 @@ static void bench_logprob(Ctx *ctx)
     LogprobArgs f = {.hidden = tensor_f32(hidden, H), .head = tensor_f32(head, H), .target = target, .logp = logp, .lse = lse, .T = T, .H = H, .V = V};
     LogprobBwdArgs b = {.hidden = f.hidden, .head = f.head, .dhidden = tensor_f32(dhidden, H), .dhead = tensor_f32(dhead, H), .target = target,
                         .lse = lse, .coef = coef, .row = row, .rows = 1, .T = T, .H = H, .V = V};
-    f.workspace = space(op_logprob_fwd_workspace(&f));
-    b.workspace = space(op_logprob_bwd_workspace(&b));
+    f.workspace = space(op_logprob_fwd_workspace(NULL, &f));
+    b.workspace = space(op_logprob_bwd_workspace(NULL, &b));
     double flop = 2e-9 * T * (double)H * V, fwd = seconds(ctx, run_logprob, &f), bwd = seconds(ctx, run_logprob_bwd, &b);
     printf("log-probabilities, %d tokens, vocabulary %d: forward %.0f ms (%.1f GFLOP/s), backward %.0f ms (%.1f GFLOP/s), workspace %.1f MB\n",
-           T, V, fwd * 1e3, flop / fwd, bwd * 1e3, 3 * flop / bwd, (double)op_logprob_bwd_workspace(&b) / 1e6);
+           T, V, fwd * 1e3, flop / fwd, bwd * 1e3, 3 * flop / bwd, (double)op_logprob_bwd_workspace(NULL, &b) / 1e6);
     mem_free(hidden), mem_free(head), mem_free(dhead), mem_free(dhidden), mem_free(logp), mem_free(lse), mem_free(coef);
     mem_free(f.workspace), mem_free(b.workspace);
 }

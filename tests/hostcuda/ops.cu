@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuda_x against op_x of the CPU, with the same arguments in memory that both reach. Odd widths; rows with a gap behind them.
+// Ops on the device against the same ops on the CPU, with the same arguments in memory that both reach. Odd widths; rows with a gap behind them.
 #include "kernels/cuda/device.hpp"
 
 #include "tests/hostcuda/arrays.hpp"
@@ -83,7 +83,7 @@ static void check_norms()
         RmsNormArgs a = {tensor_f32(x.p, S), {}, w.p, rstd_cpu.p, T, H, 1e-5f}, g = a;
         a.y = type == DT_F32 ? tensor_f32(y_cpu.p, S) : tensor_bf16(y16_cpu.p, S);
         g.y = type == DT_F32 ? tensor_f32(y.p, S) : tensor_bf16(y16.p, S), g.rstd = rstd.p;
-        both(op_rmsnorm_fwd(&cpu, &a), cuda_rmsnorm_fwd(&gpu, &g));
+        both(op_rmsnorm_fwd(&cpu, &a), op_rmsnorm_fwd(&gpu, &g));
         if (type == DT_F32) near("norm", y, y_cpu, FP32);
         else near("norm in bf16", y16, y16_cpu, BF16);
         near("rstd", rstd, rstd_cpu, FP32);
@@ -93,7 +93,7 @@ static void check_norms()
             RmsNormBwdArgs b = {tensor_f32(x.p, S), tensor_f32(dy.p, S), carry ? tensor_f32(in.p, S) : none, tensor_f32(dx_cpu.p, S), w.p, rstd.p, dw_cpu.p,
                                 row.p, ROWS, T, H}, h = b;
             h.dx = tensor_f32(dx.p, S), h.dw = dw_gpu.p;
-            both(op_rmsnorm_bwd(&cpu, &b), cuda_rmsnorm_bwd(&gpu, &h));
+            both(op_rmsnorm_bwd(&cpu, &b), op_rmsnorm_bwd(&gpu, &h));
             near("norm's dx", dx, dx_cpu, 10 * FP32);
             near("norm's dw", dw_gpu, dw_cpu, 10 * FP32);
         }
@@ -111,15 +111,15 @@ static void check_activations()
     Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in, turned = q, turned_cpu = q;
     const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
     SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
-    both(op_swiglu_fwd(&cpu, &a), cuda_swiglu_fwd(&gpu, &b));
+    both(op_swiglu_fwd(&cpu, &a), op_swiglu_fwd(&gpu, &b));
     near("swiglu", y, y_cpu, BF16);
     SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
-    both(op_swiglu_bwd(&cpu, &d), cuda_swiglu_bwd(&gpu, &e));
+    both(op_swiglu_bwd(&cpu, &d), op_swiglu_bwd(&gpu, &e));
     near("swiglu's gradients", back, back_cpu, BF16);
     for (bool inverse : {false, true}) {
         RopeArgs r = {tensor_bf16(turned_cpu.p, W), pos.p, table.p, T, N, D, inverse}, s = r;
         s.x = tensor_bf16(turned.p, W);
-        both(op_rope(&cpu, &r), cuda_rope(&gpu, &s));
+        both(op_rope(&cpu, &r), op_rope(&gpu, &s));
         near("rope", turned, turned_cpu, 2 * BF16);
     }
 }
@@ -147,20 +147,20 @@ static void check_products()
     for (bool with : {false, true}) {
         GemmArgs a = {x16, w_cpu, tensor_bf16(half_cpu.p, F), with ? bias.p : nullptr, none, T, H, F, false}, b = a;
         b.w = w_gpu, b.y = tensor_bf16(half.p, F);
-        both(op_gemm_fwd(&cpu, &a), cuda_gemm_fwd(&gpu, &b));
+        both(op_gemm_fwd(&cpu, &a), op_gemm_fwd(&gpu, &b));
         near("product in bf16", half, half_cpu, BF16);
         a.y = tensor_f32(y_cpu.p, F), a.add = tensor_f32(add.p, F);
         b.y = tensor_f32(y.p, F), b.add = a.add;
-        both(op_gemm_fwd(&cpu, &a), cuda_gemm_fwd(&gpu, &b));
+        both(op_gemm_fwd(&cpu, &a), op_gemm_fwd(&gpu, &b));
         near("product and sum", y, y_cpu, 10 * FP32);
     }
     GemmDxArgs c = {dy16, w_cpu, tensor_f32(dx_cpu.p, H), T, H, F}, d = {dy16, w_gpu, tensor_f32(dx.p, H), T, H, F};
-    both(op_gemm_bwd_x(&cpu, &c), cuda_gemm_bwd_x(&gpu, &d));
+    both(op_gemm_bwd_x(&cpu, &c), op_gemm_bwd_x(&gpu, &d));
     near("product's dx", dx, dx_cpu, 10 * FP32);
     GemmDwArgs e = {dy16, x16, tensor_f32(dw_cpu.p, H), db_cpu.p, row.p, 3, H, F, nullptr}, f = e;
-    e.workspace = aligned_alloc(64, (size_t)op_gemm_bwd_w_workspace(&e) / 64 * 64 + 64);
+    e.workspace = aligned_alloc(64, (size_t)op_gemm_bwd_w_workspace(&cpu, &e) / 64 * 64 + 64);
     f.dw = tensor_f32(dw_gpu.p, H), f.dbias = db.p;
-    both(op_gemm_bwd_w(&cpu, &e), cuda_gemm_bwd_w(&gpu, &f));
+    both(op_gemm_bwd_w(&cpu, &e), op_gemm_bwd_w(&gpu, &f));
     near("product's dw", dw_gpu, dw_cpu, 10 * FP32), near("product's dbias", db, db_cpu, 10 * FP32);
     free(packed), free(e.workspace);
 }
@@ -177,16 +177,16 @@ static void check_sums()
     void *packed = packed_of(table, V, H);
     AddArgs add = {tensor_f32(a.p, H), tensor_f32(b.p, H), tensor_f32(y_cpu.p, H), T, H}, add_gpu = add;
     add_gpu.y = tensor_f32(y.p, H);
-    both(op_add(&cpu, &add), cuda_add(&gpu, &add_gpu));
+    both(op_add(&cpu, &add), op_add(&gpu, &add_gpu));
     RoundArgs round = {tensor_f32(a.p, H), tensor_bf16(r_cpu.p, H), T, H}, round_gpu = round;
     round_gpu.y = tensor_bf16(r.p, H);
-    both(op_round(&cpu, &round), cuda_round(&gpu, &round_gpu));
+    both(op_round(&cpu, &round), op_round(&gpu, &round_gpu));
     EmbedArgs embed = {tensor_bf16(packed, H), tensor_f32(e_cpu.p, H), token.p, T, H, V, false}, embed_gpu = embed;
     embed_gpu.table = tensor_bf16(table.p, H), embed_gpu.y = tensor_f32(e.p, H);
-    both(op_embed_fwd(&cpu, &embed), cuda_embed_fwd(&gpu, &embed_gpu));
+    both(op_embed_fwd(&cpu, &embed), op_embed_fwd(&gpu, &embed_gpu));
     EmbedBwdArgs back = {tensor_f32(a.p, H), tensor_f32(d_cpu.p, H), token.p, T, H, V}, back_gpu = back;
     back_gpu.dtable = tensor_f32(d.p, H);
-    both(op_embed_bwd(&cpu, &back), cuda_embed_bwd(&gpu, &back_gpu));
+    both(op_embed_bwd(&cpu, &back), op_embed_bwd(&gpu, &back_gpu));
     near("sum", y, y_cpu, 0), near("rounded", r, r_cpu, 0), near("embedding", e, e_cpu, 0), near("embedding's gradient", d, d_cpu, 0);
     free(packed);
 }
@@ -202,11 +202,11 @@ static void check_optimiser()
     Managed<float> w1 = w, w2 = w, m1 = m, m2 = m, v1 = v, v2 = v;
     AdamWArgs a = {w1.p, m1.p, v1.p, g.p, COUNT, factor.p, factor.p + 1, step.p, 0.9f, 0.95f, 1e-8f, 0.1f}, b = a;
     b.w = w2.p, b.m = m2.p, b.v = v2.p;
-    both(op_adamw(&cpu, &a), cuda_adamw(&gpu, &b));
+    both(op_adamw(&cpu, &a), op_adamw(&gpu, &b));
     near("weights", w2, w1, FP32), near("first moment", m2, m1, FP32), near("second moment", v2, v1, FP32);
     const Managed<double> sum(3), sum_cpu(3);
     SqNormArgs s = {g.p, COUNT, sum_cpu.p}, t = {g.p, COUNT, sum.p};
-    both(op_sqnorm(&cpu, &s), cuda_sqnorm(&gpu, &t));
+    both(op_sqnorm(&cpu, &s), op_sqnorm(&gpu, &t));
     for (int i = 0; i < 3; i++)
         if (!(std::fabs(sum.p[i] / sum_cpu.p[i] - 1) < 1e-12)) printf("squares %d: %g, the CPU has %g\n", i, sum.p[i], sum_cpu.p[i]), exit(1);
 }
@@ -220,22 +220,22 @@ static void check_attention(float softcap)
     Managed<float> lse(N * T), lse_cpu(N * T);
     const Tensor x = tensor_bf16(in.p, W), g = tensor_bf16(back.p, W), c = tensor_bf16(back_cpu.p, W);
     AttnArgs a = {x, tensor_at(x, N * D), tensor_at(x, (N + K) * D), tensor_bf16(o_cpu.p, O), lse_cpu.p, seg.p, T, 3, N, K, D, 0.125f, softcap, 0, nullptr}, b = a;
-    a.workspace = aligned_alloc(64, (size_t)op_attn_fwd_workspace(&a) / 64 * 64 + 64);
+    a.workspace = aligned_alloc(64, (size_t)op_attn_fwd_workspace(&cpu, &a) / 64 * 64 + 64);
     b.o = tensor_bf16(o.p, O), b.lse = lse.p;
     memset(o.p, 0xff, o.n * 2), memset(lse.p, 0xff, lse.n * 4), memset(back.p, 0xff, back.n * 2);  // padding is cleared
-    both(op_attn_fwd(&cpu, &a), cuda_attn_fwd(&gpu, &b));
+    both(op_attn_fwd(&cpu, &a), op_attn_fwd(&gpu, &b));
     near("attention", o, o_cpu, BF16, WEIGHTED), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
     AttnBwdArgs d = {x, a.k, a.v, b.o, tensor_bf16(dout.p, O), c, tensor_at(c, N * D), tensor_at(c, (N + K) * D), lse.p, seg.p, T, 3, N, K, D, 0.125f, softcap, 0, nullptr};
     AttnBwdArgs e = d;
     e.dq = g, e.dk = tensor_at(g, N * D), e.dv = tensor_at(g, (N + K) * D);
-    const Managed<char> space((size_t)cuda_attn_bwd_workspace(&e));
-    d.workspace = aligned_alloc(64, (size_t)op_attn_bwd_workspace(&d) / 64 * 64 + 64), e.workspace = space.p;
-    both(op_attn_bwd(&cpu, &d), cuda_attn_bwd(&gpu, &e));
+    const Managed<char> space((size_t)op_attn_bwd_workspace(&gpu, &e));
+    d.workspace = aligned_alloc(64, (size_t)op_attn_bwd_workspace(&cpu, &d) / 64 * 64 + 64), e.workspace = space.p;
+    both(op_attn_bwd(&cpu, &d), op_attn_bwd(&gpu, &e));
     near("attention's gradients", back, back_cpu, 2 * BF16, WEIGHTED);
     free(a.workspace), free(d.workspace);
     AttnArgs odd = b;
     odd.D = 32;
-    if (cuda_attn_fwd(&gpu, &odd) != ERR_RECIPE || !strstr(err_message(), "not of 32")) printf("a head of 32: %s\n", err_message()), exit(1);
+    if (op_attn_fwd(&gpu, &odd) != ERR_RECIPE || !strstr(err_message(), "not of 32")) printf("a head of 32: %s\n", err_message()), exit(1);
 }
 
 // Two prompts of 70 and 5 tokens; three samples of the first, one of the second. Both sides store the same tokens in pages of their own form.
@@ -253,23 +253,23 @@ static void check_decode()
     const Managed<int32_t> prefix_page(std::vector<int32_t>{6, 0, 6, 0, 6, 0, 2, -1}), prefix_len(std::vector<int32_t>{70, 70, 70, 5});
     const Managed<int32_t> own_page(std::vector<int32_t>{1, -1, 3, 4, 5, -1, 5, -1}), own_len(std::vector<int32_t>{1, 65, 3, 2});
     const Managed<int32_t> order(std::vector<int32_t>{0, 1, 2, 3}), group(std::vector<int32_t>{0, 3, 4});
-    const Managed<char> cache((size_t)(PAGES * cuda_kv_page_bytes(K, D)));
-    void *cache_cpu = aligned_alloc(64, (size_t)(PAGES * op_kv_page_bytes(DT_BF16, K, D)));
-    memset(cache_cpu, 0, (size_t)(PAGES * op_kv_page_bytes(DT_BF16, K, D)));
+    const Managed<char> cache((size_t)(PAGES * op_kv_page_bytes(&gpu, DT_BF16, K, D)));
+    void *cache_cpu = aligned_alloc(64, (size_t)(PAGES * op_kv_page_bytes(&cpu, DT_BF16, K, D)));
+    memset(cache_cpu, 0, (size_t)(PAGES * op_kv_page_bytes(&cpu, DT_BF16, K, D)));
     KvStoreArgs a = {tensor_bf16(k.p, W), tensor_bf16(v.p, W), cache_cpu, page_.p, place_.p, stored, K, D}, b = a;
     b.pages = cache.p;
-    both(op_kv_store(&cpu, &a), cuda_kv_store(&gpu, &b));
+    both(op_kv_store(&cpu, &a), op_kv_store(&gpu, &b));
     Managed<uint16_t> o(SLOTS * O), o_cpu(SLOTS * O);
     DecodeAttnArgs c = {tensor_bf16(q.p, O), tensor_bf16(o_cpu.p, O), cache_cpu, prefix_page.p, prefix_len.p, own_page.p, own_len.p, order.p, group.p,
                         2, SLOTS, N, K, D, 2, 2, 0.125f, 0, 0, nullptr}, d = c;
-    c.workspace = aligned_alloc(64, (size_t)op_attn_decode_workspace(&c) / 64 * 64 + 64);
-    const Managed<char> space((size_t)cuda_attn_decode_workspace(&d));
+    c.workspace = aligned_alloc(64, (size_t)op_attn_decode_workspace(&cpu, &c) / 64 * 64 + 64);
+    const Managed<char> space((size_t)op_attn_decode_workspace(&gpu, &d));
     d.o = tensor_bf16(o.p, O), d.pages = cache.p, d.workspace = space.p;
-    both(op_attn_decode(&cpu, &c), cuda_attn_decode(&gpu, &d));
+    both(op_attn_decode(&cpu, &c), op_attn_decode(&gpu, &d));
     near("decode attention", o, o_cpu, BF16, WEIGHTED);
     free(cache_cpu), free(c.workspace);
     d.N = 9 * K;
-    if (cuda_attn_decode(&gpu, &d) != ERR_RECIPE) printf("nine query heads of a kv head are not refused\n"), exit(1);
+    if (op_attn_decode(&gpu, &d) != ERR_RECIPE) printf("nine query heads of a kv head are not refused\n"), exit(1);
 }
 
 static void check_logprob(int words, float softcap)
@@ -285,9 +285,9 @@ static void check_logprob(int words, float softcap)
     void *packed = packed_of(head, words, H);
     LogprobArgs a = {tensor_f32(hidden.p, H), tensor_bf16(packed, H), target.p, logp_cpu.p, lse_cpu.p, best_cpu.p, T, H, words, softcap, nullptr}, b = a;
     b.head = tensor_bf16(head.p, H), b.logp = logp.p, b.lse = lse.p, b.best = best.p;
-    const Managed<char> space((size_t)cuda_logprob_fwd_workspace(&b));
-    a.workspace = aligned_alloc(64, (size_t)op_logprob_fwd_workspace(&a) / 64 * 64 + 64), b.workspace = space.p;
-    both(op_logprob_fwd(&cpu, &a), cuda_logprob_fwd(&gpu, &b));
+    const Managed<char> space((size_t)op_logprob_fwd_workspace(&gpu, &b));
+    a.workspace = aligned_alloc(64, (size_t)op_logprob_fwd_workspace(&cpu, &a) / 64 * 64 + 64), b.workspace = space.p;
+    both(op_logprob_fwd(&cpu, &a), op_logprob_fwd(&gpu, &b));
     near("log-probability", logp, logp_cpu, 10 * FP32), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
     if (memcmp(best.p, best_cpu.p, T)) printf("the best tokens differ\n"), exit(1);
     const auto coef = floats(T), dhead = floats(words * H);
@@ -295,10 +295,10 @@ static void check_logprob(int words, float softcap)
     Managed<float> dh(T * H), dh_cpu(T * H), dw = dhead, dw_cpu = dhead;
     LogprobBwdArgs c = {a.hidden, a.head, tensor_f32(dh_cpu.p, H), tensor_f32(dw_cpu.p, H), target.p, lse.p, coef.p, row.p, 3, T, H, words, softcap, nullptr}, d = c;
     d.head = b.head, d.dhidden = tensor_f32(dh.p, H), d.dhead = tensor_f32(dw.p, H);
-    const Managed<char> back((size_t)cuda_logprob_bwd_workspace(&d));
-    c.workspace = aligned_alloc(64, (size_t)op_logprob_bwd_workspace(&c) / 64 * 64 + 64), d.workspace = back.p;
+    const Managed<char> back((size_t)op_logprob_bwd_workspace(&gpu, &d));
+    c.workspace = aligned_alloc(64, (size_t)op_logprob_bwd_workspace(&cpu, &c) / 64 * 64 + 64), d.workspace = back.p;
     memset(dh.p, 0xff, dh.n * 4);
-    both(op_logprob_bwd(&cpu, &c), cuda_logprob_bwd(&gpu, &d));
+    both(op_logprob_bwd(&cpu, &c), op_logprob_bwd(&gpu, &d));
     near("dhidden", dh, dh_cpu, BF16, WEIGHTED), near("dhead", dw, dw_cpu, BF16, WEIGHTED);
     free(packed), free(a.workspace), free(c.workspace);
 }

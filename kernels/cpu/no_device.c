@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// kernels/cuda/device.h in a program without CUDA: device_open says so, and then nothing else is ever called.
+#include <stddef.h>
+
+#include "kernels/cuda/device.h"
+
+Err device_open(Device **out)
+{
+    *out = NULL;
+    FAIL(ERR_UNAVAILABLE, "this imf was built without CUDA: build it with make CUDA=1, or set device: cpu");
+}
+
+void device_close(Device *d) { (void)d; }
+
+static Err never(void) { FAIL(ERR_INTERNAL, "an op on a device, in a program without"); }
+
+Err device_wait(Device *d) { return (void)d, never(); }
+Err device_alloc(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
+void device_free(Device *d, void *p) { (void)d, (void)p; }
+
+#define ABSENT(op, Args) \
+    Err cuda_##op(Ctx *ctx, const Args *a) { return (void)ctx, (void)a, never(); }
+ABSENT(gemm_fwd, GemmArgs)
+ABSENT(gemm_bwd_x, GemmDxArgs)
+ABSENT(gemm_bwd_w, GemmDwArgs)
+ABSENT(round, RoundArgs)
+ABSENT(add, AddArgs)
+ABSENT(rmsnorm_fwd, RmsNormArgs)
+ABSENT(rmsnorm_bwd, RmsNormBwdArgs)
+ABSENT(rope, RopeArgs)
+ABSENT(swiglu_fwd, SwigluArgs)
+ABSENT(swiglu_bwd, SwigluBwdArgs)
+ABSENT(embed_fwd, EmbedArgs)
+ABSENT(embed_bwd, EmbedBwdArgs)
+ABSENT(adamw, AdamWArgs)
+ABSENT(sqnorm, SqNormArgs)
+ABSENT(attn_fwd, AttnArgs)
+ABSENT(attn_bwd, AttnBwdArgs)
+ABSENT(kv_store, KvStoreArgs)
+ABSENT(attn_decode, DecodeAttnArgs)
+ABSENT(logprob_fwd, LogprobArgs)
+ABSENT(logprob_bwd, LogprobBwdArgs)
+
+#define NO_BYTES(op, Args) \
+    int64_t cuda_##op##_workspace(const Args *a) { return (void)a, 0; }
+NO_BYTES(attn_bwd, AttnBwdArgs)
+NO_BYTES(attn_decode, DecodeAttnArgs)
+NO_BYTES(logprob_fwd, LogprobArgs)
+NO_BYTES(logprob_bwd, LogprobBwdArgs)
+int64_t cuda_kv_page_bytes(int64_t K, int64_t D) { return (void)K, (void)D, 0; }
