@@ -7,6 +7,7 @@ DEV      =
 SANITIZE =
 RANKS    = 2
 V        =
+CUDA     = 0
 BENCH_THREADS = 2
 FAULTS   = 1000
 SECONDS  = 600
@@ -57,7 +58,12 @@ ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
 $(error the tests want cmocka (Debian libcmocka-dev, Spack cmocka): install it, then make configure)
 endif
 endif
-all: $(BUILD)/imf
+# CUDA=0: no device; 1: NVIDIA GPUs, by nvcc; host: the same device code on this machine's CPU, for tests.
+PROGRAM_0    = $(BUILD)/imf
+PROGRAM_1    = $(BUILD)/cuda/imf
+PROGRAM_host = $(BUILD)/hostcuda/imf
+$(if $(PROGRAM_$(CUDA)),,$(error CUDA=$(CUDA) is none of 0, 1 and host))
+all: $(PROGRAM_$(CUDA))
 .SECONDARY:  # objects of the tests are kept
 
 $(BUILD)/imf: $(BUILD)/src/main.o $(BUILD)/libimf.a
@@ -115,9 +121,22 @@ $(BUILD)/hostcuda/%.o: %.cu
 $(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
-$(BUILD)/tests/hostcuda/ops: %: %.o $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
+$(BUILD)/tests/hostcuda/ops: $(BUILD)/tests/hostcuda/ops.o
+$(BUILD)/hostcuda/imf: $(BUILD)/src/main.o
+$(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
-	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
+	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
+
+NVCC      = $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+NVCCFLAGS = -std=c++17 -O3 -lineinfo -D_GNU_SOURCE -Isrc -I. -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
+CUDA_LIBS = -L$(dir $(NVCC))../lib64 -Wl,-rpath,$(abspath $(dir $(NVCC))../lib64) -lcublasLt -lcudart_static -ldl -lrt
+$(BUILD)/cuda/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC)
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/cuda/imf: $(BUILD)/src/main.o $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c $(CONFIG)
@@ -187,7 +206,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), a minute
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host)
 	@sh tests/run.sh $(BUILD) tests/hostcuda
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++

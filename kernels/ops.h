@@ -65,7 +65,8 @@ typedef struct Ctx {
     DType dtype;     // number format of the models that are loaded for it (recipe: dtype)
     bool plain;      // use the plain forms everywhere (tests)
     bool gemm_dnnl;  // f32 gemm through oneDNN (its guard test passed), else the plain fixed-order kernel
-    struct Device *device;  // where cuda_x (kernels/cuda/device.h) run; NULL: nowhere
+    struct Device *device;  // where its ops run (kernels/cuda/device.h); NULL: on the host
+    struct Device *gpu;     // the one that main opened for those who can use it; NULL: none
 } Ctx;
 
 // Picks the ISA level (environment IMF_ISA=base|avx2|avx512|avx512bf16|amx lowers it), runs the gemm guard test once.

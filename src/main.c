@@ -15,6 +15,7 @@
 #include "base/stop.h"
 #include "base/version.h"
 #include "judge/judge.h"
+#include "kernels/cuda/device.h"
 #include "model/model.h"
 #include "par/par.h"
 #include "par/par_place.h"
@@ -24,8 +25,8 @@
 #include "stage/stage.h"
 
 // RUN_DIR: writes there. DIRECT: works without a recipe too, when its first argument is an option. MORE: takes arguments
-// behind the recipe. BARE: answers without MPI.
-enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MORE = 16, BARE = 32, MAX_SETS = 256 };
+// behind the recipe. BARE: answers without MPI. GPU: can use the recipe's device.
+enum { RECIPE = 1, RUN_DIR = 2, SANDBOX = 4, DIRECT = 8, MORE = 16, BARE = 32, GPU = 64, MAX_SETS = 256 };
 
 typedef struct Command {
     const char *name;
@@ -44,8 +45,8 @@ static const Command commands[] = {
      "score every sample with the reward model; or score --model DIR < JSONL", usage_score},
     {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests", NULL},
     {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs", NULL},
-    {"sft", stage_sft, RECIPE | RUN_DIR, "target sft", "fine-tune the target on SFT rows", NULL},
-    {"dpo", stage_dpo, RECIPE | RUN_DIR, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
+    {"sft", stage_sft, RECIPE | RUN_DIR | GPU, "target sft", "fine-tune the target on SFT rows", NULL},
+    {"dpo", stage_dpo, RECIPE | RUN_DIR | GPU, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
     {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models", NULL},
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
     {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE|RUNDIR ID", NULL},
@@ -64,7 +65,7 @@ static const Command commands[] = {
     {"judge", stage_judge, SANDBOX, "", "verdicts on answers: judge math|fuseeval|checks|code < JSONL", usage_judge},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], PIPELINE = 8 };
-static const Command run_pipeline = {"run", NULL, RECIPE | RUN_DIR | SANDBOX, "",
+static const Command run_pipeline = {"run", NULL, RECIPE | RUN_DIR | SANDBOX | GPU, "",
                                      "every stage from select to eval, in order; ended stages are skipped", NULL};
 
 static const Command *find_command(const char *name)
@@ -322,6 +323,14 @@ static Err open_ctx(Ctx *ctx, const Deck *deck, const Options *o)
     return deck ? par_agree(model_dtype(deck_str(deck, "dtype"), &ctx->dtype)) : OK;
 }
 
+// The rank's GPU, where the recipe wants one. Devices are dealt by the rank's number on its node.
+static Err open_gpu(Ctx *ctx, const Deck *deck)
+{
+    if (!deck || strcmp(deck_str(deck, "device"), "cuda")) return OK;
+    CHECK(ctx->dtype == DT_BF16, ERR_RECIPE, "device: cuda computes in bfloat16; set dtype: bfloat16, or device: cpu");
+    return device_open(par_node_rank(), &ctx->gpu);
+}
+
 static void tell_ctx(const Ctx *ctx)
 {
     const char *gemm = ctx->dtype == DT_BF16 || !ctx->gemm_dnnl ? "our gemm" : "oneDNN's gemm";
@@ -336,7 +345,7 @@ static Err run_job(const char *name, const Options *o)
     if (needs & DIRECT && o->n_rest && !strncmp(o->rest[0], "--", 2)) needs &= ~(RECIPE | RUN_DIR);
     Job job = {.argc = o->n_rest, .argv = (char **)o->rest, .call = call_command};
     Deck *deck = NULL;
-    Ctx ctx;
+    Ctx ctx = {0};
     Err err = OK;
     if (needs & RECIPE) TRY_DONE(par_agree(load_recipe(name, needs, o, &job, &deck)));
     if (needs & RUN_DIR) {
@@ -346,6 +355,7 @@ static Err run_job(const char *name, const Options *o)
         TRY_DONE(import_samples(deck, job.run_dir));
     }
     TRY_DONE(open_ctx(&ctx, deck, o));
+    if (needs & GPU) TRY_DONE(par_agree(open_gpu(&ctx, deck)));
     if (needs & RUN_DIR) {
         tell_ctx(&ctx);
         TRY_DONE(par_check_cores(ctx.threads));
@@ -354,6 +364,7 @@ static Err run_job(const char *name, const Options *o)
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
 done:
+    device_close(ctx.gpu);
     deck_free(deck);
     mem_free(ranks);
     return err;

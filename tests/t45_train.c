@@ -35,6 +35,7 @@ static Err train_once(const Setup *s, char text[2 * ID_TEXT])
     Fixture x;
     Model m;
     Ctx ctx;
+    Compute on;
     char dir[IO_PATH], name[64];
     PairLogp *ref = NULL;
     TRY(ctx_init(&ctx, 1));
@@ -43,15 +44,15 @@ static Err train_once(const Setup *s, char text[2 * ID_TEXT])
     data_path(dir, name);
     TRY(model_load(&m, dir, par_size() > 1));
     ctx.dtype = s->dtype;
-    if (s->dtype == DT_BF16) TRY(model_pack_bf16(&ctx, &m));
+    TRY(compute_open(&on, &ctx, &m));
     TrainSpec spec = fixture_spec(&x, s->run_dir);
     spec.max_steps = STEPS, spec.micro_rows = s->micro_rows, spec.save_steps = s->save_steps, spec.global_batch = 12;
     spec.row_tokens = 64, spec.val_size = 4, spec.eval_steps = 3, spec.save_total_limit = 9;
     TRY(io_join(dir, s->run_dir, spec.stage));
     if (par_rank() == 0) TRY(io_mkdirs(dir));
     TRY(par_barrier());
-    if (spec.pairs) TRY(refs_get(&ctx, &spec, &m, &x.data, 64, &ref));
-    TRY(train_run(&spec, &ctx, &m, &x.data, ref));
+    if (spec.pairs) TRY(refs_get(&on, &spec, &x.data, 64, &ref));
+    TRY(train_run(&spec, &on, &x.data, ref));
     if (par_rank() == 0) TRY(digest(&m, s->run_dir, text));
     mem_free(ref);
     dataset_free(&x.data);
@@ -90,6 +91,7 @@ static void neighbours_change_no_bit(DType dtype)
     Fixture x;
     Model m;
     Ctx ctx;
+    Compute on;
     Arena arena = {0}, acts = {0};
     char dir[IO_PATH];
     PairLogp packed[40], alone;
@@ -100,10 +102,11 @@ static void neighbours_change_no_bit(DType dtype)
     fixture_open(&x, "train/tiny-dpo.txt");
     data_path(dir, "model/qwen2");
     ok(model_load(&m, dir, false));
-    if (dtype == DT_BF16) ok(model_pack_bf16(&ctx, &m));
+    ctx.dtype = dtype;
+    ok(compute_open(&on, &ctx, &m));
     for (int i = 0; i < 40; i++) ex[i] = &x.data.ex[i];
     ok(pack_step(&arena, ex, 40, 90, 4, &step));
-    StepJob job = {.ctx = &ctx, .model = &m, .step = &step, .micro_rows = 3, .acts = &acts};
+    StepJob job = {.on = &on, .step = &step, .micro_rows = 3, .acts = &acts};
     ok(step_run(&job, packed, &active));
     for (int i = 0; i < 40; i++) {
         ok(pack_step(&arena, ex + i, 1, 90, 4, &step));
@@ -130,6 +133,7 @@ static void a_loss_that_is_not_finite_stops(void **state)
     Fixture x;
     Model m;
     Ctx ctx;
+    Compute on;
     char dir[IO_PATH], work[] = "/tmp/imf-t45-XXXXXX";
     assert_non_null(mkdtemp(work));
     ok(ctx_init(&ctx, 1));
@@ -137,8 +141,9 @@ static void a_loss_that_is_not_finite_stops(void **state)
     data_path(dir, "model/qwen2");
     ok(model_load(&m, dir, false));
     model_weight(&m, W_NORM_FINAL, -1)[3] = NAN;
+    ok(compute_open(&on, &ctx, &m));
     TrainSpec spec = fixture_spec(&x, work);
-    assert_int_equal(train_run(&spec, &ctx, &m, &x.data, NULL), ERR_INTERNAL);
+    assert_int_equal(train_run(&spec, &on, &x.data, NULL), ERR_INTERNAL);
     assert_non_null(strstr(err_message(), "step 1"));
     assert_non_null(strstr(err_message(), "examples: 0000"));
     model_free(&m);

@@ -73,13 +73,13 @@ static void move_between(float *w, int64_t n)
     }
 }
 
-static void load_as(Ctx *ctx, Model *m, const char *model_dir, DType dtype)
+static void load_as(Ctx *ctx, Model *m, Compute *on, const char *model_dir, DType dtype)
 {
     ok(ctx_init(ctx, 1));
     ctx->dtype = dtype;
     ok(model_load(m, model_dir, false));
     if (off_grid) move_between(m->w, m->elements);
-    if (dtype == DT_BF16) ok(model_pack_bf16(ctx, m));
+    ok(compute_open(on, ctx, m));
 }
 
 // The product's loop, seen through metrics.jsonl.
@@ -88,16 +88,17 @@ static Curve curve_of(Fixture *x, const char *model_dir, DType dtype)
     char dir[] = "/tmp/imf-t46-XXXXXX", path[IO_PATH];
     Model m;
     Ctx ctx;
+    Compute on;
     Curve c = {.n = 0};
     PairLogp *ref = NULL;
     assert_non_null(mkdtemp(dir));
-    load_as(&ctx, &m, model_dir, dtype);
+    load_as(&ctx, &m, &on, model_dir, dtype);
     TrainSpec spec = fixture_spec(x, dir);
     spec.grad_chains = chains_for(&m);
     ok(io_join(path, dir, spec.stage));
     ok(io_mkdirs(path));
-    if (spec.pairs) ok(refs_get(&ctx, &spec, &m, &x->data, train_row_tokens(&spec, &x->data), &ref));
-    ok(train_run(&spec, &ctx, &m, &x->data, ref));
+    if (spec.pairs) ok(refs_get(&on, &spec, &x->data, train_row_tokens(&spec, &x->data), &ref));
+    ok(train_run(&spec, &on, &x->data, ref));
     ok(io_join(path, dir, "metrics.jsonl"));
     ok(jsonl_each(path, read_metric, &c));
     assert_int_equal(c.n, x->steps);
@@ -166,6 +167,7 @@ typedef struct Loop {  // the loop written down once more, with places for fault
     Fault fault;
     Ctx ctx;
     Model m;
+    Compute on;
     Optim optim;
     ChainSum sum;
     Arena arena, acts;
@@ -205,11 +207,11 @@ static void loop_open(Loop *l, const char *model_dir, const char *fixture, DType
     fixture_open(&l->x, fixture);
     l->spec = fixture_spec(&l->x, l->work);
     plant(fault, &l->x, &l->spec);
-    load_as(&l->ctx, &l->m, model_dir, dtype);
+    load_as(&l->ctx, &l->m, &l->on, model_dir, dtype);
     l->spec.grad_chains = chains_for(&l->m);
     ok(io_join(dir, l->work, l->spec.stage));
     ok(io_mkdirs(dir));
-    if (l->spec.pairs) ok(refs_get(&l->ctx, &l->spec, &l->m, &l->x.data, 400, &l->ref));
+    if (l->spec.pairs) ok(refs_get(&l->on, &l->spec, &l->x.data, 400, &l->ref));
     chain_init(&l->sum, &l->m);
 }
 
@@ -240,7 +242,7 @@ static void loop_pack(Loop *l, int64_t step, int64_t row_tokens, StepData *d)
 static int32_t loop_gradient(Loop *l, StepData *d)
 {
     int32_t active;
-    StepJob job = {&l->ctx, &l->m, &d->packed, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum, &l->acts};
+    StepJob job = {&l->on, &d->packed, 1, l->spec.pairs ? &l->spec.dpo : NULL, d->ref, &l->sum, &l->acts};
     ok(step_run(&job, d->policy, &active));
     return active;
 }
@@ -250,16 +252,9 @@ static int32_t loop_gradient(Loop *l, StepData *d)
 // Updates the weights; a bf16 model then computes with the new ones, unless they are stale: those of the step before.
 static void loop_update(Loop *l, int64_t step, double lr, int32_t active, double *norm)
 {
-    void *stale = NULL;
-    size_t bytes = (size_t)l->m.bf16_values * 2;
-    if (l->fault == STALE) {
-        ok(mem_alloc(&stale, (int64_t)bytes, 1));
-        ok(model_pack_bf16(&l->ctx, &l->m));
-        memcpy(stale, l->m.bf16, bytes);
-    }
+    if (l->fault == STALE) ok(compute_refresh(&l->on));
     ok(optim_step(&l->optim, &l->ctx, &l->sum, active, lr, step + 1, norm));
-    if (stale) memcpy(l->m.bf16, stale, bytes);
-    mem_free(stale);
+    if (l->fault != STALE) ok(compute_refresh(&l->on));
 }
 
 static void loop_step(Loop *l, int64_t step, const Schedule *schedule, Curve *c)

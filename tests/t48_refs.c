@@ -13,13 +13,18 @@ typedef struct World {
     Fixture x;
     Model model;
     Ctx ctx;
+    Compute on;
     TrainSpec spec;
     char run[IO_PATH], file[IO_PATH];
 } World;
 
 static World w;
 
-static void load_model(const char *dir) { ok(model_load(&w.model, dir, false)); }
+static void load_model(const char *dir)
+{
+    ok(model_load(&w.model, dir, false));
+    ok(compute_open(&w.on, &w.ctx, &w.model));
+}
 
 static int open_world(void **state)
 {
@@ -50,7 +55,7 @@ static int close_world(void **state)
 static Err get(PairLogp out[64])
 {
     PairLogp *ref = NULL;
-    Err err = refs_get(&w.ctx, &w.spec, &w.model, &w.x.data, 90, &ref);
+    Err err = refs_get(&w.on, &w.spec, &w.x.data, 90, &ref);
     if (err == OK) memcpy(out, ref, (size_t)w.x.data.n * sizeof *ref);
     mem_free(ref);
     return err;

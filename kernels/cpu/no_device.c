@@ -4,8 +4,9 @@
 
 #include "kernels/cuda/device.h"
 
-Err device_open(Device **out)
+Err device_open(int index, Device **out)
 {
+    (void)index;
     *out = NULL;
     FAIL(ERR_UNAVAILABLE, "this imf was built without CUDA: build it with make CUDA=1, or set device: cpu");
 }
@@ -16,6 +17,11 @@ static Err never(void) { FAIL(ERR_INTERNAL, "an op on a device, in a program wit
 
 Err device_wait(Device *d) { return (void)d, never(); }
 Err device_alloc(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
+Err device_alloc_managed(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
+Err device_put(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
+Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
+Err device_zero(Device *d, void *p, int64_t bytes) { return (void)d, (void)p, (void)bytes, never(); }
+MemSource device_managed(Device *d) { return (MemSource){NULL, NULL, d}; }
 void device_free(Device *d, void *p) { (void)d, (void)p; }
 
 #define ABSENT(op, Args) \

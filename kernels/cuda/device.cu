@@ -10,12 +10,15 @@ static Err open_parts(Device *d)
     return OK;
 }
 
-Err device_open(Device **out)
+Err device_open(int index, Device **out)
 {
     int devices = 0;
     const cudaError_t found = cudaGetDeviceCount(&devices);
-    CHECK(found == cudaSuccess && devices > 0, ERR_UNAVAILABLE, "there is no CUDA device (%s); look with nvidia-smi, or run on the CPU",
+    CHECK(found == cudaSuccess && devices > 0, ERR_UNAVAILABLE, "there is no CUDA device (%s); look with nvidia-smi, or set device: cpu",
           found == cudaSuccess ? "none is visible" : cudaGetErrorString(found));
+    CHECK(index < devices, ERR_UNAVAILABLE, "rank %d of this node has no device: %d can be seen; start as many ranks a node as there are devices "
+          "(in Slurm with --gpus-per-node; --gpus-per-task hides them)", index, devices);
+    TRY_CUDA(cudaSetDevice(index));
     Device *d = new (std::nothrow) Device();
     CHECK(d, ERR_UNAVAILABLE, "no memory");
     const Err err = open_parts(d);
@@ -41,13 +44,40 @@ Err device_wait(Device *d)
 Err device_alloc(Device *d, void *pp, int64_t bytes)
 {
     (void)d;
-    const cudaError_t got = cudaMallocManaged((void **)pp, (size_t)bytes, cudaMemAttachGlobal);
+    const cudaError_t got = cudaMalloc((void **)pp, (size_t)bytes);
     CHECK(got == cudaSuccess, ERR_UNAVAILABLE, "no %lld bytes on the device: %s", (long long)bytes, cudaGetErrorString(got));
+    return OK;
+}
+
+Err device_alloc_managed(Device *d, void *pp, int64_t bytes)
+{
+    (void)d;
+    const cudaError_t got = cudaMallocManaged((void **)pp, (size_t)bytes, cudaMemAttachGlobal);
+    CHECK(got == cudaSuccess, ERR_UNAVAILABLE, "no %lld bytes that host and device reach: %s", (long long)bytes, cudaGetErrorString(got));
     return OK;
 }
 
 void device_free(Device *d, void *p)
 {
     (void)d;
-    (void)cudaFree(p);
+    if (p) (void)cudaFree(p);
+}
+
+static Err managed_alloc(void *d, void *pp, int64_t bytes) { return device_alloc_managed((Device *)d, pp, bytes); }
+static void managed_free(void *d, void *p) { device_free((Device *)d, p); }
+MemSource device_managed(Device *d) { return {managed_alloc, managed_free, d}; }
+
+static Err copy(Device *d, void *to, const void *from, int64_t bytes, cudaMemcpyKind kind)
+{
+    TRY_CUDA(cudaMemcpyAsync(to, from, (size_t)bytes, kind, d->stream));
+    return device_wait(d);
+}
+
+Err device_put(Device *d, void *to, const void *from, int64_t bytes) { return copy(d, to, from, bytes, cudaMemcpyHostToDevice); }
+Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return copy(d, to, from, bytes, cudaMemcpyDeviceToHost); }
+
+Err device_zero(Device *d, void *p, int64_t bytes)
+{
+    TRY_CUDA(cudaMemsetAsync(p, 0, (size_t)bytes, d->stream));
+    return OK;
 }

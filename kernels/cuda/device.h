@@ -9,20 +9,30 @@
 #ifndef IMF_CUDA_DEVICE_H
 #define IMF_CUDA_DEVICE_H
 
+#include "base/arena.h"
 #include "kernels/ops.h"
 
 typedef struct Device Device;
 
-// The device of this rank and a stream of its own. ERR_UNAVAILABLE, with what to do, where there is no driver or no device.
-Err device_open(Device **out) ERR_MUST_CHECK;
+// Device number `index` of this machine (a rank's number among those of its node) and a stream of its own. ERR_UNAVAILABLE, with
+// what to do, where there is no driver, no device or no such device.
+Err device_open(int index, Device **out) ERR_MUST_CHECK;
 void device_close(Device *d);  // NULL: nothing
 
 // Until all that was put into the stream has run.
 Err device_wait(Device *d) ERR_MUST_CHECK;
 
-// Memory that host and device reach; the host only while nothing runs. ERR_UNAVAILABLE, naming the size.
+// Memory of the device, not zeroed. ERR_UNAVAILABLE, naming the size.
 Err device_alloc(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
-void device_free(Device *d, void *p);
+// Memory that host and device reach; the host only while nothing runs.
+Err device_alloc_managed(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
+void device_free(Device *d, void *p);  // of either kind; NULL: nothing
+MemSource device_managed(Device *d);   // for arenas
+
+// Copies from and to memory of the host, in the stream's order; done when they return.
+Err device_put(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
+Err device_get(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
+Err device_zero(Device *d, void *p, int64_t bytes) ERR_MUST_CHECK;  // in the stream's order, not waited for
 
 // bf16 operands; `add` only where y is fp32; `row` is read by the host, when the op is called.
 Err cuda_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;

@@ -127,8 +127,10 @@ cudaError_t cudaGetLastError(void)
     return e;
 }
 
-cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : fail(cudaErrorInvalidValue); }
+static const int DEVICES = 8;  // all the same; a rank takes one of its own
+
+cudaError_t cudaGetDeviceCount(int *n) { return *n = DEVICES, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return device >= 0 && device < DEVICES ? cudaSuccess : fail(cudaErrorInvalidValue); }
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *all) { return *unused = *all = (size_t)80 << 30, cudaSuccess; }
 
 cudaError_t cudaMalloc(void **p, size_t bytes) { return (*p = hostcuda::device_alloc(bytes)) ? cudaSuccess : fail(cudaErrorMemoryAllocation); }

@@ -13,12 +13,18 @@ struct ArenaBlock {
     char *data;
 };
 
-static Err block_fill(ArenaBlock *b, int64_t bytes)
+static void block_clear(const Arena *a, ArenaBlock *b)
+{
+    if (a->source) a->source->free(a->source->owner, b->data);
+    else mem_free(b->data);
+    b->data = NULL, b->size = 0;
+}
+
+static Err block_fill(const Arena *a, ArenaBlock *b, int64_t bytes)
 {
     int64_t size = bytes > SMALLEST ? bytes : SMALLEST;
-    mem_free(b->data);
-    b->data = NULL, b->size = 0;
-    TRY(mem_alloc(&b->data, size, 1));
+    block_clear(a, b);
+    TRY(a->source ? a->source->alloc(a->source->owner, &b->data, size) : mem_alloc(&b->data, size, 1));
     b->size = size;
     return OK;
 }
@@ -30,7 +36,7 @@ static Err advance(Arena *a, int64_t bytes)
     ArenaBlock **next = a->current ? &a->current->next : &a->first;
     if (!*next) TRY(MEM_ARRAY(next, 1));
     if (next == &a->first && bytes < a->want) bytes = a->want;
-    if ((*next)->size < bytes || !(*next)->data) TRY(block_fill(*next, bytes));
+    if ((*next)->size < bytes || !(*next)->data) TRY(block_fill(a, *next, bytes));
     a->current = *next;
     a->before += a->used;
     a->used = 0;
@@ -90,8 +96,8 @@ void arena_free(Arena *a)
 {
     for (ArenaBlock *b = a->first, *next; b; b = next) {
         next = b->next;
-        mem_free(b->data);
+        block_clear(a, b);
         mem_free(b);
     }
-    *a = (Arena){0};
+    *a = (Arena){.source = a->source};
 }

@@ -10,12 +10,20 @@
 
 #include "base/err.h"
 
+// Memory other than mem_alloc's. Errors are those of `alloc`.
+typedef struct MemSource {
+    Err (*alloc)(void *owner, void *pp, int64_t bytes);
+    void (*free)(void *owner, void *p);  // NULL p: nothing
+    void *owner;                         // borrowed
+} MemSource;
+
 typedef struct ArenaBlock ArenaBlock;
 typedef struct Arena {  // zero-initialise: Arena a = {0};
     ArenaBlock *first, *current;
     int64_t used;  // bytes used in `current`
     int64_t before, most;  // bytes used in the blocks before it; the most that were ever in use at once
     int64_t want;  // bytes of the first block
+    const MemSource *source;  // set by hand, borrowed: where blocks come from; NULL: mem_alloc
     bool counting; // set by hand: requests are counted in `most` and met with NULL; for plans
 } Arena;
 

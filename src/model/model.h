@@ -66,6 +66,7 @@ typedef struct Model {
     int64_t rope_positions;
     Id fingerprint;    // of config and weight files, and of bf16
     char *dir;         // owned; where it was loaded from
+    struct Device *device;  // bf16 and vectors and rope are memory of this device, matrices not packed; NULL: memory of the host
 } Model;
 
 Err model_config_load(const char *dir, ModelConfig *out) ERR_MUST_CHECK;
@@ -89,6 +90,10 @@ Err model_init_random(Model *m, const ModelConfig *cfg, uint64_t seed, bool shar
 // Rearranges an fp32 model's matrices for generation (op_pack), in place (bf16 ones are packed already); an embedding that is no
 // head stays as it is. From then on only src/decode and model_logits may use the model. Collective when m->shared.
 Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
+// A copy for ops on a device: matrices rounded to bf16, of a model with an fp32 block, which takes the fingerprint of a bf16 model.
+// Refresh: again, after the block has changed. Local.
+Err model_to_device(Ctx *host, struct Device *device, Model *m, Model *out) ERR_MUST_CHECK;
+Err model_refresh(Ctx *host, const Model *m, Model *on_device) ERR_MUST_CHECK;
 void model_free(Model *m);
 
 float *model_weight(const Model *m, WeightKind kind, int32_t layer);      // in the fp32 block; NULL when the model has none

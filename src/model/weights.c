@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/profile.h"
 #include "base/rng.h"
+#include "kernels/cuda/device.h"
 #include "par/par.h"
 
 enum { BORDER = 16, PIECE = 1 << 22 };  // floats: 64 bytes; elements
@@ -260,14 +261,16 @@ Err weight_mark_bf16(Model *m)
 
 Err weight_memory(const Model *m, int64_t bytes, void *pp)
 {
-    if (m->shared) TRY(par_shared_alloc(bytes, pp));
+    if (m->device) TRY(device_alloc(m->device, pp, bytes));
+    else if (m->shared) TRY(par_shared_alloc(bytes, pp));
     else TRY(mem_alloc_huge(pp, bytes, 1));
     return OK;
 }
 
 void weight_memory_free(const Model *m, void *p, int64_t bytes)
 {
-    if (m->shared && p) par_shared_free(p, bytes);
+    if (m->device) device_free(m->device, p);
+    else if (m->shared && p) par_shared_free(p, bytes);
     else mem_free(p);
 }
 

@@ -25,7 +25,7 @@ Err weight_find(const StDir *dir, const WeightPart *part, const StTensor **out) 
 // The spec of a tensor, or NULL.
 const WeightSpec *weight_spec(const Model *m, WeightKind kind, int32_t layer);
 
-// Memory of a model: node-shared or this rank's own.
+// Memory of a model: its device's, node-shared or this rank's own.
 Err weight_memory(const Model *m, int64_t bytes, void *pp) ERR_MUST_CHECK;
 void weight_memory_free(const Model *m, void *p, int64_t bytes);
 

@@ -20,7 +20,8 @@
 typedef struct Work {
     const FineTune *job;
     TrainSpec spec;
-    Model model;
+    Model model;           // master
+    Compute on;
     Tokenizer *tok;
     const ChatTemplate *chat;
     Dataset data;
@@ -54,7 +55,7 @@ static Err load_master(Work *w)
 static Err load_model(Work *w)
 {
     TRY(load_master(w));
-    return w->job->ctx->dtype == DT_BF16 ? model_pack_bf16(w->job->ctx, &w->model) : OK;
+    return compute_open(&w->on, w->job->ctx, &w->model);
 }
 
 DType finetune_export_dtype(const Deck *deck, const char *stage, DType storage)
@@ -256,8 +257,8 @@ static Err train(Work *w)
         return OK;
     }
     if (w->job->pairs)
-        TRY(refs_get(w->job->ctx, &w->spec, &w->model, &w->data, train_row_tokens(&w->spec, &w->data), &w->ref));
-    TRY(train_run(&w->spec, w->job->ctx, &w->model, &w->data, w->ref));
+        TRY(refs_get(&w->on, &w->spec, &w->data, train_row_tokens(&w->spec, &w->data), &w->ref));
+    TRY(train_run(&w->spec, &w->on, &w->data, w->ref));
     return par_agree(par_rank() == 0 ? export_model(w) : OK);
 }
 
@@ -275,6 +276,7 @@ done:
     mem_free(w.ref);
     dataset_free(&w.data);
     tok_free(w.tok);
+    compute_close(&w.on);
     model_free(&w.model);
     return err;
 }

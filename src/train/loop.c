@@ -21,8 +21,8 @@
 
 typedef struct Trainer {
     const TrainSpec *spec;
-    Ctx *ctx;
-    Model *model;
+    Compute *on;
+    Model *model;             // on->master
     const Dataset *data;
     const PairLogp *reference;
     Split split;
@@ -72,7 +72,7 @@ static Err run_examples(Trainer *t, const Pick *p, ChainSum *sum, PackedStep *st
     for (int64_t i = 0; i < p->n; i++)
         if (t->reference) t->ref[i] = t->reference[p->index[i]];
     TRY(pack_step(&t->arena, p->ex, (int32_t)p->n, t->row_tokens, t->spec->grad_chains, step));
-    StepJob job = {.ctx = t->ctx, .model = t->model, .step = step, .micro_rows = (int32_t)t->spec->micro_rows,
+    StepJob job = {.on = t->on, .step = step, .micro_rows = (int32_t)t->spec->micro_rows,
                    .dpo = t->spec->pairs ? &t->spec->dpo : NULL, .reference = t->ref, .sum = sum, .acts = &t->acts};
     return step_run(&job, t->policy, active);
 }
@@ -146,8 +146,9 @@ static Err one_step(Trainer *t)
     TRY(run_examples(t, &p, &t->sum, &step, &active));
     StepMetrics s = metrics_of(t->spec, t->policy, t->ref, p.n);
     if (!isfinite(s.loss)) return not_finite(t, &p, "the loss", s.loss);
-    TRY(optim_step(&t->optim, t->ctx, &t->sum, active, lr, t->state.step + 1, &norm));
+    TRY(optim_step(&t->optim, t->on->host, &t->sum, active, lr, t->state.step + 1, &norm));
     if (!isfinite(norm)) return not_finite(t, &p, "the gradient's norm", norm);
+    TRY(compute_refresh(t->on));
     int64_t tokens = 0;
     for (int32_t r = 0; r < step.rows; r++) tokens += step.row[r].T;
     t->state.step++;
@@ -232,7 +233,7 @@ static Err resume(Trainer *t)
     TRY(checkpoint_find(t->dir, &step));
     if (step < 0) return OK;
     TRY(checkpoint_load(t->dir, step, t->model, t->optim.m, t->optim.v, &t->state));
-    if (t->model->dtype == DT_BF16) TRY(model_pack_bf16(t->ctx, t->model));
+    TRY(compute_refresh(t->on));
     t->saved = step;
     log_info(t->spec->stage, "resumed from step %lld of %lld: %s/step_%09lld is the newest whole checkpoint", (long long)step,
              (long long)t->total, t->dir, (long long)step);
@@ -359,14 +360,14 @@ static void close_all(Trainer *t)
     mem_free(t->ref);
 }
 
-Err train_run(const TrainSpec *spec, Ctx *ctx, Model *model, Dataset *data, const PairLogp *reference)
+Err train_run(const TrainSpec *spec, Compute *on, Dataset *data, const PairLogp *reference)
 {
-    Trainer t = {.spec = spec, .ctx = ctx, .model = model, .data = data, .reference = reference};
+    Trainer t = {.spec = spec, .on = on, .model = on->master, .data = data, .reference = reference, .acts.source = on->source};
     Err err = OK;
     t.metrics.fd = t.metrics.speed_fd = t.metrics.events.fd = t.tries.fd = -1;
     TRY_DONE(par_agree(plan(&t, data)));
-    chain_init(&t.sum, model);
-    TRY_DONE(optim_open(&t.optim, model, &spec->optim));
+    chain_init(&t.sum, t.model);
+    TRY_DONE(optim_open(&t.optim, t.model, &spec->optim));
     TRY_DONE(resume(&t));
     TRY_DONE(par_agree(metrics_open(&t.metrics, spec, &t.state.metrics, t.saved, t.total, (double)t.per_epoch)));
     TRY_DONE(open_tries(&t));

@@ -36,7 +36,8 @@ static Err count_step(Steps *s, TrainWork *w, int64_t k)
     for (int64_t i = 0; i < n; i++) ex[i] = &s->data->ex[s->split.train[s->order[k * batch + i]]];
     TRY(pack_step(&s->arena, ex, (int32_t)n, w->row_tokens, w->chains, &step));
     w->active[k] = step.chains;
-    const StepJob job = {.model = s->m, .step = &step, .micro_rows = (int32_t)s->spec->micro_rows, .dpo = s->spec->pairs ? &s->spec->dpo : NULL};
+    Compute on = {.model = s->m};
+    const StepJob job = {.on = &on, .step = &step, .micro_rows = (int32_t)s->spec->micro_rows, .dpo = s->spec->pairs ? &s->spec->dpo : NULL};
     for (int32_t c = 0; c < step.chains; c++) {
         TRY(step_chain_count(&job, c, true, &w->bytes[k * w->chains + c]));
         w->calls[k * w->chains + c] = (step.first[c + 1] - step.first[c] + job.micro_rows - 1) / job.micro_rows;
@@ -95,7 +96,8 @@ static Err work_bound(const TrainSpec *spec, const Model *m, TrainWork *w)
     TRY(MEM_ARRAY(&row, rows + 1));
     for (int32_t r = 0; r <= rows; r++) row[r] = (int32_t)(r * w->row_tokens);
     const Batch b = {.rows = rows, .T = rows * w->row_tokens, .S = rows * EXAMPLES_A_ROW, .row = row};
-    const StepJob job = {.model = m, .dpo = spec->pairs ? &spec->dpo : NULL};
+    Compute on = {.model = m};
+    const StepJob job = {.on = &on, .dpo = spec->pairs ? &spec->dpo : NULL};
     Err err = step_count(&job, &b, true, &bytes);
     mem_free(row);
     for (int64_t c = 0; c < w->chains; c++) w->bytes[c] = bytes, w->calls[c] = 1;

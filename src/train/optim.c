@@ -163,6 +163,5 @@ Err optim_step(Optim *o, Ctx *ctx, const ChainSum *sum, int32_t active, double l
     TRY(par_node_barrier());
     TRY(par_agree(update_tiles(o, ctx, clip, (float)lr, step)));
     TRY(publish(o));
-    TRY(par_node_barrier());
-    return o->model->dtype == DT_BF16 ? model_pack_bf16(ctx, o->model) : OK;
+    return par_node_barrier();
 }

@@ -32,7 +32,7 @@ int64_t optim_bytes(TileShare share);  // moments of a share
 
 // Collective. One step: reduces the chains' gradients (sums of `active` chains), measures and clips their norm as
 // torch.nn.utils.clip_grad_norm_ does (coefficient max_norm / (norm + 1e-6), at most 1), updates the owned tiles with
-// AdamW (step: 1-based) and publishes them to every node. A norm that is NaN or infinite changes nothing: *norm says it.
+// AdamW (step: 1-based) and publishes them to every node. What was made of the weights (bf16 copies) is the caller's. A norm that is NaN or infinite changes nothing: *norm says it.
 Err optim_step(Optim *o, Ctx *ctx, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm) ERR_MUST_CHECK;
 
 #endif

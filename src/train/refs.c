@@ -39,9 +39,9 @@ Err refs_fingerprint(Id model, Id data, Id *out)
 }
 
 // Forward over all pairs, a few at a time in order of id.
-static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *d, int64_t row_tokens, PairLogp *ref)
+static Err compute(Compute *on, const TrainSpec *spec, const Dataset *d, int64_t row_tokens, PairLogp *ref)
 {
-    Arena arena = {0}, acts = {0};
+    Arena arena = {0}, acts = {.source = on->source};
     Progress p;
     Err err = OK;
     progress_start(&p, "reference log-probs", d->n, "pairs");
@@ -55,7 +55,7 @@ static Err compute(Ctx *ctx, const TrainSpec *spec, const Model *model, const Da
         TRY_DONE(ARENA_ARRAY(&arena, &ex, n));
         for (int64_t i = 0; i < n; i++) ex[i] = &d->ex[at + i];
         TRY_DONE(pack_step(&arena, ex, (int32_t)n, row_tokens, spec->grad_chains, &step));
-        StepJob job = {.ctx = ctx, .model = model, .step = &step, .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo, .acts = &acts};
+        StepJob job = {.on = on, .step = &step, .micro_rows = (int32_t)spec->micro_rows, .dpo = &spec->dpo, .acts = &acts};
         TRY_DONE(step_run(&job, ref + at, &active));
         progress_show(&p, at + n, 0);
     }
@@ -160,22 +160,22 @@ static Err find(const char *path, Id print, const Dataset *d, PairLogp *ref, int
     return OK;
 }
 
-Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *d, int64_t row_tokens, PairLogp **ref)
+Err refs_get(Compute *on, const TrainSpec *spec, const Dataset *d, int64_t row_tokens, PairLogp **ref)
 {
     char path[IO_PATH], dir[IO_PATH];
     int32_t found = 0;
     Id print;
     TRY(io_join(dir, spec->run_dir, spec->stage));
     TRY(io_join(path, dir, "ref_logps.bin"));
-    TRY(refs_fingerprint(model->fingerprint, d->hash, &print));
+    TRY(refs_fingerprint(on->model->fingerprint, d->hash, &print));
     TRY(par_agree(MEM_ARRAY(ref, d->n)));
     TRY(find(path, print, d, *ref, &found));
     if (found) {
         log_info(spec->stage, "reference log-probabilities of %lld pairs read from %s", (long long)d->n, path);
         return OK;
     }
-    TRY(compute(ctx, spec, model, d, row_tokens, *ref));
-    TRY(par_agree(check_finite(model, d, *ref)));
+    TRY(compute(on, spec, d, row_tokens, *ref));
+    TRY(par_agree(check_finite(on->model, d, *ref)));
     fault_point("refs-computed");
     TRY(par_agree(par_rank() == 0 ? save(path, print, d, *ref) : OK));
     fault_point("refs-written");

@@ -12,6 +12,7 @@
 #define IMF_TRAIN_REFS_H
 
 #include "base/str.h"
+#include "train/compute.h"
 #include "train/dataset.h"
 #include "train/loss.h"
 #include "train/spec.h"
@@ -19,8 +20,7 @@
 // Collective. ref[data->n] in the data's order, owned by the caller (mem_free). Reads the file when it is there; ERR_DATA
 // when it belongs to another model or other data, does not match its sum or holds a value that is not finite. ERR_INTERNAL
 // when such a value is computed.
-Err refs_get(Ctx *ctx, const TrainSpec *spec, const Model *model, const Dataset *data, int64_t row_tokens, PairLogp **ref)
-    ERR_MUST_CHECK;
+Err refs_get(Compute *on, const TrainSpec *spec, const Dataset *data, int64_t row_tokens, PairLogp **ref) ERR_MUST_CHECK;
 
 // The fingerprint of the pairs' log-probabilities under a model. Local.
 Err refs_fingerprint(Id model, Id data, Id *out) ERR_MUST_CHECK;

@@ -22,7 +22,7 @@ typedef struct Micro {  // one model call
 // What is asked of the arena before, and the workspace last: the caller rewinds it.
 static Err logprob_args(const StepJob *j, Arena *arena, Micro *u, LogprobArgs *a)
 {
-    const Model *m = j->model;
+    const Model *m = j->on->model;
     TRY(ARENA_ARRAY(arena, &u->logp, u->batch.T));
     TRY(ARENA_ARRAY(arena, &u->lse, u->batch.T));
     if (!j->dpo) TRY(ARENA_ARRAY(arena, &u->best, u->batch.T));
@@ -30,14 +30,14 @@ static Err logprob_args(const StepJob *j, Arena *arena, Micro *u, LogprobArgs *a
                        .lse = u->lse, .best = u->best, .T = u->batch.T, .H = m->cfg.H, .V = m->cfg.V,
                        .softcap = m->cfg.final_softcap};
     u->mark = arena_mark(arena);
-    return arena_alloc(arena, &a->workspace, op_logprob_fwd_workspace(j->ctx, a), 1);
+    return arena_alloc(arena, &a->workspace, op_logprob_fwd_workspace(&j->on->ctx, a), 1);
 }
 
 static Err logprobs(const StepJob *j, Arena *arena, Micro *u)
 {
     LogprobArgs a;
     TRY(logprob_args(j, arena, u, &a));
-    TRY(op_logprob_fwd(j->ctx, &a));
+    TRY(op_logprob_fwd(&j->on->ctx, &a));
     arena_rewind(arena, u->mark);
     return OK;
 }
@@ -85,7 +85,7 @@ static void fill_coef(const StepJob *j, const Micro *u, const PairLogp *logp, fl
 
 static Err logprob_bwd_args(const StepJob *j, Arena *arena, Micro *u, float *grad, float **coef, LogprobBwdArgs *a)
 {
-    const Model *m = j->model;
+    const Model *m = j->on->model;
     float *dhidden;
     TRY(ARENA_ARRAY(arena, coef, u->batch.T));
     TRY(ARENA_ARRAY(arena, &dhidden, u->batch.T * m->cfg.H));
@@ -94,7 +94,7 @@ static Err logprob_bwd_args(const StepJob *j, Arena *arena, Micro *u, float *gra
                           .lse = u->lse, .coef = *coef, .row = u->batch.row, .rows = u->rows, .T = u->batch.T, .H = m->cfg.H,
                           .V = m->cfg.V, .softcap = m->cfg.final_softcap};
     u->mark = arena_mark(arena);
-    return arena_alloc(arena, &a->workspace, op_logprob_bwd_workspace(j->ctx, a), 1);
+    return arena_alloc(arena, &a->workspace, op_logprob_bwd_workspace(&j->on->ctx, a), 1);
 }
 
 static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *logp, float *grad)
@@ -103,20 +103,23 @@ static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *lo
     LogprobBwdArgs a;
     TRY(logprob_bwd_args(j, arena, u, grad, &coef, &a));
     fill_coef(j, u, logp, coef);
-    TRY(op_logprob_bwd(j->ctx, &a));
+    TRY(op_logprob_bwd(&j->on->ctx, &a));
     arena_rewind(arena, u->mark);
-    return model_backward(j->ctx, j->model, &u->batch, arena, u->acts, a.dhidden.p, grad);
+    return model_backward(&j->on->ctx, j->on->model, &u->batch, arena, u->acts, a.dhidden.p, grad);
 }
 
 static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, int32_t rows, PairLogp *logp, float *grad)
 {
     Micro u = {.row_index = row_index, .rows = rows};
     TRY(pack_batch(arena, j->step, row_index, rows, &u.batch, &u.target));
-    TRY(ARENA_ARRAY(arena, &u.hidden, u.batch.T * j->model->cfg.H));
-    TRY(model_forward(j->ctx, j->model, &u.batch, arena, u.hidden, grad ? &u.acts : NULL));
+    TRY(ARENA_ARRAY(arena, &u.hidden, u.batch.T * j->on->model->cfg.H));
+    TRY(model_forward(&j->on->ctx, j->on->model, &u.batch, arena, u.hidden, grad ? &u.acts : NULL));
     TRY(logprobs(j, arena, &u));
+    TRY(compute_wait(j->on));
     add_logps(j, &u, logp);
-    return grad ? backward(j, arena, &u, logp, grad) : OK;
+    if (!grad) return OK;
+    TRY(backward(j, arena, &u, logp, grad));
+    return compute_wait(j->on);
 }
 
 // run_micro's requests in run_micro's order.
@@ -125,14 +128,14 @@ static Err count_micro(const StepJob *j, Arena *arena, Micro *u, bool grad)
     float *coef;
     LogprobArgs a;
     LogprobBwdArgs b;
-    TRY(ARENA_ARRAY(arena, &u->hidden, u->batch.T * j->model->cfg.H));
-    TRY(model_forward_count(j->ctx, j->model, &u->batch, arena, grad));
+    TRY(ARENA_ARRAY(arena, &u->hidden, u->batch.T * j->on->model->cfg.H));
+    TRY(model_forward_count(&j->on->ctx, j->on->model, &u->batch, arena, grad));
     TRY(logprob_args(j, arena, u, &a));
     arena_rewind(arena, u->mark);
     if (!grad) return OK;
     TRY(logprob_bwd_args(j, arena, u, NULL, &coef, &b));
     arena_rewind(arena, u->mark);
-    return model_backward_count(j->ctx, j->model, &u->batch, arena);
+    return model_backward_count(&j->on->ctx, j->on->model, &u->batch, arena);
 }
 
 Err step_count(const StepJob *j, const Batch *shape, bool grad, int64_t *bytes)
@@ -172,9 +175,12 @@ done:
 
 static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
 {
-    float *grad = NULL;
+    float *sum = NULL, *grad = NULL;
     int32_t n = 0, *index;
-    if (j->sum) TRY(chain_begin(j->sum, &grad));
+    if (j->sum) {
+        TRY(chain_begin(j->sum, &sum));
+        TRY(compute_grad_begin(j->on, sum, &grad));
+    }
     arena_reset(j->acts);
     TRY(ARENA_ARRAY(j->acts, &index, j->step->rows));
     for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) index[n++] = r;
@@ -184,7 +190,8 @@ static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
         TRY(run_micro(j, j->acts, index + i, n - i < j->micro_rows ? n - i : j->micro_rows, logp, grad));
     }
     if (!j->sum) return OK;
-    TRY(model_grad_fold(j->ctx, j->model, grad));
+    TRY(model_grad_fold(&j->on->ctx, j->on->model, grad));
+    TRY(compute_grad_end(j->on, sum));
     return chain_end(j->sum, chain);
 }
 

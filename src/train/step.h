@@ -5,17 +5,17 @@
 
 #include "train/batch.h"
 #include "train/chains.h"
+#include "train/compute.h"
 #include "train/loss.h"
 
 typedef struct StepJob {
-    Ctx *ctx;
-    const Model *model;
+    Compute *on;
     const PackedStep *step;
     int32_t micro_rows;         // rows per model call: speed and memory only
     const DpoSpec *dpo;         // NULL: SFT
     const PairLogp *reference;  // [examples of the step]; DPO with gradients only
     ChainSum *sum;              // NULL: forward only
-    Arena *acts;                // of model calls; the caller keeps it over the steps, so that the blocks of the first one serve all
+    Arena *acts;                // of model calls, from on->source; kept over the steps, so that the blocks of the first one serve all
 } StepJob;
 
 // Collective. logp[examples of the step] is filled on every rank (SFT: side 0 only). With `sum`: the gradient of the
@@ -23,7 +23,7 @@ typedef struct StepJob {
 Err step_run(const StepJob *job, PairLogp *logp, int32_t *active) ERR_MUST_CHECK;
 
 // Bytes that a model call of step_run takes of its arena; of the batch its sizes and row offsets, of the model its layout and dtype,
-// of the job model, step (may be NULL) and dpo. The same for the largest call of a chain. Local.
+// of the job on->model, on->ctx, step (may be NULL) and dpo. The same for the largest call of a chain. Local.
 Err step_count(const StepJob *job, const Batch *shape, bool grad, int64_t *bytes) ERR_MUST_CHECK;
 Err step_chain_count(const StepJob *job, int32_t chain, bool grad, int64_t *bytes) ERR_MUST_CHECK;
 

@@ -17,7 +17,7 @@ template <typename V_> struct Managed {
     size_t n;
     explicit Managed(size_t n_) : n(n_)
     {
-        if (device_alloc(device, &p, (int64_t)(n * sizeof(V_))) != OK) abort();
+        if (device_alloc_managed(device, &p, (int64_t)(n * sizeof(V_))) != OK) abort();
         memset((void *)p, 0, n * sizeof(V_));
     }
     explicit Managed(const std::vector<V_> &v) : Managed(v.size()) { std::copy(v.begin(), v.end(), p); }
@@ -305,7 +305,7 @@ static void check_logprob(int words, float softcap)
 
 int main()
 {
-    ok(device_open(&device));
+    ok(device_open(0, &device));
     ok(ctx_init(&cpu, 1));
     cpu.dtype = DT_BF16;
     gpu = cpu;
