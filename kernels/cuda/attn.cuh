@@ -103,7 +103,7 @@ template <int D, int ROWS> DEVICE void load_rows(unsigned char *to, const uint16
 }  // namespace attn
 
 // Tokens of no segment are padding: zero in x[T][width] (bf16), and in lse[N][T] unless it is NULL. Grid: T blocks.
-__global__ void attn_clear_padding(const attn::Table t, uint16_t *x, int64_t stride, int width, float *lse, int N)
+inline __global__ void attn_clear_padding(const attn::Table t, uint16_t *x, int64_t stride, int width, float *lse, int N)
 {
     const int token = (int)blockIdx.x;
     for (int s = 0; s < t.S; s++)

@@ -125,7 +125,7 @@ template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item 
 }  // namespace decode
 
 // Eight values a thread: keys, then values.
-__global__ void kv_store(const decode::Store a)
+inline __global__ void kv_store(const decode::Store a)
 {
     using namespace decode;
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, width = a.K * (a.D / 8);

@@ -90,7 +90,7 @@ DEVICE void weigh_pair(Shared *s, const Dpo &a)
 }  // namespace dpo
 
 // A block a pair, a warp an answer.
-__global__ void __launch_bounds__(dpo::THREADS) dpo_pairs(const dpo::Dpo a)
+inline __global__ void __launch_bounds__(dpo::THREADS) dpo_pairs(const dpo::Dpo a)
 {
     using namespace dpo;
     SHARED_MEMORY(shared);

@@ -89,7 +89,7 @@ DEVICE Part join(const Part &a, const Part &b)
 }  // namespace logprob
 
 // One block of LIST_THREADS. The tokens with a target, in order; outputs of the others.
-__global__ void logprob_list(const logprob::Logprob a)
+inline __global__ void logprob_list(const logprob::Logprob a)
 {
     using namespace logprob;
     SHARED_MEMORY(shared);
@@ -121,7 +121,7 @@ __global__ void logprob_list(const logprob::Logprob a)
 }
 
 // A warp a token; grid: T / 4.
-__global__ void __launch_bounds__(rows::THREADS) logprob_gather(const logprob::Logprob a, const float *hidden, int64_t stride)
+inline __global__ void __launch_bounds__(rows::THREADS) logprob_gather(const logprob::Logprob a, const float *hidden, int64_t stride)
 {
     using namespace rows;
     const int64_t t = warp_row();
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(rows::THREADS) logprob_gather(const logprob::L
 }
 
 // A warp a token; grid: T / 4. from: [R][H].
-__global__ void __launch_bounds__(rows::THREADS) logprob_scatter(const logprob::Logprob a, const float *from, int64_t from_stride, float *dhidden, int64_t stride)
+inline __global__ void __launch_bounds__(rows::THREADS) logprob_scatter(const logprob::Logprob a, const float *from, int64_t from_stride, float *dhidden, int64_t stride)
 {
     using namespace rows;
     const int64_t t = warp_row();
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(rows::THREADS) logprob_scatter(const logprob::
 }
 
 // Grid: (tiles of T tokens, tiles of the vocabulary). Blocks beyond the list end at once.
-__global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(const logprob::Logprob a)
+inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(const logprob::Logprob a)
 {
     using namespace logprob;
     SHARED_MEMORY(shared);
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(const logp
 }
 
 // Grid: blocks of COMBINE_ROWS rows; each row's slices are shared by COMBINE_PARTS threads, and what they found is joined in order.
-__global__ void logprob_combine(const logprob::Logprob a)
+inline __global__ void logprob_combine(const logprob::Logprob a)
 {
     using namespace logprob;
     SHARED_MEMORY(shared);
@@ -198,7 +198,7 @@ __global__ void logprob_combine(const logprob::Logprob a)
 }
 
 // Grid: (tiles of T tokens, tiles of the chunk). Blocks beyond the list end at once.
-__global__ void __launch_bounds__(product::THREADS, 2) logprob_gradient(const logprob::Gradient g)
+inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_gradient(const logprob::Gradient g)
 {
     using namespace logprob;
     SHARED_MEMORY(shared);

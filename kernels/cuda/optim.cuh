@@ -23,7 +23,7 @@ struct AdamW {
 
 // Eight values a thread. g is multiplied by *clip first;
 //   w -= lr decay w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
-__global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
+inline __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
 {
     using rows::WIDE;
     SHARED_MEMORY(shared);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
 }
 
 // sum[b] = squares of block b of BLOCK values, in double: each thread every 256th, then halves are added. Grid: blocks.
-__global__ void __launch_bounds__(optim::THREADS) sqnorm(const float *g, int64_t n, double *sum)
+inline __global__ void __launch_bounds__(optim::THREADS) sqnorm(const float *g, int64_t n, double *sum)
 {
     using namespace optim;
     SHARED_MEMORY(shared);

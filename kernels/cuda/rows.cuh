@@ -175,7 +175,7 @@ template <typename Y> __global__ void __launch_bounds__(rows::THREADS) rmsnorm_f
 }
 
 // As rmsnorm_fwd. With r = rstd: dx = r (w dy - x r^2 mean(w dy x)), added to dx_in.
-__global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormBwd a)
+inline __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormBwd a)
 {
     using namespace rows;
     const int64_t t = warp_row();
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows::NormB
 }
 
 // dw[h] += the sum over a row's tokens of dy x rstd, row after row. A block of 8 warps has 32 columns; a warp sums every 8th token.
-__global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const rows::NormBwd a)
+inline __global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const rows::NormBwd a)
 {
     using namespace rows;
     SHARED_MEMORY(shared);
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const rows::N
 }
 
 // dbias[h] += the sum over a row's tokens of dy, row after row; as rmsnorm_bwd_w.
-__global__ void __launch_bounds__(rows::SUM_THREADS) bias_bwd(const rows::Bias a)
+inline __global__ void __launch_bounds__(rows::SUM_THREADS) bias_bwd(const rows::Bias a)
 {
     using namespace rows;
     SHARED_MEMORY(shared);
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(rows::SUM_THREADS) bias_bwd(const rows::Bias a
 }
 
 // Eight pairs (x_i, x_{i+D/2}) a thread.
-__global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
+inline __global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
 {
     using namespace rows;
     const int64_t half = a.D / 2, groups = (half + WIDE - 1) / WIDE;
@@ -256,7 +256,7 @@ __global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
     store(x + half, high, n);
 }
 
-__global__ void __launch_bounds__(rows::THREADS) swiglu_fwd(const rows::Swiglu a)
+inline __global__ void __launch_bounds__(rows::THREADS) swiglu_fwd(const rows::Swiglu a)
 {
     using namespace rows;
     Spot s;
@@ -271,7 +271,7 @@ __global__ void __launch_bounds__(rows::THREADS) swiglu_fwd(const rows::Swiglu a
 }
 
 // silu'(g) = s + g s (1 - s), s = sigmoid(g)
-__global__ void __launch_bounds__(rows::THREADS) swiglu_bwd(const rows::Swiglu a)
+inline __global__ void __launch_bounds__(rows::THREADS) swiglu_bwd(const rows::Swiglu a)
 {
     using namespace rows;
     Spot s;
@@ -291,7 +291,7 @@ __global__ void __launch_bounds__(rows::THREADS) swiglu_bwd(const rows::Swiglu a
     store(a.du + s.t * a.du_stride + s.column, u, n);
 }
 
-__global__ void __launch_bounds__(rows::THREADS) add_rows(const rows::Sum a)
+inline __global__ void __launch_bounds__(rows::THREADS) add_rows(const rows::Sum a)
 {
     using namespace rows;
     Spot s;
@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(rows::THREADS) add_rows(const rows::Sum a)
     store(a.y + s.t * a.y_stride + s.column, x, n);
 }
 
-__global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::Sum a)
+inline __global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::Sum a)
 {
     using namespace rows;
     Spot s;
@@ -316,7 +316,7 @@ __global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::Sum a)
     store(a.rounded + s.t * a.y_stride + s.column, x, n);
 }
 
-__global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)
+inline __global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)
 {
     using namespace rows;
     Spot s;
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)
 }
 
 // A block a token (grid: T): the first of its kind adds the gradients of all of them to the table's row, in their order.
-__global__ void __launch_bounds__(rows::THREADS) embed_bwd(const rows::Embed a)
+inline __global__ void __launch_bounds__(rows::THREADS) embed_bwd(const rows::Embed a)
 {
     using namespace rows;
     SHARED_MEMORY(shared);

@@ -104,7 +104,7 @@ bool fits(const Job &j)
 
 extern "C" {
 
-const char *cublasGetStatusString(cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS ? "success" : "an invalid value or a case that is not supported"; }
+const char *cublasLtGetStatusString(cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS ? "success" : "an invalid value or a case that is not supported"; }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { return *h = (cublasLtHandle_t) new char, CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) { return delete (char *)h, CUBLAS_STATUS_SUCCESS; }
 

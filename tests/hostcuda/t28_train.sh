@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# imf sft and dpo with device: cuda on hostcuda: the demo's target follows the CPU's bf16 curve, 1 and 2 ranks give the same bits, a
+# stopped run goes on from its checkpoint, on the CPU too. Without a device the program ends with 69 and says what to do.
+set -u
+. tests/hostcuda/lib.sh
+. tests/lib/mpi.sh
+awk 'BEGIN { for (i = 0; i < 40; i++)
+    printf "{\"prompt\":\"what is %d plus %d?\",\"chosen\":\"the sum of %d and %d is %d\",\"rejected\":\"no idea %d\"}\n", i, i % 7, i, i % 7, i + i % 7, i % 5 }' >"$dir/rows.jsonl"
+cat >"$dir/r.yaml" <<END
+seed: 5
+target: {path: input/demo/novice}
+sft: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 2, logging_steps: 1, save_steps: 14}
+dpo: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 2, logging_steps: 1, save_steps: 14}
+END
+# train PROGRAM RANKS STAGE RUN OPTIONS...
+train() {
+    program=$1/imf ranks=$2 stage=$3 run=$4
+    shift 4
+    mpirun -n "$ranks" "$program" "$stage" "$dir/r.yaml" --set run_dir="$dir/$run" "$@" >"$dir/log" 2>&1 || fail "$stage, $run: $(cat "$dir/log")"
+}
+weights() { sha256sum <"$dir/$1/model/model.safetensors"; }
+
+# again RUN STAGE: as if the run had ended behind its checkpoint of step 14.
+again() {
+    cp -r "$dir/gpu" "$dir/$1"
+    rm -r "$dir/$1/$2/step_000000020" "$dir/$1/$2/done.json" "$dir/$1/$2/model"
+}
+
+for stage in sft dpo; do
+    train "$1" 1 $stage fp32
+    train "$1" 1 $stage cpu --set dtype=bfloat16
+    train "$1/hostcuda" 2 $stage gpu --set dtype=bfloat16 --set device=cuda
+    again one $stage
+    train "$1/hostcuda" 1 $stage one --set dtype=bfloat16 --set device=cuda
+    grep -q 'resumed from step 14' "$dir/log" || fail "$stage: not resumed: $(cat "$dir/log")"
+    [ "$(weights gpu/$stage)" = "$(weights one/$stage)" ] || fail "$stage: 1 rank gives other bits than 2"
+    again host $stage
+    train "$1" 1 $stage host --set dtype=bfloat16
+    grep -q 'resumed from step 14' "$dir/log" || fail "$stage: the CPU does not go on: $(cat "$dir/log")"
+    python3 - "$dir" $stage <<'END' || fail "$stage: the curve leaves the CPU's"
+import json, sys
+def losses(run):
+    rows = [json.loads(line) for line in open(f"{sys.argv[1]}/{run}/metrics.jsonl")]
+    return [r["loss"] for r in rows if r["stage"] == sys.argv[2] and "loss" in r]
+fp32, cpu, gpu = map(losses, ("fp32", "cpu", "gpu"))
+assert len(fp32) == len(cpu) == len(gpu) == 20
+ours, rounding = [g - c for g, c in zip(gpu, cpu)], [abs(c - f) for c, f in zip(cpu, fp32)]
+print(sys.argv[2], "mean", sum(ours) / 20, "largest", max(map(abs, ours)), "of the CPU's rounding", max(rounding))
+assert gpu[-1] < gpu[0] and abs(sum(ours)) / 20 <= 1e-2 and max(map(abs, ours)) <= 2 * max(rounding)
+assert sys.argv[2] == "sft" or gpu[0] == cpu[0] == 0.693147182, (gpu[0], cpu[0])
+END
+    rm -r "$dir/one" "$dir/host"
+done
+
+program=$1/imf
+nvcc=$(find_nvcc) && { program=$1/cuda/imf; make -s BUILD="$1" CUDA=1 || fail "the program for GPUs is not built"; }
+CUDA_VISIBLE_DEVICES= "$program" sft "$dir/r.yaml" --set run_dir="$dir/none" --set dtype=bfloat16 --set device=cuda >"$dir/log" 2>&1
+[ $? = 69 ] && grep -q 'device: cpu' "$dir/log" || fail "without a device: $(cat "$dir/log")"
