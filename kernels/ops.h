@@ -73,6 +73,12 @@ typedef struct Ctx {
 Err ctx_init(Ctx *ctx, int threads) ERR_MUST_CHECK;
 const char *isa_name(Isa isa);
 
+// Memory of n * size bytes that this ctx's ops reach, as large as mem_alloc's but zeroed on the host only. The host may touch it while
+// no op is under way: ctx_wait returns when all have run, and tells their errors.
+Err ctx_alloc(Ctx *ctx, void *pp, int64_t n, int64_t size) ERR_MUST_CHECK;
+void ctx_free(Ctx *ctx, void *p);  // NULL p: nothing
+Err ctx_wait(Ctx *ctx) ERR_MUST_CHECK;
+
 // A packed sequence is cut into segments. A segment's queries see, causally by position, its own keys and those of its
 // prefix segment (an earlier segment of the same row, itself without a prefix). So the chosen and the rejected answer
 // of a pair share one computation of the prompt.

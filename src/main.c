@@ -40,14 +40,14 @@ typedef struct Command {
 static const Command commands[] = {
     // pipeline order: `run` executes those that need a recipe from select to eval
     {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids", NULL},
-    {"sample", stage_sample, RECIPE | RUN_DIR, "sources sample", "sample n answers a prompt from every source model", NULL},
+    {"sample", stage_sample, RECIPE | RUN_DIR | GPU, "sources sample", "sample n answers a prompt from every source model", NULL},
     {"score", stage_score, RECIPE | RUN_DIR | DIRECT, "reward",
      "score every sample with the reward model; or score --model DIR < JSONL", usage_score},
     {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests", NULL},
     {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs", NULL},
     {"sft", stage_sft, RECIPE | RUN_DIR | GPU, "target sft", "fine-tune the target on SFT rows", NULL},
     {"dpo", stage_dpo, RECIPE | RUN_DIR | GPU, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
-    {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX, "eval", "evaluate target, SFT and DPO models", NULL},
+    {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX | GPU, "eval", "evaluate target, SFT and DPO models", NULL},
     {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
     {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE|RUNDIR ID", NULL},
     {"report", stage_report, RECIPE, "", "write the run's page, report.html, and print its table: report RECIPE|RUNDIR", NULL},

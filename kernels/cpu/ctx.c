@@ -7,7 +7,9 @@
 #include <omp.h>
 #endif
 
+#include "base/mem.h"
 #include "kernels/cpu/bf16.h"
+#include "kernels/cuda/device.h"
 
 const char *isa_name(Isa isa)
 {
@@ -48,6 +50,19 @@ Err ctx_init(Ctx *ctx, int threads)
     ctx->gemm_dnnl = gemm_guard(ctx->threads);
     return OK;
 }
+
+Err ctx_alloc(Ctx *ctx, void *pp, int64_t n, int64_t size)
+{
+    return ctx->device ? device_alloc_managed(ctx->device, pp, n * size) : mem_alloc(pp, n, size);
+}
+
+void ctx_free(Ctx *ctx, void *p)
+{
+    if (ctx->device) device_free(ctx->device, p);
+    else mem_free(p);
+}
+
+Err ctx_wait(Ctx *ctx) { return ctx->device ? device_wait(ctx->device) : OK; }
 
 const Form *form_of(const Ctx *ctx)
 {

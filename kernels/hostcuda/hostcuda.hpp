@@ -19,7 +19,7 @@
 #include <tuple>
 #include <utility>
 
-#define __global__ [[maybe_unused]] static
+#define __global__ __attribute__((unused)) static
 #define __device__
 #define __host__
 #define __forceinline__ inline

@@ -35,6 +35,7 @@ typedef struct Slot {
 } Slot;
 
 typedef struct Engine {
+    Ctx ctx;               // where the model is
     Step step;
     Sampler *sampler;
     const int32_t *extra_stop;
@@ -235,13 +236,15 @@ static Err open_engine(Engine *e, Ctx *ctx, const Model *m, int32_t slots)
 {
     const int64_t V = m->cfg.V;
     e->slots = slots;
-    TRY(step_open(&e->step, ctx, m, slots));
+    e->ctx = *ctx;
+    e->ctx.device = m->device;
+    TRY(step_open(&e->step, &e->ctx, m, slots));
     TRY(sampler_new(&e->sampler, V));
     TRY(MEM_ARRAY(&e->slot, slots));
     TRY(MEM_ARRAY(&e->work, slots + 1));
     TRY(MEM_ARRAY(&e->token, slots));
-    TRY(MEM_ARRAY(&e->first, V));
-    return MEM_ARRAY(&e->logits, slots * V);
+    TRY(ctx_alloc(&e->ctx, &e->first, V, sizeof *e->first));
+    return ctx_alloc(&e->ctx, &e->logits, slots * V, sizeof *e->logits);
 }
 
 static void close_engine(Engine *e)
@@ -254,8 +257,8 @@ static void close_engine(Engine *e)
     mem_free(e->slot);
     mem_free(e->work);
     mem_free(e->token);
-    mem_free(e->first);
-    mem_free(e->logits);
+    ctx_free(&e->ctx, e->first);
+    ctx_free(&e->ctx, e->logits);
     sampler_free(e->sampler);
     step_close(&e->step);
 }

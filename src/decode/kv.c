@@ -10,9 +10,9 @@ static Err grow(KvPool *p, int64_t pages)
     const int64_t used = p->pages;
     for (int64_t l = 0; l < p->layers; l++) {
         void *wider;
-        TRY(mem_alloc(&wider, pages, p->page_bytes));
+        TRY(ctx_alloc(p->ctx, &wider, pages, p->page_bytes));
         if (used) memcpy(wider, p->layer[l], (size_t)(used * p->page_bytes));
-        mem_free(p->layer[l]);
+        ctx_free(p->ctx, p->layer[l]);
         p->layer[l] = wider;
     }
     int64_t cap = used;
@@ -22,16 +22,16 @@ static Err grow(KvPool *p, int64_t pages)
     return OK;
 }
 
-Err kv_open(KvPool *p, int64_t layers, int64_t page_bytes, int64_t pages)
+Err kv_open(KvPool *p, Ctx *ctx, int64_t layers, int64_t page_bytes, int64_t pages)
 {
-    *p = (KvPool){.layers = layers, .page_bytes = page_bytes};
+    *p = (KvPool){.ctx = ctx, .layers = layers, .page_bytes = page_bytes};
     TRY(MEM_ARRAY(&p->layer, layers));
     return grow(p, pages);
 }
 
 void kv_close(KvPool *p)
 {
-    for (int64_t l = 0; p->layer && l < p->layers; l++) mem_free(p->layer[l]);
+    for (int64_t l = 0; p->layer && l < p->layers; l++) ctx_free(p->ctx, p->layer[l]);
     mem_free(p->layer);
     mem_free(p->spare);
     *p = (KvPool){0};

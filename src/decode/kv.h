@@ -12,6 +12,7 @@
 #include "kernels/ops.h"
 
 typedef struct KvPool {
+    Ctx *ctx;        // borrowed: whose ops read the pages
     int64_t layers, page_bytes;  // of one layer
     void **layer;    // [layers] owned; moves when the pool grows
     int64_t pages;   // in each layer
@@ -19,7 +20,7 @@ typedef struct KvPool {
     int64_t spares;
 } KvPool;
 
-Err kv_open(KvPool *p, int64_t layers, int64_t page_bytes, int64_t pages) ERR_MUST_CHECK;
+Err kv_open(KvPool *p, Ctx *ctx, int64_t layers, int64_t page_bytes, int64_t pages) ERR_MUST_CHECK;
 void kv_close(KvPool *p);
 
 // Pages that a pool has which started with `first` and met a need of `need` at once.

@@ -10,13 +10,14 @@
 #include "base/mem.h"
 
 // Frees *pp and allocates n elements; the old contents are lost.
-#define REPLACE(pp, n) replace((pp), (n), (int64_t)sizeof **(pp))
-static Err replace(void *pp, int64_t n, int64_t size)
+#define REPLACE(s, pp, n) replace((s), (pp), (n), (int64_t)sizeof **(pp))
+static Err replace(Step *s, void *pp, int64_t n, int64_t size)
 {
     void *old;
     memcpy(&old, pp, sizeof old);
-    mem_free(old);
-    return mem_alloc(pp, n, size);
+    ctx_free(s->ctx, old);
+    memset(pp, 0, sizeof old);
+    return ctx_alloc(s->ctx, pp, n, size);
 }
 
 static int64_t qkv_width(const ModelConfig *c) { return (c->N + 2 * c->K) * c->D; }
@@ -56,11 +57,11 @@ static DecodeAttnArgs decode_args(const Step *s, int64_t layer, int64_t active)
                             .workspace = s->workspace};
 }
 
-static Err replace_tensor(Tensor *t, DType dtype, int64_t rows, int64_t width)
+static Err replace_tensor(Step *s, Tensor *t, DType dtype, int64_t rows, int64_t width)
 {
-    mem_free(t->p);
-    *t = (Tensor){NULL, dtype, width};
-    return mem_alloc(&t->p, rows * width, dtype == DT_F32 ? 4 : 2);
+    TRY(replace(s, &t->p, rows * width, dtype == DT_F32 ? 4 : 2));
+    t->dtype = dtype, t->stride = width;
+    return OK;
 }
 
 enum { ROW_TENSORS = 6 };
@@ -81,22 +82,23 @@ static Err reserve_rows(Step *s, int64_t rows)
     if (rows <= s->rows) return OK;
     s->rows = 0;
     row_tensors(s, where, shape);
-    for (int i = 0; i < ROW_TENSORS; i++) TRY(replace_tensor(where[i], shape[i].dtype, rows, shape[i].stride));
-    TRY(REPLACE(&s->pos, rows));
-    TRY(REPLACE(&s->page, rows));
-    TRY(REPLACE(&s->place, rows));
+    for (int i = 0; i < ROW_TENSORS; i++) TRY(replace_tensor(s, where[i], shape[i].dtype, rows, shape[i].stride));
+    TRY(REPLACE(s, &s->token, rows));
+    TRY(REPLACE(s, &s->pos, rows));
+    TRY(REPLACE(s, &s->page, rows));
+    TRY(REPLACE(s, &s->place, rows));
     s->rows = rows;
     return OK;
 }
 
 // Widens a table of `slots` rows from *width to `wider` columns.
-static Err widen(int32_t **table, int64_t slots, int64_t *width, int64_t wider)
+static Err widen(Ctx *ctx, int32_t **table, int64_t slots, int64_t *width, int64_t wider)
 {
     int32_t *fresh;
-    TRY(MEM_ARRAY(&fresh, slots * wider));
+    TRY(ctx_alloc(ctx, &fresh, slots * wider, sizeof *fresh));
     for (int64_t i = 0; i < slots && *width > 0; i++)
         memcpy(fresh + i * wider, *table + i * *width, (size_t)*width * sizeof *fresh);
-    mem_free(*table);
+    ctx_free(ctx, *table);
     *table = fresh;
     *width = wider;
     return OK;
@@ -118,11 +120,7 @@ static Err reserve_workspace(Step *s)
     int64_t bytes = workspace_bytes(s, s->kv.layer);
     if (bytes <= s->workspace_bytes) return OK;
     s->workspace_bytes = bytes;
-    void *fresh;
-    TRY(mem_alloc(&fresh, bytes, 1));
-    mem_free(s->workspace);
-    s->workspace = fresh;
-    return OK;
+    return replace(s, &s->workspace, bytes, 1);
 }
 
 static int64_t first_pages(int64_t slots) { return 2 * slots; }
@@ -148,29 +146,22 @@ int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len)
 Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
 {
     *s = (Step){.ctx = ctx, .model = m, .tables = {.slots = slots}};
-    TRY(kv_open(&s->kv, m->cfg.layers, page_bytes(ctx, m), first_pages(slots)));
-    TRY(MEM_ARRAY(&s->tables.prefix_len, slots));
-    TRY(MEM_ARRAY(&s->tables.own_len, slots));
-    TRY(MEM_ARRAY(&s->tables.order, slots));
-    TRY(MEM_ARRAY(&s->tables.group, slots + 1));
+    TRY(kv_open(&s->kv, ctx, m->cfg.layers, page_bytes(ctx, m), first_pages(slots)));
+    TRY(REPLACE(s, &s->tables.prefix_len, slots));
+    TRY(REPLACE(s, &s->tables.own_len, slots));
+    TRY(REPLACE(s, &s->tables.order, slots));
+    TRY(REPLACE(s, &s->tables.group, slots + 1));
+    TRY(REPLACE(s, &s->seg, 1));
     return step_reserve(s, KV_PAGE, KV_PAGE);
 }
 
 void step_close(Step *s)
 {
+    SlotTables *t = &s->tables;
+    void *const all[] = {t->prefix_page, t->prefix_len, t->own_page, t->own_len, t->order, t->group, s->x.p, s->h.p, s->qkv.p, s->att.p,
+                         s->gate_up.p, s->act.p, s->token, s->pos, s->page, s->place, s->seg, s->workspace};
     kv_close(&s->kv);
-    mem_free(s->tables.prefix_page);
-    mem_free(s->tables.prefix_len);
-    mem_free(s->tables.own_page);
-    mem_free(s->tables.own_len);
-    mem_free(s->tables.order);
-    mem_free(s->tables.group);
-    Tensor *all[] = {&s->x, &s->qkv, &s->att, &s->h, &s->gate_up, &s->act};
-    for (int i = 0; i < 6; i++) mem_free(all[i]->p);
-    mem_free(s->pos);
-    mem_free(s->page);
-    mem_free(s->place);
-    mem_free(s->workspace);
+    for (size_t i = 0; s->ctx && i < sizeof all / sizeof *all; i++) ctx_free(s->ctx, all[i]);
     *s = (Step){0};
 }
 
@@ -181,8 +172,8 @@ Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens)
     const int64_t rows = prompt_len > t->slots ? prompt_len : t->slots;
     if (rows <= s->rows && prefix <= t->max_prefix && own <= t->max_own) return OK;
     TRY(reserve_rows(s, rows));
-    if (prefix > t->max_prefix) TRY(widen(&t->prefix_page, t->slots, &t->max_prefix, prefix));
-    if (own > t->max_own) TRY(widen(&t->own_page, t->slots, &t->max_own, own));
+    if (prefix > t->max_prefix) TRY(widen(s->ctx, &t->prefix_page, t->slots, &t->max_prefix, prefix));
+    if (own > t->max_own) TRY(widen(s->ctx, &t->own_page, t->slots, &t->max_own, own));
     return reserve_workspace(s);
 }
 
@@ -249,9 +240,10 @@ static Err store(Step *s, int64_t layer, int64_t T)
 static Err embed(Step *s, const int32_t *token, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
+    memcpy(s->token, token, (size_t)T * sizeof *token);
     EmbedArgs a = {.table = model_matrix(s->model, W_EMBED, -1),
                    .y = s->x,
-                   .token = token,
+                   .token = s->token,
                    .T = T,
                    .H = c->H,
                    .V = c->V,
@@ -262,8 +254,8 @@ static Err embed(Step *s, const int32_t *token, int64_t T)
 Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits)
 {
     const ModelConfig *c = &s->model->cfg;
-    const Segment seg = {0, (int32_t)n, -1, 0};
-    const AttnArgs attn = prefill_args(s, &seg);
+    *s->seg = (Segment){0, (int32_t)n, -1, 0};
+    const AttnArgs attn = prefill_args(s, s->seg);
     for (int64_t t = 0; t < n; t++) s->pos[t] = (int32_t)t, s->page[t] = page[t / KV_PAGE], s->place[t] = (int32_t)(t % KV_PAGE);
     TRY(embed(s, token, n));
     for (int64_t l = 0; l < c->layers; l++) {
@@ -274,7 +266,8 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
         TRY(mlp(s, l, n));
     }
     TRY(norm(s, n - 1, W_NORM_FINAL, -1, 1));
-    return model_logits(s->ctx, s->model, s->h, 1, logits);
+    TRY(model_logits(s->ctx, s->model, s->h, 1, logits));
+    return ctx_wait(s->ctx);
 }
 
 // Slots with the same first prefix page, which no other prompt holds, side by side. Slots of a prompt are started one after the
@@ -318,5 +311,6 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, 0, W_NORM_FINAL, -1, active));
-    return model_logits(s->ctx, s->model, s->h, active, logits);
+    TRY(model_logits(s->ctx, s->model, s->h, active, logits));
+    return ctx_wait(s->ctx);
 }

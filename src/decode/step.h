@@ -22,7 +22,8 @@ typedef struct Step {
     int64_t rows;        // tokens that the buffers below can hold
     Tensor x;                            // [rows][H] residual stream, fp32
     Tensor h, qkv, att, gate_up, act;    // in the model's dtype: [rows][H], [.. (N + 2K) D], [.. N D], [.. 2F], [.. F]
-    int32_t *pos, *page, *place;  // [rows] of the tokens at hand
+    int32_t *token, *pos, *page, *place;  // [rows] of the tokens at hand
+    Segment *seg;                // of the prompt at hand
     void *workspace;
     int64_t workspace_bytes;
 } Step;
@@ -33,9 +34,10 @@ void step_close(Step *s);
 // Makes room for prompts of prompt_len tokens and answers of new_tokens. Allocates only when a request is the longest yet.
 Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens) ERR_MUST_CHECK;
 
-// Computes a prompt, writes its keys and values to page[kv_pages_for(n)], and the logits behind its last token.
+// Computes a prompt, writes its keys and values to page[kv_pages_for(n)], and the logits behind its last token (memory that ctx's ops reach).
 Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits) ERR_MUST_CHECK;
 
+// Both return when the logits can be read.
 // One token for each of the slots 0 .. active-1: token[i] at position prefix_len + own_len - 1 (own_len counts it, its page is
 // in the table). logits[active][V].
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits) ERR_MUST_CHECK;

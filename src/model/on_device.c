@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "kernels/cuda/device.h"
 #include "model/weights.h"
+#include "par/par.h"
 
 enum { PIECE = 1 << 20 };  // values that are rounded at a time
 
@@ -45,6 +46,20 @@ static Err copy_layout(const Model *m, Model *out)
     TRY(weight_memory(out, m->vector_elements * 4, &out->vectors));
     TRY(weight_memory(out, rope_bytes(&m->cfg), &out->rope));
     return device_put(out->device, out->rope, m->rope, rope_bytes(&m->cfg));
+}
+
+Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
+{
+    Model master;
+    if (!ctx->gpu) {
+        TRY(model_load_as(out, dir, ctx->dtype, shared));
+        return model_pack(ctx, out);
+    }
+    TRY(model_load(&master, dir, shared));
+    Err err = model_to_device(ctx, ctx->gpu, &master, out);
+    if (shared) err = par_agree(err);
+    model_free(&master);
+    return err;
 }
 
 Err model_to_device(Ctx *host, Device *device, Model *m, Model *out)

@@ -235,8 +235,7 @@ static Err load(Answering *a, const Job *job, Model *m)
     TRY(par_agree(chat_template(a->tok, deck_str(job->deck, "target.template"), &a->chat)));
     TRY(par_agree(chat_contract(a->chat, a->tok)));
     TRY(par_agree(model_check_tokenizer(a->model->dir, a->tok, a->chat)));
-    TRY(par_agree(model_load_as(m, a->model->dir, job->ctx->dtype, true)));
-    return model_pack(job->ctx, m);
+    return model_load_to_decode(job->ctx, a->model->dir, true, m);
 }
 
 static Err read_verdict(const json_t *data, const char *where, Verdict *v)

@@ -264,8 +264,7 @@ Err stage_generate(const Job *job)
     job->ctx->threads = g.threads;
     TRY_DONE(tok_load(g.dir, &g.tok));
     TRY_DONE(model_check_tokenizer(g.dir, g.tok, NULL));
-    TRY_DONE(model_load_as(&g.model, g.dir, job->ctx->dtype, false));
-    TRY_DONE(model_pack(job->ctx, &g.model));
+    TRY_DONE(model_load_to_decode(job->ctx, g.dir, false, &g.model));
     TRY_DONE(jsonl_stdin(add_row, &g));
     const int32_t stop = g.chat ? chat_stop(g.chat, g.tok) : -1;
     const DecodeIo io = {.next = next_request, .done = take_result, .user = &g};

@@ -108,8 +108,7 @@ static Err open_source(Source *s, Ctx *ctx, const Deck *d, int64_t i)
     if (err == OK) err = chat_contract(s->chat, s->tok);
     if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(par_agree(err));
-    TRY(model_load_as(&s->model, dir, ctx->dtype, true));
-    TRY(model_pack(ctx, &s->model));
+    TRY(model_load_to_decode(ctx, dir, true, &s->model));
     s->stop = chat_stop(s->chat, s->tok);
     TRY(hash_new(&h));
     hash_add_id(h, s->model.fingerprint);
@@ -417,6 +416,7 @@ static Err mark_models(const Deck *d, Id *out, bool *known)
         hash_add_id(h, mark);
     }
     hash_add_text(h, deck_str(d, "dtype"));
+    hash_add_text(h, deck_str(d, "device"));
     *out = hash_end(h);
     return OK;
 }

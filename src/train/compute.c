@@ -51,5 +51,3 @@ Err compute_grad_end(Compute *c, float *host)
 {
     return c->ctx.device ? device_get(c->ctx.device, host, c->grad, c->master->elements * (int64_t)sizeof(float)) : OK;
 }
-
-Err compute_wait(Compute *c) { return c->ctx.device ? device_wait(c->ctx.device) : OK; }

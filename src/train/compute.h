@@ -29,7 +29,4 @@ Err compute_refresh(Compute *c) ERR_MUST_CHECK;
 Err compute_grad_begin(Compute *c, float *host, float **grad) ERR_MUST_CHECK;
 Err compute_grad_end(Compute *c, float *host) ERR_MUST_CHECK;
 
-// Until all ops have run: their results may be read, and memory that they use written.
-Err compute_wait(Compute *c) ERR_MUST_CHECK;
-
 #endif

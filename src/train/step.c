@@ -115,11 +115,11 @@ static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, i
     TRY(ARENA_ARRAY(arena, &u.hidden, u.batch.T * j->on->model->cfg.H));
     TRY(model_forward(&j->on->ctx, j->on->model, &u.batch, arena, u.hidden, grad ? &u.acts : NULL));
     TRY(logprobs(j, arena, &u));
-    TRY(compute_wait(j->on));
+    TRY(ctx_wait(&j->on->ctx));
     add_logps(j, &u, logp);
     if (!grad) return OK;
     TRY(backward(j, arena, &u, logp, grad));
-    return compute_wait(j->on);
+    return ctx_wait(&j->on->ctx);
 }
 
 // run_micro's requests in run_micro's order.
