@@ -325,6 +325,7 @@ Err op_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a) ERR_MUST_CHECK;
 typedef struct AdamWArgs {
     float *w, *m, *v;
     const float *g;
+    uint16_t *rounded;  // [n] the new weights in bf16, or NULL
     int64_t n;
     const float *clip, *lr;  // where they will be
     const int64_t *step;     // 1-based t
@@ -340,5 +341,25 @@ typedef struct SqNormArgs {
     double *sum;  // [ceil(n / NORM_BLOCK)]
 } SqNormArgs;
 Err op_sqnorm(Ctx *ctx, const SqNormArgs *a) ERR_MUST_CHECK;
+
+// Sums in fixed point: integers add exactly, so that a sum depends neither on the order nor on who adds.
+// sum[i] += g[i] in units of 2^-FIXED_BITS (nearest, ties to even), g[i] = 0. Where g[i] is not below 2^FIXED_LIMIT in size (NaN is
+// not), nothing is added and *bad becomes 1. A sum has room for 4,096 of them.
+enum { FIXED_BITS = 40, FIXED_LIMIT = 11 };
+typedef struct FixedAddArgs {
+    float *g;
+    int64_t *sum;
+    int64_t n;
+    uint32_t *bad;
+} FixedAddArgs;
+Err op_fixed_add(Ctx *ctx, const FixedAddArgs *a) ERR_MUST_CHECK;
+
+// g[i] = sum[i], to the nearest.
+typedef struct FixedGetArgs {
+    const int64_t *sum;
+    float *g;
+    int64_t n;
+} FixedGetArgs;
+Err op_fixed_get(Ctx *ctx, const FixedGetArgs *a) ERR_MUST_CHECK;
 
 #endif

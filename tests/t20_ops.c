@@ -425,6 +425,51 @@ static void adamw_and_norm_match_double(void **state)
     for (int i = 0; i < n; i++) check_adamw(&ctx[i]);
 }
 
+enum { ADDENDS = 6, FIXED = 5000 };
+
+// sum of the addends first, first + step, ... (modulo ADDENDS)
+static void fixed_sum(Ctx *ctx, int first, int step, int64_t sum[FIXED])
+{
+    uint32_t bad = 0;
+    memset(sum, 0, FIXED * sizeof *sum);
+    for (int k = 0; k < ADDENDS; k++) {
+        float *g = randoms(FIXED, (uint64_t)((first + k * step) % ADDENDS + 1));
+        FixedAddArgs a = {g, sum, FIXED, &bad};
+        assert_int_equal(op_fixed_add(ctx, &a), OK);
+        for (int i = 0; i < FIXED; i++) assert_true(g[i] == 0);
+        mem_free(g);
+    }
+    assert_int_equal(bad, 0);
+}
+
+static void fixed_sums_do_not_depend_on_the_order(void **state)
+{
+    (void)state;
+    static int64_t sum[FIXED], other[FIXED];
+    static double want[FIXED];
+    static float got[FIXED];
+    Ctx ctx;
+    assert_int_equal(ctx_init(&ctx, 1), OK);
+    fixed_sum(&ctx, 0, 1, sum);
+    fixed_sum(&ctx, 3, 5, other);
+    assert_memory_equal(sum, other, sizeof sum);
+    for (int k = 0; k < ADDENDS; k++) {
+        float *g = randoms(FIXED, (uint64_t)k + 1);
+        for (int i = 0; i < FIXED; i++) want[i] += (double)g[i];
+        mem_free(g);
+    }
+    FixedGetArgs b = {sum, got, FIXED};
+    assert_int_equal(op_fixed_get(&ctx, &b), OK);
+    // Half a unit for each addend, then fp32's half ulp.
+    for (int i = 0; i < FIXED; i++) assert_true(fabs((double)got[i] - want[i]) <= ADDENDS * 0x1p-41 + fabs(want[i]) * 0x1p-24);
+    float wrong[2] = {2048, NAN};
+    uint32_t bad = 0;
+    FixedAddArgs c = {wrong, sum, 2, &bad};
+    assert_int_equal(op_fixed_add(&ctx, &c), OK);
+    assert_int_equal(bad, 1);
+    assert_memory_equal(sum, other, sizeof sum);
+}
+
 static void isa_can_be_lowered_only(void **state)
 {
     (void)state;
@@ -450,6 +495,7 @@ int main(void)
         cmocka_unit_test(fast_rows_match_plain_and_law1),
         cmocka_unit_test(law1_row_sums_do_not_depend_on_the_call),
         cmocka_unit_test(adamw_and_norm_match_double),
+        cmocka_unit_test(fixed_sums_do_not_depend_on_the_order),
         cmocka_unit_test(isa_can_be_lowered_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

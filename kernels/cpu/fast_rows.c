@@ -204,6 +204,7 @@ void NAME(adamw)(const void *args, int64_t from, int64_t to)
         vstore(a->v + i, v, n);
         vstore(a->w + i, w, n);
     }
+    for (int64_t i = from * NORM_BLOCK; a->rounded && i < end; i++) a->rounded[i] = bf16_from_f32(a->w[i]);
 }
 
 void NAME(sqnorm)(const void *args, int64_t from, int64_t to)

@@ -20,6 +20,8 @@ Err device_alloc(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp,
 Err device_alloc_managed(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
 Err device_put(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
 Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
+Err device_copy(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
+void *device_stream(Device *d) { return (void)d, NULL; }
 Err device_zero(Device *d, void *p, int64_t bytes) { return (void)d, (void)p, (void)bytes, never(); }
 MemSource device_managed(Device *d) { return (MemSource){NULL, NULL, d}; }
 void device_free(Device *d, void *p) { (void)d, (void)p; }
@@ -40,6 +42,8 @@ ABSENT(embed_fwd, EmbedArgs)
 ABSENT(embed_bwd, EmbedBwdArgs)
 ABSENT(adamw, AdamWArgs)
 ABSENT(sqnorm, SqNormArgs)
+ABSENT(fixed_add, FixedAddArgs)
+ABSENT(fixed_get, FixedGetArgs)
 ABSENT(attn_fwd, AttnArgs)
 ABSENT(attn_bwd, AttnBwdArgs)
 ABSENT(kv_store, KvStoreArgs)

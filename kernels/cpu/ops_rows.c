@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // op_x entry points of the gemms, the embedding, the element-wise ops and the optimiser.
+#include <math.h>
 #include <string.h>
 
 #include "base/profile.h"
@@ -201,6 +202,43 @@ Err op_adamw(Ctx *ctx, const AdamWArgs *a)
     ON_DEVICE(adamw);
     PROFILE(PHASE_OPTIM);
     pieces(ctx, form_of(ctx)->adamw, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
+    return OK;
+}
+
+// Items: blocks of NORM_BLOCK.
+static void fixed_add(const void *args, int64_t from, int64_t to)
+{
+    const FixedAddArgs *a = args;
+    const int64_t end = to * NORM_BLOCK < a->n ? to * NORM_BLOCK : a->n;
+    for (int64_t i = from * NORM_BLOCK; i < end; i++) {
+        const float g = a->g[i];
+        a->g[i] = 0;
+        if (fabsf(g) < (float)(1 << FIXED_LIMIT)) a->sum[i] += llrintf(ldexpf(g, FIXED_BITS));
+        else *a->bad = 1;
+    }
+}
+
+Err op_fixed_add(Ctx *ctx, const FixedAddArgs *a)
+{
+    ON_DEVICE(fixed_add);
+    PROFILE(PHASE_OPTIM);
+    const Ctx alone = {.threads = 1};  // all blocks may write *bad
+    pieces(&alone, fixed_add, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
+    return OK;
+}
+
+static void fixed_get(const void *args, int64_t from, int64_t to)
+{
+    const FixedGetArgs *a = args;
+    const int64_t end = to * NORM_BLOCK < a->n ? to * NORM_BLOCK : a->n;
+    for (int64_t i = from * NORM_BLOCK; i < end; i++) a->g[i] = ldexpf((float)a->sum[i], -FIXED_BITS);
+}
+
+Err op_fixed_get(Ctx *ctx, const FixedGetArgs *a)
+{
+    ON_DEVICE(fixed_get);
+    PROFILE(PHASE_OPTIM);
+    pieces(ctx, fixed_get, a, (a->n + NORM_BLOCK - 1) / NORM_BLOCK, 4);
     return OK;
 }
 

@@ -111,6 +111,7 @@ void plain_adamw(const void *args, int64_t from, int64_t to)
         a->m[i] = (float)m;
         a->v[i] = (float)v;
         a->w[i] = (float)(w - lr / first * m / (sqrt(v) / sqrt(second) + (double)a->eps));
+        if (a->rounded) a->rounded[i] = bf16_from_f32(a->w[i]);
     }
 }
 

@@ -76,6 +76,14 @@ static Err copy(Device *d, void *to, const void *from, int64_t bytes, cudaMemcpy
 Err device_put(Device *d, void *to, const void *from, int64_t bytes) { return copy(d, to, from, bytes, cudaMemcpyHostToDevice); }
 Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return copy(d, to, from, bytes, cudaMemcpyDeviceToHost); }
 
+Err device_copy(Device *d, void *to, const void *from, int64_t bytes)
+{
+    TRY_CUDA(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, d->stream));
+    return OK;
+}
+
+void *device_stream(Device *d) { return d->stream; }
+
 Err device_zero(Device *d, void *p, int64_t bytes)
 {
     TRY_CUDA(cudaMemsetAsync(p, 0, (size_t)bytes, d->stream));

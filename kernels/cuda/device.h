@@ -32,7 +32,11 @@ MemSource device_managed(Device *d);   // for arenas
 // Copies from and to memory of the host, in the stream's order; done when they return.
 Err device_put(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
 Err device_get(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
-Err device_zero(Device *d, void *p, int64_t bytes) ERR_MUST_CHECK;  // in the stream's order, not waited for
+// Within the device's memory, in the stream's order, not waited for.
+Err device_copy(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
+Err device_zero(Device *d, void *p, int64_t bytes) ERR_MUST_CHECK;
+
+void *device_stream(Device *d);  // its cudaStream_t, for libraries
 
 // bf16 operands; `add` only where y is fp32; `row` is read by the host, when the op is called.
 Err cuda_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
@@ -50,6 +54,8 @@ Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
 Err cuda_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_adamw(Ctx *ctx, const AdamWArgs *a) ERR_MUST_CHECK;
 Err cuda_sqnorm(Ctx *ctx, const SqNormArgs *a) ERR_MUST_CHECK;
+Err cuda_fixed_add(Ctx *ctx, const FixedAddArgs *a) ERR_MUST_CHECK;
+Err cuda_fixed_get(Ctx *ctx, const FixedGetArgs *a) ERR_MUST_CHECK;
 
 int64_t cuda_attn_bwd_workspace(const AttnBwdArgs *a);
 Err cuda_attn_fwd(Ctx *ctx, const AttnArgs *a) ERR_MUST_CHECK;  // without workspace

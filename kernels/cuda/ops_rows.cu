@@ -114,8 +114,21 @@ Err cuda_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a)
 
 Err cuda_adamw(Ctx *ctx, const AdamWArgs *a)
 {
-    const optim::AdamW o = {a->w, a->m, a->v, a->g, nullptr, a->n, a->clip, a->lr, a->step, a->beta1, a->beta2, a->eps, a->decay};
+    const optim::AdamW o = {a->w, a->m, a->v, a->g, a->rounded, a->n, a->clip, a->lr, a->step, a->beta1, a->beta2, a->eps, a->decay};
     TRY_CUDA(CUDA_LAUNCH(adamw, blocks_of(a->n, optim::THREADS * WIDE), optim::THREADS, 2 * sizeof(float), stream_of(ctx), o));
+    return OK;
+}
+
+Err cuda_fixed_add(Ctx *ctx, const FixedAddArgs *a)
+{
+    static_assert((int)FIXED_BITS == (int)optim::FIXED_SHIFT && (int)FIXED_LIMIT == (int)optim::FIXED_MOST, "as the kernel has it");
+    TRY_CUDA(CUDA_LAUNCH(fixed_add, blocks_of(a->n, optim::BLOCK), optim::THREADS, 0, stream_of(ctx), a->g, a->sum, a->n, a->bad));
+    return OK;
+}
+
+Err cuda_fixed_get(Ctx *ctx, const FixedGetArgs *a)
+{
+    TRY_CUDA(CUDA_LAUNCH(fixed_get, blocks_of(a->n, optim::BLOCK), optim::THREADS, 0, stream_of(ctx), a->sum, a->g, a->n));
     return OK;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW and the squares of a gradient: op_adamw and op_sqnorm of kernels/ops.h. fp32; the rounded weights are written in the same pass.
+// AdamW, the squares of a gradient and its sum in fixed point: op_adamw, op_sqnorm, op_fixed_add and op_fixed_get of kernels/ops.h.
 #ifndef IMF_CUDA_OPTIM_CUH
 #define IMF_CUDA_OPTIM_CUH
 
@@ -7,7 +7,7 @@
 
 namespace optim {
 
-enum { THREADS = 256, BLOCK = 4096 };
+enum { THREADS = 256, BLOCK = 4096, FIXED_SHIFT = 40, FIXED_MOST = 11 };
 
 struct AdamW {
     float *w, *m, *v;
@@ -52,6 +52,30 @@ inline __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::Adam
     rows::store(a.m + at, m, n);
     rows::store(a.v + at, v, n);
     if (a.rounded) rows::store(a.rounded + at, w, n);
+}
+
+// sum += g in units of 2^-FIXED_SHIFT, g = 0; what is too large or not a number says so in *bad. Grid: blocks of BLOCK values.
+inline __global__ void __launch_bounds__(optim::THREADS) fixed_add(float *g, int64_t *sum, int64_t n, uint32_t *bad)
+{
+    using namespace optim;
+    for (int i = (int)threadIdx.x; i < BLOCK; i += THREADS) {
+        const int64_t at = (int64_t)blockIdx.x * BLOCK + i;
+        if (at >= n) return;
+        const float x = g[at];
+        g[at] = 0;
+        if (fabsf(x) < (float)(1 << FIXED_MOST)) sum[at] += (int64_t)rintf(x * (float)((int64_t)1 << FIXED_SHIFT));
+        else st_release(bad, 1);
+    }
+}
+
+inline __global__ void __launch_bounds__(optim::THREADS) fixed_get(const int64_t *sum, float *g, int64_t n)
+{
+    using namespace optim;
+    for (int i = (int)threadIdx.x; i < BLOCK; i += THREADS) {
+        const int64_t at = (int64_t)blockIdx.x * BLOCK + i;
+        if (at >= n) return;
+        g[at] = (float)sum[at] * (1 / (float)((int64_t)1 << FIXED_SHIFT));
+    }
 }
 
 // sum[b] = squares of block b of BLOCK values, in double: each thread every 256th, then halves are added. Grid: blocks.

@@ -4,6 +4,7 @@
 
 #include "tests/hostcuda/arrays.hpp"
 
+#include <algorithm>
 #include <string>
 
 static Device *device;
@@ -200,15 +201,39 @@ static void check_optimiser()
     const Managed<float> factor(std::vector<float>{0.5f, 1e-2f});
     const Managed<int64_t> step(std::vector<int64_t>{3});
     Managed<float> w1 = w, w2 = w, m1 = m, m2 = m, v1 = v, v2 = v;
-    AdamWArgs a = {w1.p, m1.p, v1.p, g.p, COUNT, factor.p, factor.p + 1, step.p, 0.9f, 0.95f, 1e-8f, 0.1f}, b = a;
-    b.w = w2.p, b.m = m2.p, b.v = v2.p;
+    Managed<uint16_t> r1(COUNT), r2(COUNT);
+    AdamWArgs a = {w1.p, m1.p, v1.p, g.p, r1.p, COUNT, factor.p, factor.p + 1, step.p, 0.9f, 0.95f, 1e-8f, 0.1f}, b = a;
+    b.w = w2.p, b.m = m2.p, b.v = v2.p, b.rounded = r2.p;
     both(op_adamw(&cpu, &a), op_adamw(&gpu, &b));
-    near("weights", w2, w1, FP32), near("first moment", m2, m1, FP32), near("second moment", v2, v1, FP32);
+    near("weights", w2, w1, FP32), near("first moment", m2, m1, FP32), near("second moment", v2, v1, FP32), near("rounded weights", r2, r1, BF16);
     const Managed<double> sum(3), sum_cpu(3);
     SqNormArgs s = {g.p, COUNT, sum_cpu.p}, t = {g.p, COUNT, sum.p};
     both(op_sqnorm(&cpu, &s), op_sqnorm(&gpu, &t));
     for (int i = 0; i < 3; i++)
         if (!(std::fabs(sum.p[i] / sum_cpu.p[i] - 1) < 1e-12)) printf("squares %d: %g, the CPU has %g\n", i, sum.p[i], sum_cpu.p[i]), exit(1);
+}
+
+// Exactly the CPU's, what is refused too.
+static void check_fixed()
+{
+    enum { COUNT = 9001 };
+    auto g = floats(COUNT);
+    g.p[0] = 0x1p-41f, g.p[1] = 0x3p-41f, g.p[2] = -2047.99f, g.p[3] = 1e-30f;  // two ties
+    for (int pass = 0; pass < 3; pass++) {
+        if (pass == 1) g.p[COUNT - 2] = 2048;
+        if (pass == 2) g.p[COUNT - 2] = NAN;
+        Managed<float> mine = g, cpus = g;
+        Managed<int64_t> sum(std::vector<int64_t>(COUNT, -3)), sum_cpu = sum;
+        Managed<uint32_t> bad(1), bad_cpu(1);
+        FixedAddArgs a = {cpus.p, sum_cpu.p, COUNT, bad_cpu.p}, b = {mine.p, sum.p, COUNT, bad.p};
+        both(op_fixed_add(&cpu, &a), op_fixed_add(&gpu, &b));
+        const bool zero = std::all_of(mine.p, mine.p + COUNT, [](float x) { return x == 0; });
+        if (memcmp(sum.p, sum_cpu.p, COUNT * 8) || *bad.p != (pass > 0) || *bad_cpu.p != *bad.p || !zero) puts("fixed point: not the CPU's sums"), exit(1);
+        if (sum.p[0] != -3 || sum.p[1] != -1 || sum.p[3] != -3 || (pass && sum.p[COUNT - 2] != -3)) puts("fixed point: wrong sums"), exit(1);
+        FixedGetArgs c = {sum_cpu.p, cpus.p, COUNT}, d = {sum.p, mine.p, COUNT};
+        both(op_fixed_get(&cpu, &c), op_fixed_get(&gpu, &d));
+        if (memcmp(mine.p, cpus.p, COUNT * 4) || mine.p[1] != -0x1p-40f) puts("fixed point: not the CPU's values"), exit(1);
+    }
 }
 
 static void check_attention(float softcap)
@@ -313,7 +338,7 @@ int main()
     for (uint64_t seed = 1; seed <= 3; seed++) {
         state = (uint32_t)seed;
         hostcuda::set_order(hostcuda::Order::RANDOM, seed);
-        check_norms(), check_activations(), check_products(), check_sums(), check_optimiser();
+        check_norms(), check_activations(), check_products(), check_sums(), check_optimiser(), check_fixed();
         check_attention(0), check_attention(5), check_decode(), check_logprob(V, 0), check_logprob(V, 3), check_logprob(8300, 0);  // beyond a chunk
     }
     device_close(device);
