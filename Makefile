@@ -99,7 +99,7 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 # MUTATE: files of kernels/cuda, each with the program that tests it.
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
-HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
+HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(filter-out %/nccl.cc,$(wildcard kernels/hostcuda/*.cc)))
 MUTATE   := math.cuh:attention fragments.cuh:attention attn.cuh:attention attn_fwd.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
             dpo.cuh:logprob rows.cuh:rows optim.cuh:rows
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
@@ -122,7 +122,12 @@ $(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
 $(BUILD)/tests/hostcuda/ops: $(BUILD)/tests/hostcuda/ops.o
-$(BUILD)/hostcuda/imf: $(BUILD)/src/main.o
+$(BUILD)/hostcuda/imf: $(BUILD)/src/main.o $(BUILD)/kernels/hostcuda/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
+$(BUILD)/kernels/hostcuda/nccl.o: WARNXX += $(patsubst -I%,-isystem %,$(MPI_CFLAGS))
+$(BUILD)/hostcuda/%.o: %.c $(CONFIG)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPP) -Ikernels/hostcuda $(CFLAGS) -c -o $@ $<
 $(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
@@ -130,12 +135,17 @@ $(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUI
 NVCC      = $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 # 20050: a kernel in a header is inline for its host part; on the device each file has its own.
 NVCCFLAGS = -diag-suppress 20050 -std=c++17 -O3 -lineinfo -D_GNU_SOURCE -Isrc -I. -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
-CUDA_LIBS = -L$(dir $(NVCC))../lib64 -Wl,-rpath,$(abspath $(dir $(NVCC))../lib64) -lcublasLt -lcudart_static -ldl -lrt
+CUDA_HOME = $(abspath $(dir $(NVCC))..)
+CUDA_LIBS = -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt
+$(BUILD)/cuda/%.o: %.c $(CONFIG)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPP) -isystem $(CUDA_HOME)/include $(CFLAGS) -c -o $@ $<
 $(BUILD)/cuda/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/cuda/imf: $(BUILD)/src/main.o $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
+$(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
 

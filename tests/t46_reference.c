@@ -252,9 +252,16 @@ static int32_t loop_gradient(Loop *l, StepData *d)
 // Updates the weights; a bf16 model then computes with the new ones, unless they are stale: those of the step before.
 static void loop_update(Loop *l, int64_t step, double lr, int32_t active, double *norm)
 {
-    if (l->fault == STALE) ok(compute_refresh(&l->on));
-    ok(optim_step(&l->optim, &l->ctx, &l->sum, active, lr, step + 1, norm));
-    if (l->fault != STALE) ok(compute_refresh(&l->on));
+    void *stale = NULL;
+    size_t bytes = (size_t)l->m.bf16_values * 2;
+    if (l->fault == STALE) {
+        ok(mem_alloc(&stale, (int64_t)bytes, 1));
+        ok(compute_refresh(&l->on));
+        memcpy(stale, l->m.bf16, bytes);
+    }
+    ok(optim_step(&l->optim, &l->sum, active, lr, step + 1, norm));
+    if (stale) memcpy(l->m.bf16, stale, bytes);
+    mem_free(stale);
 }
 
 static void loop_step(Loop *l, int64_t step, const Schedule *schedule, Curve *c)
@@ -273,7 +280,7 @@ static void loop_step(Loop *l, int64_t step, const Schedule *schedule, Curve *c)
 static void loop_steps(Loop *l, int64_t steps, Curve *c)
 {
     Schedule schedule;
-    ok(optim_open(&l->optim, &l->m, &l->spec.optim));
+    ok(optim_open(&l->optim, &l->on, &l->spec.optim));
     ok(schedule_make(&schedule, "cosine", l->x.lr, l->x.ratio, l->x.steps));
     for (int64_t step = 0; step < steps; step++) loop_step(l, step, &schedule, c);
 }

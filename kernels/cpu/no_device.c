@@ -16,6 +16,7 @@ void device_close(Device *d) { (void)d; }
 static Err never(void) { FAIL(ERR_INTERNAL, "an op on a device, in a program without"); }
 
 Err device_wait(Device *d) { return (void)d, never(); }
+Err device_ready(Device *d, bool *ready) { return (void)d, (void)ready, never(); }
 Err device_alloc(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
 Err device_alloc_managed(Device *d, void *pp, int64_t bytes) { return (void)d, (void)pp, (void)bytes, never(); }
 Err device_put(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }

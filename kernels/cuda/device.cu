@@ -41,6 +41,14 @@ Err device_wait(Device *d)
     return OK;
 }
 
+Err device_ready(Device *d, bool *ready)
+{
+    const cudaError_t state = cudaStreamQuery(d->stream);
+    *ready = state == cudaSuccess;
+    if (state != cudaErrorNotReady) TRY_CUDA(state);
+    return OK;
+}
+
 Err device_alloc(Device *d, void *pp, int64_t bytes)
 {
     (void)d;

@@ -22,6 +22,8 @@ void device_close(Device *d);  // NULL: nothing
 // Until all that was put into the stream has run.
 Err device_wait(Device *d) ERR_MUST_CHECK;
 
+Err device_ready(Device *d, bool *ready) ERR_MUST_CHECK;  // has it run? does not wait
+
 // Memory of the device, not zeroed. ERR_UNAVAILABLE, naming the size.
 Err device_alloc(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
 // Memory that host and device reach; the host only while nothing runs.

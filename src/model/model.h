@@ -66,7 +66,7 @@ typedef struct Model {
     int64_t rope_positions;
     Id fingerprint;    // of config and weight files, and of bf16
     char *dir;         // owned; where it was loaded from
-    struct Device *device;  // bf16 and vectors and rope are memory of this device, matrices not packed; NULL: memory of the host
+    struct Device *device;  // bf16, vectors and rope are memory of this device, matrices not packed but where the block has them; NULL: the host's
 } Model;
 
 Err model_config_load(const char *dir, ModelConfig *out) ERR_MUST_CHECK;

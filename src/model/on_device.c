@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model's copy in the memory of a device: matrices in bf16 at the places that the packed ones have on the host (they take no more
-// room), norms and biases in fp32.
+// A model's copy in the memory of a device: matrices in bf16, each value where the fp32 block has it; norms and biases in fp32.
 #include <string.h>
 
 #include "base/mem.h"
@@ -17,7 +16,7 @@ static Err put_matrix(Ctx *host, const float *w, uint16_t *piece, Model *out, co
         const int64_t some = n - at < PIECE ? n - at : PIECE;
         RoundArgs a = {tensor_f32((float *)w + at, some), tensor_bf16(piece, some), 1, some};
         TRY(op_round(host, &a));
-        TRY(device_put(out->device, (uint16_t *)out->bf16 + s->bf16 + at, piece, some * 2));
+        TRY(device_put(out->device, (uint16_t *)out->bf16 + s->offset + at, piece, some * 2));
     }
     return OK;
 }
@@ -42,8 +41,10 @@ static Err copy_layout(const Model *m, Model *out)
     TRY(MEM_ARRAY(&out->spec, m->specs));
     memcpy(out->spec, m->spec, (size_t)m->specs * sizeof *m->spec);
     if (m->dir) TRY(mem_strdup(&out->dir, m->dir));
-    TRY(weight_memory(out, m->bf16_values * 2, &out->bf16));
+    TRY(weight_memory(out, m->elements * 2, &out->bf16));
+    TRY(device_zero(out->device, out->bf16, m->elements * 2));  // what lies between matrices travels with them
     TRY(weight_memory(out, m->vector_elements * 4, &out->vectors));
+    TRY(device_zero(out->device, out->vectors, m->vector_elements * 4));
     TRY(weight_memory(out, rope_bytes(&m->cfg), &out->rope));
     return device_put(out->device, out->rope, m->rope, rope_bytes(&m->cfg));
 }

@@ -85,7 +85,7 @@ Tensor model_matrix(const Model *m, WeightKind kind, int32_t layer)
 {
     const WeightSpec *s = weight_spec(m, kind, layer);
     if (!s) return (Tensor){0};
-    if (m->dtype == DT_BF16) return tensor_bf16((uint16_t *)m->bf16 + s->bf16, s->cols);
+    if (m->dtype == DT_BF16) return tensor_bf16((uint16_t *)m->bf16 + (m->device ? s->offset : s->bf16), s->cols);
     return tensor_f32(m->w + s->offset, s->cols);
 }
 

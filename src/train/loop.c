@@ -146,9 +146,8 @@ static Err one_step(Trainer *t)
     TRY(run_examples(t, &p, &t->sum, &step, &active));
     StepMetrics s = metrics_of(t->spec, t->policy, t->ref, p.n);
     if (!isfinite(s.loss)) return not_finite(t, &p, "the loss", s.loss);
-    TRY(optim_step(&t->optim, t->on->host, &t->sum, active, lr, t->state.step + 1, &norm));
+    TRY(optim_step(&t->optim, &t->sum, active, lr, t->state.step + 1, &norm));
     if (!isfinite(norm)) return not_finite(t, &p, "the gradient's norm", norm);
-    TRY(compute_refresh(t->on));
     int64_t tokens = 0;
     for (int32_t r = 0; r < step.rows; r++) tokens += step.row[r].T;
     t->state.step++;
@@ -197,7 +196,8 @@ static Err save(Trainer *t)
     const double start = time_now();
     const TrainSpec *s = t->spec;
     TRY(par_agree(metrics_sync(&t->metrics)));
-    TRY(checkpoint_save(t->dir, t->model, t->optim.m, t->optim.v, &t->state, (int)s->ranks_per_file));
+    TRY(optim_fetch(&t->optim));
+    TRY(checkpoint_save(t->dir, t->model, t->optim.host_m, t->optim.host_v, &t->state, (int)s->ranks_per_file));
     t->saved = t->state.step;
     pace_saved(&t->pace, time_now() - start);
     return par_agree(par_rank() == 0 ? checkpoint_prune(t->dir, t->saved, (int)s->save_total_limit, s->save_keep_every) : OK);
@@ -232,8 +232,8 @@ static Err resume(Trainer *t)
     int64_t step;
     TRY(checkpoint_find(t->dir, &step));
     if (step < 0) return OK;
-    TRY(checkpoint_load(t->dir, step, t->model, t->optim.m, t->optim.v, &t->state));
-    TRY(compute_refresh(t->on));
+    TRY(checkpoint_load(t->dir, step, t->model, t->optim.host_m, t->optim.host_v, &t->state));
+    TRY(optim_put(&t->optim));
     t->saved = step;
     log_info(t->spec->stage, "resumed from step %lld of %lld: %s/step_%09lld is the newest whole checkpoint", (long long)step,
              (long long)t->total, t->dir, (long long)step);
@@ -367,7 +367,7 @@ Err train_run(const TrainSpec *spec, Compute *on, Dataset *data, const PairLogp 
     t.metrics.fd = t.metrics.speed_fd = t.metrics.events.fd = t.tries.fd = -1;
     TRY_DONE(par_agree(plan(&t, data)));
     chain_init(&t.sum, t.model);
-    TRY_DONE(optim_open(&t.optim, t.model, &spec->optim));
+    TRY_DONE(optim_open(&t.optim, on, &spec->optim));
     TRY_DONE(resume(&t));
     TRY_DONE(par_agree(metrics_open(&t.metrics, spec, &t.state.metrics, t.saved, t.total, (double)t.per_epoch)));
     TRY_DONE(open_tries(&t));

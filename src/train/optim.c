@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/profile.h"
 #include "par/par.h"
+#include "par/par_device.h"
 
 enum { PUBLISH_TAG = 4400 };
 
@@ -26,65 +27,95 @@ static Err find_nodes(Optim *o)
     return OK;
 }
 
-static Err open_state(Optim *o)
+typedef struct OptimRates {
+    float clip, lr;
+    int64_t step;
+} OptimRates;
+
+static bool on_device(const Optim *o) { return compute_on_device(o->on); }
+static int64_t share_elements(const Optim *o) { return o->share.end - o->share.begin; }
+static int64_t tile_blocks(const Tile *t) { return (t->n + NORM_BLOCK - 1) / NORM_BLOCK; }
+
+static Err open_moments(Optim *o)
 {
-    TRY(tiles_make(o->model, &o->tiles, &o->n_tiles));
-    o->share = tile_share(o->tiles, o->n_tiles, par_rank(), par_size());
-    int64_t n = o->share.end - o->share.begin, blocks = 1;
-    for (int64_t i = o->share.first; i < o->share.last; i++) {
-        int64_t need = (o->tiles[i].n + NORM_BLOCK - 1) / NORM_BLOCK;
-        if (need > blocks) blocks = need;
-    }
-    TRY(MEM_ARRAY(&o->m, n));
-    TRY(MEM_ARRAY(&o->v, n));
-    TRY(MEM_ARRAY(&o->block, blocks));
-    return OK;
+    const int64_t n = share_elements(o);
+    Device *const d = o->on->ctx.device;
+    TRY(MEM_ARRAY(&o->host_m, n));
+    TRY(MEM_ARRAY(&o->host_v, n));
+    o->m = o->host_m, o->v = o->host_v, o->w = o->model->w + o->share.begin;
+    if (!d) return OK;
+    o->m = o->v = o->w = NULL;
+    TRY(device_alloc(d, &o->m, n * (int64_t)sizeof *o->m));
+    TRY(device_alloc(d, &o->v, n * (int64_t)sizeof *o->v));
+    return device_alloc(d, &o->w, n * (int64_t)sizeof *o->w);
 }
 
-Err optim_open(Optim *o, Model *model, const OptimSpec *spec)
+static Err open_state(Optim *o)
 {
-    *o = (Optim){.model = model, .spec = *spec};
+    int64_t blocks = 0;
+    TRY(tiles_make(o->model, &o->tiles, &o->n_tiles));
+    o->share = tile_share(o->tiles, o->n_tiles, par_rank(), par_size());
+    for (int64_t i = o->share.first; i < o->share.last; i++) blocks += tile_blocks(&o->tiles[i]);
+    TRY(open_moments(o));
+    TRY(ctx_alloc(&o->on->ctx, &o->rates, 1, sizeof *o->rates));
+    return ctx_alloc(&o->on->ctx, &o->block, blocks, sizeof *o->block);
+}
+
+Err optim_open(Optim *o, Compute *on, const OptimSpec *spec)
+{
+    *o = (Optim){.on = on, .model = on->master, .spec = *spec};
     TRY(par_agree(open_state(o)));
     TRY(find_nodes(o));
-    return OK;
+    return on_device(o) ? optim_put(o) : OK;
 }
 
 int64_t optim_bytes(TileShare share) { return 2 * (share.end - share.begin) * (int64_t)sizeof(float); }
 
 void optim_free(Optim *o)
 {
+    if (o->on && on_device(o)) {
+        float *const all[] = {o->m, o->v, o->w, o->own_g};
+        for (int i = 0; i < 4; i++) device_free(o->on->ctx.device, all[i]);
+    } else {
+        mem_free(o->own_g);
+    }
+    if (o->on) {
+        ctx_free(&o->on->ctx, o->rates);
+        ctx_free(&o->on->ctx, o->block);
+    }
+    mem_free(o->host_m);
+    mem_free(o->host_v);
     mem_free(o->tiles);
-    mem_free(o->m);
-    mem_free(o->v);
-    mem_free(o->own_g);
-    mem_free(o->block);
     mem_free(o->node_of);
     mem_free(o->leader);
     *o = (Optim){0};
 }
 
-static Err tile_norm(Optim *o, Ctx *ctx, const Tile *t, double *sum)
+// --- the norm --------------------------------------------------------------------------------------------------------------
+
+static Err own_norms(Optim *o, double *own)
 {
-    SqNormArgs a = {.g = o->g + (t->offset - o->share.begin), .n = t->n, .sum = o->block};
-    TRY(op_sqnorm(ctx, &a));
-    *sum = 0;
-    for (int64_t b = 0; b < (t->n + NORM_BLOCK - 1) / NORM_BLOCK; b++) *sum += o->block[b];
+    double *at = o->block;
+    for (int64_t i = o->share.first; i < o->share.last; at += tile_blocks(&o->tiles[i++])) {
+        SqNormArgs a = {.g = o->g + (o->tiles[i].offset - o->share.begin), .n = o->tiles[i].n, .sum = at};
+        TRY(op_sqnorm(&o->on->ctx, &a));
+    }
+    TRY(ctx_wait(&o->on->ctx));
+    at = o->block;
+    for (int64_t i = o->share.first; i < o->share.last; at += tile_blocks(&o->tiles[i++])) {
+        own[i - o->share.first] = 0;
+        for (int64_t b = 0; b < tile_blocks(&o->tiles[i]); b++) own[i - o->share.first] += at[b];
+    }
     return OK;
 }
 
-static Err own_norms(Optim *o, Ctx *ctx, double *own)
-{
-    for (int64_t i = o->share.first; i < o->share.last; i++) TRY(tile_norm(o, ctx, &o->tiles[i], &own[i - o->share.first]));
-    return OK;
-}
-
-static Err global_norm(Optim *o, Ctx *ctx, double *norm)
+static Err global_norm(Optim *o, double *norm)
 {
     int64_t n = o->share.last - o->share.first, bytes;
     double *own = NULL, *all = NULL, sum = 0;
     Err err = OK;
     TRY(par_agree(MEM_ARRAY(&own, n)));
-    TRY_DONE(par_agree(own_norms(o, ctx, own)));
+    TRY_DONE(par_agree(own_norms(o, own)));
     TRY_DONE(par_allgather(own, n * (int64_t)sizeof *own, &all, &bytes, NULL));
     for (int64_t i = 0; i < o->n_tiles; i++) sum += all[i];
     *norm = sqrt(sum);
@@ -94,22 +125,27 @@ done:
     return err;
 }
 
+// --- the update ------------------------------------------------------------------------------------------------------------
+
+static bool is_vector(const Optim *o, const Tile *t) { return o->model->spec[t->spec].rows == 1; }
+
 static bool decays(const Optim *o, const Tile *t)
 {
     WeightKind k = o->model->spec[t->spec].kind;
     return k != W_NORM_ATTN && k != W_NORM_MLP && k != W_NORM_FINAL && k != W_QKV_BIAS;
 }
 
-static Err update_tiles(Optim *o, Ctx *ctx, float clip, float lr, int64_t step)
+static Err update_tiles(Optim *o)
 {
+    const OptimSpec *s = &o->spec;
     for (int64_t i = o->share.first; i < o->share.last; i++) {
         const Tile *t = &o->tiles[i];
-        int64_t at = t->offset - o->share.begin;
-        AdamWArgs a = {.w = o->model->w + t->offset, .m = o->m + at, .v = o->v + at, .g = o->g + at, .n = t->n,
-                       .clip = &clip, .lr = &lr, .step = &step, .beta1 = (float)o->spec.beta1,
-                       .beta2 = (float)o->spec.beta2, .eps = (float)o->spec.eps,
-                       .decay = decays(o, t) ? (float)o->spec.decay : 0.0f};
-        TRY(op_adamw(ctx, &a));
+        const int64_t at = t->offset - o->share.begin;
+        AdamWArgs a = {.w = o->w + at, .m = o->m + at, .v = o->v + at, .g = o->g + at, .n = t->n, .clip = &o->rates->clip,
+                       .lr = &o->rates->lr, .step = &o->rates->step, .beta1 = (float)s->beta1, .beta2 = (float)s->beta2,
+                       .eps = (float)s->eps, .decay = decays(o, t) ? (float)s->decay : 0.0f};
+        if (on_device(o) && !is_vector(o, t)) a.rounded = (uint16_t *)o->on->on_device.bf16 + t->offset;
+        TRY(op_adamw(&o->on->ctx, &a));
     }
     return OK;
 }
@@ -138,6 +174,67 @@ done:
     return err;
 }
 
+// --- on a device -------------------------------------------------------------------------------------------------------------
+
+// The ranks' shares of the block, and of the vectors behind each other (WeightSpec.vector). The caller owns both.
+static Err ranges_of(const Optim *o, ParRange **block, ParRange **vectors)
+{
+    TRY(MEM_ARRAY(block, par_size()));
+    TRY(MEM_ARRAY(vectors, par_size()));
+    for (int r = 0; r < par_size(); r++) {
+        const TileShare s = tile_share(o->tiles, o->n_tiles, r, par_size());
+        ParRange *const v = &(*vectors)[r];
+        (*block)[r] = (ParRange){s.begin, s.end};
+        for (int64_t i = s.first; i < s.last; i++) {
+            const WeightSpec *spec = &o->model->spec[o->tiles[i].spec];
+            if (spec->rows > 1) continue;
+            if (v->begin == v->end) v->begin = spec->vector;
+            v->end = spec->vector + spec->cols;
+        }
+    }
+    return OK;
+}
+
+static Err send_weights(Optim *o, const ParRange *block, const ParRange *vectors)
+{
+    Device *const d = o->on->ctx.device;
+    Model *const m = &o->on->on_device;
+    for (int64_t i = o->share.first; i < o->share.last; i++) {
+        const Tile *t = &o->tiles[i];
+        if (is_vector(o, t))
+            TRY(device_copy(d, m->vectors + m->spec[t->spec].vector, o->w + (t->offset - o->share.begin), t->n * (int64_t)sizeof(float)));
+    }
+    TRY(par_device_share(d, m->bf16, (int64_t)sizeof(uint16_t), block));
+    TRY(par_device_share(d, m->vectors, (int64_t)sizeof(float), vectors));
+    return par_device_wait(d);
+}
+
+static Err gradient_of_device(Optim *o, const ParRange *block)
+{
+    Device *const d = o->on->ctx.device;
+    const int64_t n = share_elements(o);
+    if (!o->own_g) TRY(device_alloc(d, &o->own_g, n * (int64_t)sizeof *o->own_g));
+    o->g = o->own_g;
+    FixedGetArgs a = {o->on->sum + o->share.begin, o->g, n};
+    TRY(par_device_sum_i64(d, o->on->sum, block));
+    TRY(op_fixed_get(&o->on->ctx, &a));
+    return par_device_wait(d);
+}
+
+// The gradient's norm; infinite when an element of any rank did not fit.
+static Err norm_on_device(Optim *o, const ParRange *block, double *norm)
+{
+    int64_t bad;
+    TRY(par_agree(gradient_of_device(o, block)));
+    bad = *o->on->bad;
+    TRY(par_max_i64(&bad, 1));
+    TRY(global_norm(o, norm));
+    if (bad) *norm = INFINITY;
+    return OK;
+}
+
+// --- on the host -------------------------------------------------------------------------------------------------------------
+
 // The own share of the gradient lies where the own chains' sum lay; a rank without chains needs memory of its own.
 static Err place_gradient(Optim *o, const ChainSum *sum)
 {
@@ -150,18 +247,79 @@ static Err place_gradient(Optim *o, const ChainSum *sum)
     return OK;
 }
 
-Err optim_step(Optim *o, Ctx *ctx, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
+static Err norm_on_host(Optim *o, const ChainSum *sum, int32_t active, double *norm)
 {
-    PROFILE(PHASE_OPTIM);
-    ASSERT(o->model->shared || par_size() == 1);
     TRY(par_agree(place_gradient(o, sum)));
     TRY(chain_reduce(sum, active, o->tiles, o->n_tiles, o->g));
-    TRY(global_norm(o, ctx, norm));
-    if (!isfinite(*norm)) return OK;
-    float clip = 1.0f;
-    if (o->spec.max_norm > 0) clip = fminf(1.0f, (float)o->spec.max_norm / ((float)*norm + 1e-6f));
+    return global_norm(o, norm);
+}
+
+static Err update_on_host(Optim *o)
+{
     TRY(par_node_barrier());
-    TRY(par_agree(update_tiles(o, ctx, clip, (float)lr, step)));
+    TRY(par_agree(update_tiles(o)));
+    TRY(publish(o));
+    TRY(par_node_barrier());
+    return compute_refresh(o->on);
+}
+
+static Err update_on_device(Optim *o, const ParRange *block, const ParRange *vectors)
+{
+    TRY(update_tiles(o));
+    return send_weights(o, block, vectors);
+}
+
+Err optim_step(Optim *o, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
+{
+    PROFILE(PHASE_OPTIM);
+    const OptimSpec *s = &o->spec;
+    ParRange *block = NULL, *vectors = NULL;
+    Err err = OK;
+    ASSERT(o->model->shared || par_size() == 1);
+    if (on_device(o)) TRY_DONE(par_agree(ranges_of(o, &block, &vectors)));
+    TRY_DONE(on_device(o) ? norm_on_device(o, block, norm) : norm_on_host(o, sum, active, norm));
+    if (isfinite(*norm)) {
+        const float clip = s->max_norm > 0 ? fminf(1.0f, (float)s->max_norm / ((float)*norm + 1e-6f)) : 1.0f;
+        *o->rates = (OptimRates){clip, (float)lr, step};
+        TRY_DONE(on_device(o) ? par_agree(update_on_device(o, block, vectors)) : update_on_host(o));
+    }
+done:
+    mem_free(block);
+    mem_free(vectors);
+    return err;
+}
+
+// --- to and from checkpoints -------------------------------------------------------------------------------------------------
+
+static Err fetch_share(Optim *o)
+{
+    Device *const d = o->on->ctx.device;
+    const int64_t bytes = share_elements(o) * (int64_t)sizeof(float);
+    TRY(device_get(d, o->host_m, o->m, bytes));
+    TRY(device_get(d, o->host_v, o->v, bytes));
+    return device_get(d, o->model->w + o->share.begin, o->w, bytes);
+}
+
+Err optim_fetch(Optim *o)
+{
+    if (!on_device(o)) return OK;
+    TRY(par_node_barrier());
+    TRY(par_agree(fetch_share(o)));
     TRY(publish(o));
     return par_node_barrier();
+}
+
+static Err put_share(Optim *o)
+{
+    Device *const d = o->on->ctx.device;
+    const int64_t bytes = share_elements(o) * (int64_t)sizeof(float);
+    TRY(device_put(d, o->m, o->host_m, bytes));
+    TRY(device_put(d, o->v, o->host_v, bytes));
+    return device_put(d, o->w, o->model->w + o->share.begin, bytes);
+}
+
+Err optim_put(Optim *o)
+{
+    if (on_device(o)) TRY(par_agree(put_share(o)));
+    return compute_refresh(o->on);
 }

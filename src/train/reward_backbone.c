@@ -33,6 +33,7 @@ typedef struct Backbone {
     int32_t *pair;      // [pairs] their index in d->pair
     int64_t pairs, epoch, *order;
     Heads heads;
+    Compute on;         // the host
     Optim optim;
     ChainSum sum;
     Arena data, arena;  // of the run; of a step
@@ -336,7 +337,7 @@ static Err one_step(Backbone *b, int64_t step)
     TRY(gather_hidden(b, &s, mine));
     TRY(par_agree(head_gradient(b, &s)));
     CHECK(isfinite(b->loss), ERR_INTERNAL, "reward: the loss is %g at step %lld; lower reward_train.learning_rate", b->loss, (long long)step + 1);
-    TRY(optim_step(&b->optim, b->ctx, &b->sum, active, lr, step + 1, &norm));
+    TRY(optim_step(&b->optim, &b->sum, active, lr, step + 1, &norm));
     CHECK(isfinite(norm), ERR_INTERNAL, "reward: the gradient's norm is %g at step %lld", norm, (long long)step + 1);
     TRY(update_heads(b, lr, step + 1));
     if ((step + 1) % b->logging && step + 1 != b->total) return OK;
@@ -357,7 +358,8 @@ Err reward_backbone(Ctx *ctx, const Deck *deck, Model *model, const RewardData *
     if (!b.bt && !b.regression) return OK;
     TRY_DONE(par_agree(open_backbone(&b, deck)));
     chain_init(&b.sum, model);
-    TRY_DONE(optim_open(&b.optim, model, &spec));
+    b.on = (Compute){.host = ctx, .ctx = *ctx, .master = model, .model = model};
+    TRY_DONE(optim_open(&b.optim, &b.on, &spec));
     log_info("reward", "backbone: %lld pairs, %lld steps of %lld, rows of %lld tokens", (long long)b.pairs, (long long)b.total,
              (long long)b.batch, (long long)b.row_tokens);
     for (int64_t step = 0; step < b.total; step++) {

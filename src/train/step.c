@@ -150,19 +150,22 @@ Err step_count(const StepJob *j, const Batch *shape, bool grad, int64_t *bytes)
     return OK;
 }
 
+// What a device sums in fixed point is a row's gradient.
+static int32_t micro_rows(const StepJob *j) { return compute_on_device(j->on) ? 1 : j->micro_rows; }
+
 Err step_chain_count(const StepJob *j, int32_t chain, bool grad, int64_t *bytes)
 {
     int32_t *row, rows = 0;
     int64_t one;
     Batch b = {0};
     Err err = OK;
-    TRY(MEM_ARRAY(&row, j->micro_rows + 1));
+    TRY(MEM_ARRAY(&row, micro_rows(j) + 1));
     b.row = row;
     *bytes = 0;
     for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) {
         b.T += j->step->row[r].T, b.S += j->step->row[r].S;
         row[++rows] = (int32_t)b.T;
-        if (rows < j->micro_rows && r + 1 < j->step->first[chain + 1]) continue;
+        if (rows < micro_rows(j) && r + 1 < j->step->first[chain + 1]) continue;
         b.rows = rows;
         TRY_DONE(step_count(j, &b, grad, &one));
         if (one > *bytes) *bytes = one;
@@ -175,23 +178,22 @@ done:
 
 static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
 {
-    float *sum = NULL, *grad = NULL;
+    const bool on_device = compute_on_device(j->on);
+    const int32_t most = micro_rows(j);
+    float *grad = on_device && j->sum ? j->on->grad : NULL;
     int32_t n = 0, *index;
-    if (j->sum) {
-        TRY(chain_begin(j->sum, &sum));
-        TRY(compute_grad_begin(j->on, sum, &grad));
-    }
+    if (!on_device && j->sum) TRY(chain_begin(j->sum, &grad));
     arena_reset(j->acts);
     TRY(ARENA_ARRAY(j->acts, &index, j->step->rows));
     for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) index[n++] = r;
     ArenaMark mark = arena_mark(j->acts);
-    for (int32_t i = 0; i < n; i += j->micro_rows) {
+    for (int32_t i = 0; i < n; i += most) {
         arena_rewind(j->acts, mark);
-        TRY(run_micro(j, j->acts, index + i, n - i < j->micro_rows ? n - i : j->micro_rows, logp, grad));
+        TRY(run_micro(j, j->acts, index + i, n - i < most ? n - i : most, logp, grad));
+        if (on_device && grad) TRY(compute_sum_row(j->on));
     }
-    if (!j->sum) return OK;
+    if (on_device || !grad) return OK;
     TRY(model_grad_fold(&j->on->ctx, j->on->model, grad));
-    TRY(compute_grad_end(j->on, sum));
     return chain_end(j->sum, chain);
 }
 
@@ -213,6 +215,7 @@ static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
     int32_t first, last;
     chain_share(active, par_rank(), par_size(), &first, &last);
     if (j->sum) chain_reset(j->sum);
+    if (j->sum && compute_on_device(j->on)) TRY(compute_sum_begin(j->on));
     TRY(reserve(j, first, last));
     for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
     return OK;

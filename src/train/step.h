@@ -11,10 +11,10 @@
 typedef struct StepJob {
     Compute *on;
     const PackedStep *step;
-    int32_t micro_rows;         // rows per model call: speed and memory only
+    int32_t micro_rows;         // rows per model call: speed and memory only; on a device 1
     const DpoSpec *dpo;         // NULL: SFT
     const PairLogp *reference;  // [examples of the step]; DPO with gradients only
-    ChainSum *sum;              // NULL: forward only
+    ChainSum *sum;              // NULL: forward only. On a device the sum is on->sum, and this one stays empty
     Arena *acts;                // of model calls, from on->source; kept over the steps, so that the blocks of the first one serve all
 } StepJob;
 
