@@ -166,6 +166,7 @@ static double gradients(Run *r, const Pack *p, float *grad)
     float *hidden, *dhidden, *logp, *lse;
     Acts *acts;
     ArenaMark mark = arena_mark(&r->arena);
+    const GradSink sink = model_grad_whole(&r->m, grad);
     ok(ARENA_ARRAY(&r->arena, &hidden, p->b.T * c->H));
     ok(ARENA_ARRAY(&r->arena, &dhidden, p->b.T * c->H));
     ok(ARENA_ARRAY(&r->arena, &logp, p->b.T));
@@ -173,11 +174,11 @@ static double gradients(Run *r, const Pack *p, float *grad)
     ok(model_forward(&r->ctx, &r->m, &p->b, &r->arena, hidden, &acts));
     double loss = logprob_loss(r, p, hidden, logp, lse);
     LogprobBwdArgs a = {.hidden = tensor_f32(hidden, c->H), .head = model_head(&r->m),
-                        .dhidden = tensor_f32(dhidden, c->H), .dhead = model_head_grad(&r->m, grad), .target = p->target,
+                        .dhidden = tensor_f32(dhidden, c->H), .dhead = sink.head, .target = p->target,
                         .lse = lse, .coef = p->coef, .row = p->row, .rows = p->b.rows, .T = p->b.T, .H = c->H, .V = c->V};
     ok(arena_alloc(&r->arena, &a.workspace, op_logprob_bwd_workspace(NULL, &a), 1));
     ok(op_logprob_bwd(&r->ctx, &a));
-    ok(model_backward(&r->ctx, &r->m, &p->b, &r->arena, acts, dhidden, grad));
+    ok(model_backward(&r->ctx, &r->m, &p->b, &r->arena, acts, dhidden, &sink));
     arena_rewind(&r->arena, mark);
     return loss;
 }

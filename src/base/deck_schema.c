@@ -13,6 +13,7 @@
 #define I64(path, unit, min, max, preset, help) {path, DECK_I64, unit, min, max, preset, NULL, help, false}
 #define F64(path, unit, min, max, preset, help) {path, DECK_F64, unit, min, max, preset, NULL, help, false}
 // Layout keys say where or how: they change no result and do not enter the recipe's hash.
+#define ONE_OF_LAYOUT(path, preset, choices, help) {path, DECK_STR, "", 0, 0, preset, choices, help, true}
 #define STR_LAYOUT(path, preset, help) {path, DECK_STR, "", 0, 0, preset, NULL, help, true}
 #define BOOL_LAYOUT(path, preset, help) {path, DECK_BOOL, "", 0, 1, preset, NULL, help, true}
 #define I64_LAYOUT(path, unit, min, max, preset, help) {path, DECK_I64, unit, min, max, preset, NULL, help, true}
@@ -52,6 +53,8 @@ const DeckKey deck_schema[] = {
     I64_LAYOUT("threads", "", 1, 1024, "1", "threads of a rank"),
     ONE_OF("dtype", "float32", "float32|bfloat16", "number format of weights and activations"),
     ONE_OF("device", "cpu", "cpu|cuda", "where sample, sft, dpo and eval compute; cuda: a GPU a rank, with dtype bfloat16"),
+    ONE_OF_LAYOUT("shard", "states", "states|grads",
+           "with device cuda, what of training is dealt over the ranks: the optimiser's state, or sums of gradients too"),
     ONE_OF("render", "clean", "clean",
            "conversations to tokens: header in the prompt, one BOS, one stop token, nothing after it"),
     BOOL("exact", "true", "keep the promise that layout changes no bit; false: a gradient chain a rank, not grad_chains"),

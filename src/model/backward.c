@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass: d loss / d hidden -> gradients of all weights, added to `grad` row by row (Batch.row), so that the sums
+// Backward pass: d loss / d hidden -> gradients of all weights, added to the sink row by row (Batch.row), so that the sums
 // depend on the rows and their order alone. Norm outputs and SwiGLU products are recomputed.
 #include "model/acts.h"
 
@@ -7,7 +7,8 @@ typedef struct Back {  // what every step needs
     Ctx *ctx;
     const Model *m;
     const Batch *b;
-    float *grad;
+    const GradSink *sink;
+    float *grad;     // of the part at hand: where element 0 of the block would lie
     Tensor dx;       // [T][H] gradient at the residual stream, fp32
     Tensor dy;       // [T][H] the same as an operand: dx itself, in a bf16 model dx rounded
     Tensor norm;     // [T][H] recomputed norm outputs
@@ -126,23 +127,37 @@ static Err back_alloc(Back *k, Arena *arena, const LayerActs *first)
     return arena_alloc(arena, &k->attn, op_attn_bwd_workspace(k->ctx, &args), 1);
 }
 
-static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
+// Part p of the backward (GradSink).
+static Err part_back(Back *k, int32_t p, const Acts *acts, Tensor dhidden)
 {
     const ModelConfig *c = &k->m->cfg;
-    TRY(back_alloc(k, arena, &acts->layer[0]));
-    TRY(norm_back(k, W_NORM_FINAL, -1, acts->x[c->layers], acts->rstd_final, dhidden, false));
-    for (int32_t l = (int32_t)c->layers - 1; l >= 0; l--) {
+    const int32_t l = (int32_t)c->layers - p;
+    if (p == 0) return norm_back(k, W_NORM_FINAL, -1, acts->x[c->layers], acts->rstd_final, dhidden, false);
+    if (l >= 0) {
         TRY(mlp_back(k, l, &acts->layer[l]));
-        TRY(attention_back(k, l, acts->x[l], &acts->layer[l]));
+        return attention_back(k, l, acts->x[l], &acts->layer[l]);
     }
     EmbedBwdArgs e = {k->dx, tensor_f32(grad_of(k, W_EMBED, -1), c->H), k->b->token, k->b->T, c->H, c->V};
     return op_embed_bwd(k->ctx, &e);
 }
 
-Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
-                   float *grad)
+static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
 {
-    Back k = {.ctx = ctx, .m = m, .b = b, .grad = grad};
+    const GradSink *s = k->sink;
+    k->grad = s->whole;
+    TRY(back_alloc(k, arena, &acts->layer[0]));
+    for (int32_t p = 0; p < model_grad_parts(k->m); p++) {
+        if (!s->whole) TRY(s->begin(s->user, p, &k->grad));
+        TRY(part_back(k, p, acts, dhidden));
+        if (!s->whole) TRY(s->end(s->user, p));
+    }
+    return OK;
+}
+
+Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
+                   const GradSink *sink)
+{
+    Back k = {.ctx = ctx, .m = m, .b = b, .sink = sink};
     ArenaMark mark = arena_mark(arena);
     Err err = backward(&k, arena, acts, tensor_f32((float *)dhidden, m->cfg.H));
     arena_rewind(arena, mark);
@@ -161,10 +176,22 @@ Err model_backward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *counti
 
 int64_t model_grad_elements(const Model *m) { return m->elements + (m->cfg.tied ? m->cfg.V * m->cfg.H : 0); }
 
-Tensor model_head_grad(const Model *m, float *grad)
+static Tensor head_grad(const Model *m, float *grad)
 {
     int64_t at = m->cfg.tied ? m->elements : model_offset(m, W_HEAD, -1);
     return tensor_f32(at < 0 ? NULL : grad + at, m->cfg.H);
+}
+
+GradSink model_grad_whole(const Model *m, float *grad) { return (GradSink){.whole = grad, .head = head_grad(m, grad)}; }
+
+int32_t model_grad_parts(const Model *m) { return (int32_t)m->cfg.layers + 2; }
+
+void model_grad_part(const Model *m, int32_t part, int64_t *first, int64_t *n)
+{
+    const int32_t layers = (int32_t)m->cfg.layers, l = layers - part;  // l = -1: the embedding
+    const int64_t end = l == layers ? m->elements : l == layers - 1 ? model_offset(m, W_NORM_FINAL, -1) : model_offset(m, W_NORM_ATTN, l + 1);
+    *first = l == layers ? model_offset(m, W_NORM_FINAL, -1) : l >= 0 ? model_offset(m, W_NORM_ATTN, l) : model_offset(m, W_EMBED, -1);
+    *n = end - *first;
 }
 
 Err model_grad_fold(Ctx *ctx, const Model *m, float *grad)
@@ -172,6 +199,6 @@ Err model_grad_fold(Ctx *ctx, const Model *m, float *grad)
     const ModelConfig *c = &m->cfg;
     if (!c->tied) return OK;
     Tensor embed = tensor_f32(grad + model_offset(m, W_EMBED, -1), c->H);
-    AddArgs a = {embed, model_head_grad(m, grad), embed, c->V, c->H};
+    AddArgs a = {embed, head_grad(m, grad), embed, c->V, c->H};
     return op_add(ctx, &a);
 }

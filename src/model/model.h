@@ -132,9 +132,23 @@ Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float 
 // Every id inside the vocabulary, else ERR_DATA naming the model's directory: a tokenizer of another model shows here first.
 Err model_check_ids(const Model *m, const int32_t *id, int64_t n) ERR_MUST_CHECK;
 
-// From d loss / d hidden to gradients, added to grad (same layout as the weights).
+// Where a backward adds the gradients of weights: to one buffer with the block's layout, or part by part. The parts in the order in
+// which they are done: 0 final norm and an untied head, then the layers from the last to the first, then the embedding.
+typedef struct GradSink {
+    float *whole;  // [model_grad_elements]; NULL: by parts
+    Tensor head;   // where op_logprob_bwd adds the head's gradient
+    // *base: where element 0 of the block would lie. Between begin and end the part's elements are added to.
+    Err (*begin)(void *user, int32_t part, float **base);
+    Err (*end)(void *user, int32_t part);
+    void *user;
+} GradSink;
+GradSink model_grad_whole(const Model *m, float *grad);
+int32_t model_grad_parts(const Model *m);
+void model_grad_part(const Model *m, int32_t part, int64_t *first, int64_t *n);  // elements of the block, padding included
+
+// From d loss / d hidden to gradients of the weights.
 Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
-                   float *grad) ERR_MUST_CHECK;
+                   const GradSink *sink) ERR_MUST_CHECK;
 
 // What these two ask of their arena, asked of a counting one (base/arena.h): no weights, only m's layout and dtype, and of the
 // batch its sizes and row offsets. Afterwards the arena holds what the forward keeps.
@@ -154,10 +168,9 @@ Tensor model_head(const Model *m);
 
 // With a tied head both the lookup's and the head's gradients belong to the embedding. The order in which they are added
 // must not depend on the micro-batch (law 1), so the head's part has a place of its own behind the block:
-// a gradient is model_grad_elements() floats; op_logprob_bwd adds to model_head_grad(); after a chain's last row
+// a whole gradient is model_grad_elements() floats; op_logprob_bwd adds to GradSink.head; after a chain's last row
 // model_grad_fold() adds that part to the embedding's gradient (and does nothing when the head is not tied).
 int64_t model_grad_elements(const Model *m);
-Tensor model_head_grad(const Model *m, float *grad);
 Err model_grad_fold(Ctx *ctx, const Model *m, float *grad) ERR_MUST_CHECK;
 
 // logits[n][V] of n hidden states in m->dtype (small n: generation, tests).

@@ -1,11 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/compute.h"
 
+#include <string.h>
+
+#include "base/mem.h"
 #include "par/par.h"
-#include "par/par_device.h"
+
+static Err part_begin(void *user, int32_t part, float **base);
+static Err part_end(void *user, int32_t part);
+
+// --- life ------------------------------------------------------------------------------------------------------------
+
+static Err find_shares(Compute *c)
+{
+    Tile *tiles;
+    int64_t n;
+    TRY(MEM_ARRAY(&c->share, par_size()));
+    TRY(tiles_make(c->master, &tiles, &n));
+    for (int r = 0; r < par_size(); r++) {
+        const TileShare s = tile_share(tiles, n, r, par_size());
+        c->share[r] = (ParRange){s.begin, s.end};
+    }
+    mem_free(tiles);
+    return OK;
+}
 
 static Err put_model(Compute *c)
 {
+    TRY(find_shares(c));
     TRY(model_to_device(c->host, c->ctx.device, c->master, &c->on_device));
     return ctx_alloc(&c->ctx, &c->bad, 1, sizeof *c->bad);
 }
@@ -18,6 +40,7 @@ static Err open_device(Compute *c)
     c->model = &c->on_device;
     c->memory = device_managed(d);
     c->source = &c->memory;
+    c->sink = (GradSink){.begin = part_begin, .end = part_end, .user = c};
     return OK;
 }
 
@@ -31,12 +54,12 @@ Err compute_open(Compute *c, Ctx *host, Model *master)
 void compute_close(Compute *c)
 {
     if (compute_on_device(c)) {
-        ctx_free(&c->ctx, c->bad);
-        device_free(c->ctx.device, c->sum);
-        device_free(c->ctx.device, c->grad);
+        void *const all[] = {c->edge, c->layer, c->sum, c->piece, c->bad};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_free(c->ctx.device, all[i]);
         model_free(&c->on_device);
         par_device_close();
     }
+    mem_free(c->share);
     *c = (Compute){0};
 }
 
@@ -46,25 +69,109 @@ Err compute_refresh(Compute *c)
     return c->master->dtype == DT_BF16 ? model_pack_bf16(c->host, c->master) : OK;
 }
 
-static int64_t grad_bytes(const Compute *c) { return model_grad_elements(c->model) * (int64_t)sizeof *c->grad; }
-static int64_t sum_bytes(const Compute *c) { return c->model->elements * (int64_t)sizeof *c->sum; }
+Err compute_wait(Compute *c) { return compute_on_device(c) ? par_device_wait(c->ctx.device) : OK; }
 
-// A gradient is zero when a row begins: op_fixed_add leaves it so, but for the head's part of a tied embedding.
-Err compute_sum_begin(Compute *c)
+// --- gradients on a device ---------------------------------------------------------------------------------------------------
+
+// Two parts have a vocabulary in them. A tied head's gradient is the embedding's: it waits in `edge` until that part comes.
+static bool is_edge(const Compute *c, int32_t part) { return part + 1 == model_grad_parts(c->model) || (part == 0 && !c->model->cfg.tied); }
+static float *buffer_of(const Compute *c, int32_t part) { return is_edge(c, part) ? c->edge : c->layer; }
+
+static Err alloc_zero(Compute *c, void *pp, int64_t n, int64_t size)
 {
-    Device *const d = c->ctx.device;
-    if (!c->grad) TRY(device_alloc(d, &c->grad, grad_bytes(c)));
-    if (!c->sum) TRY(device_alloc(d, &c->sum, sum_bytes(c)));
-    *c->bad = 0;
-    TRY(device_zero(d, c->grad, grad_bytes(c)));
-    return device_zero(d, c->sum, sum_bytes(c));
+    void *p;
+    TRY(device_alloc(c->ctx.device, pp, n * size));
+    memcpy(&p, pp, sizeof p);
+    return device_zero(c->ctx.device, p, n * size);
 }
 
-Err compute_sum_row(Compute *c)
+static Err alloc_sums(Compute *c)
 {
-    const int64_t n = c->model->elements;
-    FixedAddArgs a = {c->grad, c->sum, n, c->bad};
-    TRY(model_grad_fold(&c->ctx, c->model, c->grad));
-    TRY(op_fixed_add(&c->ctx, &a));
-    return device_zero(c->ctx.device, c->grad + n, grad_bytes(c) - n * (int64_t)sizeof *c->grad);
+    int64_t edge = 0, layer = 0, first, n;
+    const ParRange own = c->share[par_rank()];
+    for (int32_t p = 0; p < model_grad_parts(c->model); p++) {
+        model_grad_part(c->model, p, &first, &n);
+        int64_t *const most = is_edge(c, p) ? &edge : &layer;
+        if (n > *most) *most = n;
+    }
+    TRY(alloc_zero(c, &c->edge, edge, sizeof *c->edge));
+    TRY(alloc_zero(c, &c->layer, layer, sizeof *c->layer));
+    TRY(alloc_zero(c, &c->sum, c->shard_grads ? own.end - own.begin : c->model->elements, sizeof *c->sum));
+    if (c->shard_grads) TRY(alloc_zero(c, &c->piece, edge > layer ? edge : layer, sizeof *c->piece));
+    model_grad_part(c->model, 0, &first, &n);
+    const int64_t head = c->model->cfg.tied ? 0 : model_offset(c->model, W_HEAD, -1) - first;
+    c->sink.head = tensor_f32(c->edge + head, c->model->cfg.H);
+    return OK;
+}
+
+Err compute_sum_begin(Compute *c)
+{
+    const ParRange own = c->share[par_rank()];
+    if (!c->sum) TRY(alloc_sums(c));
+    *c->bad = 0;
+    return device_zero(c->ctx.device, c->sum, (c->shard_grads ? own.end - own.begin : c->model->elements) * (int64_t)sizeof *c->sum);
+}
+
+static Err part_begin(void *user, int32_t part, float **base)
+{
+    Compute *c = user;
+    int64_t first, n;
+    model_grad_part(c->model, part, &first, &n);
+    *base = buffer_of(c, part) - first;
+    return OK;
+}
+
+// What the ranks own of n elements from `first` on, counted from there.
+static Err owned(const Compute *c, int64_t first, int64_t n, ParRange **out)
+{
+    TRY(MEM_ARRAY(out, par_size()));
+    for (int r = 0; r < par_size(); r++) {
+        const ParRange s = {c->share[r].begin - first, c->share[r].end - first};
+        ParRange *const o = &(*out)[r];
+        *o = (ParRange){s.begin > 0 ? s.begin : 0, s.end < n ? s.end : n};
+        if (o->begin > o->end) *o = (ParRange){0, 0};
+    }
+    return OK;
+}
+
+// Sums a part over the ranks: its owners begin with what they have, all add their row's g (NULL: nothing).
+static Err exchange(Compute *c, int64_t first, int64_t n, float *g, const ParRange *of)
+{
+    Device *const d = c->ctx.device;
+    const ParRange own = of[par_rank()];
+    const int64_t bytes = (own.end - own.begin) * (int64_t)sizeof *c->sum;
+    int64_t *const kept = c->sum + (first + own.begin - c->share[par_rank()].begin);
+    FixedAddArgs a = {g, c->piece, n, c->bad};
+    TRY(device_zero(d, c->piece, n * (int64_t)sizeof *c->piece));
+    if (bytes) TRY(device_copy(d, c->piece + own.begin, kept, bytes));
+    if (g) TRY(op_fixed_add(&c->ctx, &a));
+    TRY(par_device_sum_i64(d, c->piece, of));
+    return bytes ? device_copy(d, kept, c->piece + own.begin, bytes) : OK;
+}
+
+static Err add_part(Compute *c, int32_t part, float *g)
+{
+    int64_t first, n;
+    ParRange *of;
+    model_grad_part(c->model, part, &first, &n);
+    FixedAddArgs a = {g, c->sum + first, n, c->bad};
+    if (!c->shard_grads) return g ? op_fixed_add(&c->ctx, &a) : OK;
+    TRY(owned(c, first, n, &of));
+    Err err = exchange(c, first, n, g, of);
+    mem_free(of);
+    return err;
+}
+
+static Err part_end(void *user, int32_t part) { return add_part(user, part, buffer_of(user, part)); }
+
+Err compute_sum_absent(Compute *c)
+{
+    for (int32_t p = 0; p < model_grad_parts(c->model); p++) TRY(add_part(c, p, NULL));
+    return compute_wait(c);
+}
+
+Err compute_sum_share(Compute *c, const int64_t **sum)
+{
+    *sum = c->shard_grads ? c->sum : c->sum + c->share[par_rank()].begin;
+    return c->shard_grads ? OK : par_device_sum_i64(c->ctx.device, c->sum, c->share);
 }

@@ -55,7 +55,9 @@ static Err load_master(Work *w)
 static Err load_model(Work *w)
 {
     TRY(load_master(w));
-    return compute_open(&w->on, w->job->ctx, &w->model);
+    TRY(compute_open(&w->on, w->job->ctx, &w->model));
+    w->on.shard_grads = !strcmp(deck_str(w->job->deck, "shard"), "grads");
+    return OK;
 }
 
 DType finetune_export_dtype(const Deck *deck, const char *stage, DType storage)

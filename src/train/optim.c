@@ -10,7 +10,6 @@
 #include "base/mem.h"
 #include "base/profile.h"
 #include "par/par.h"
-#include "par/par_device.h"
 
 enum { PUBLISH_TAG = 4400 };
 
@@ -176,15 +175,13 @@ done:
 
 // --- on a device -------------------------------------------------------------------------------------------------------------
 
-// The ranks' shares of the block, and of the vectors behind each other (WeightSpec.vector). The caller owns both.
-static Err ranges_of(const Optim *o, ParRange **block, ParRange **vectors)
+// What the ranks own of the vectors, which lie one behind the other (WeightSpec.vector). The caller owns it.
+static Err vector_ranges(const Optim *o, ParRange **out)
 {
-    TRY(MEM_ARRAY(block, par_size()));
-    TRY(MEM_ARRAY(vectors, par_size()));
+    TRY(MEM_ARRAY(out, par_size()));
     for (int r = 0; r < par_size(); r++) {
         const TileShare s = tile_share(o->tiles, o->n_tiles, r, par_size());
-        ParRange *const v = &(*vectors)[r];
-        (*block)[r] = (ParRange){s.begin, s.end};
+        ParRange *const v = &(*out)[r];
         for (int64_t i = s.first; i < s.last; i++) {
             const WeightSpec *spec = &o->model->spec[o->tiles[i].spec];
             if (spec->rows > 1) continue;
@@ -195,7 +192,7 @@ static Err ranges_of(const Optim *o, ParRange **block, ParRange **vectors)
     return OK;
 }
 
-static Err send_weights(Optim *o, const ParRange *block, const ParRange *vectors)
+static Err send_weights(Optim *o, const ParRange *vectors)
 {
     Device *const d = o->on->ctx.device;
     Model *const m = &o->on->on_device;
@@ -204,28 +201,28 @@ static Err send_weights(Optim *o, const ParRange *block, const ParRange *vectors
         if (is_vector(o, t))
             TRY(device_copy(d, m->vectors + m->spec[t->spec].vector, o->w + (t->offset - o->share.begin), t->n * (int64_t)sizeof(float)));
     }
-    TRY(par_device_share(d, m->bf16, (int64_t)sizeof(uint16_t), block));
+    TRY(par_device_share(d, m->bf16, (int64_t)sizeof(uint16_t), o->on->share));
     TRY(par_device_share(d, m->vectors, (int64_t)sizeof(float), vectors));
     return par_device_wait(d);
 }
 
-static Err gradient_of_device(Optim *o, const ParRange *block)
+static Err gradient_of_device(Optim *o)
 {
     Device *const d = o->on->ctx.device;
     const int64_t n = share_elements(o);
     if (!o->own_g) TRY(device_alloc(d, &o->own_g, n * (int64_t)sizeof *o->own_g));
     o->g = o->own_g;
-    FixedGetArgs a = {o->on->sum + o->share.begin, o->g, n};
-    TRY(par_device_sum_i64(d, o->on->sum, block));
+    FixedGetArgs a = {.g = o->g, .n = n};
+    TRY(compute_sum_share(o->on, &a.sum));
     TRY(op_fixed_get(&o->on->ctx, &a));
     return par_device_wait(d);
 }
 
 // The gradient's norm; infinite when an element of any rank did not fit.
-static Err norm_on_device(Optim *o, const ParRange *block, double *norm)
+static Err norm_on_device(Optim *o, double *norm)
 {
     int64_t bad;
-    TRY(par_agree(gradient_of_device(o, block)));
+    TRY(par_agree(gradient_of_device(o)));
     bad = *o->on->bad;
     TRY(par_max_i64(&bad, 1));
     TRY(global_norm(o, norm));
@@ -263,30 +260,26 @@ static Err update_on_host(Optim *o)
     return compute_refresh(o->on);
 }
 
-static Err update_on_device(Optim *o, const ParRange *block, const ParRange *vectors)
+static Err update_on_device(Optim *o)
 {
-    TRY(update_tiles(o));
-    return send_weights(o, block, vectors);
+    ParRange *vectors;
+    TRY(vector_ranges(o, &vectors));
+    Err err = update_tiles(o);
+    if (err == OK) err = send_weights(o, vectors);
+    mem_free(vectors);
+    return err;
 }
 
 Err optim_step(Optim *o, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
 {
     PROFILE(PHASE_OPTIM);
     const OptimSpec *s = &o->spec;
-    ParRange *block = NULL, *vectors = NULL;
-    Err err = OK;
     ASSERT(o->model->shared || par_size() == 1);
-    if (on_device(o)) TRY_DONE(par_agree(ranges_of(o, &block, &vectors)));
-    TRY_DONE(on_device(o) ? norm_on_device(o, block, norm) : norm_on_host(o, sum, active, norm));
-    if (isfinite(*norm)) {
-        const float clip = s->max_norm > 0 ? fminf(1.0f, (float)s->max_norm / ((float)*norm + 1e-6f)) : 1.0f;
-        *o->rates = (OptimRates){clip, (float)lr, step};
-        TRY_DONE(on_device(o) ? par_agree(update_on_device(o, block, vectors)) : update_on_host(o));
-    }
-done:
-    mem_free(block);
-    mem_free(vectors);
-    return err;
+    TRY(on_device(o) ? norm_on_device(o, norm) : norm_on_host(o, sum, active, norm));
+    if (!isfinite(*norm)) return OK;
+    const float clip = s->max_norm > 0 ? fminf(1.0f, (float)s->max_norm / ((float)*norm + 1e-6f)) : 1.0f;
+    *o->rates = (OptimRates){clip, (float)lr, step};
+    return on_device(o) ? par_agree(update_on_device(o)) : update_on_host(o);
 }
 
 // --- to and from checkpoints -------------------------------------------------------------------------------------------------

@@ -214,7 +214,8 @@ static Err run_micro(Backbone *b, const StepPlan *s, const int32_t *row_index, i
         }
         base += r->T;
     }
-    return model_backward(b->ctx, b->model, &u.batch, &b->arena, acts, u.dhidden, grad);
+    const GradSink sink = model_grad_whole(b->model, grad);
+    return model_backward(b->ctx, b->model, &u.batch, &b->arena, acts, u.dhidden, &sink);
 }
 
 static Err run_chain(Backbone *b, const StepPlan *s, int32_t chain, bool *mine)

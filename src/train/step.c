@@ -83,43 +83,44 @@ static void fill_coef(const StepJob *j, const Micro *u, const PairLogp *logp, fl
     }
 }
 
-static Err logprob_bwd_args(const StepJob *j, Arena *arena, Micro *u, float *grad, float **coef, LogprobBwdArgs *a)
+// sink NULL: only counted
+static Err logprob_bwd_args(const StepJob *j, Arena *arena, Micro *u, const GradSink *sink, float **coef, LogprobBwdArgs *a)
 {
     const Model *m = j->on->model;
     float *dhidden;
     TRY(ARENA_ARRAY(arena, coef, u->batch.T));
     TRY(ARENA_ARRAY(arena, &dhidden, u->batch.T * m->cfg.H));
     *a = (LogprobBwdArgs){.hidden = tensor_f32(u->hidden, m->cfg.H), .head = model_head(m),
-                          .dhidden = tensor_f32(dhidden, m->cfg.H), .dhead = model_head_grad(m, grad), .target = u->target,
+                          .dhidden = tensor_f32(dhidden, m->cfg.H), .dhead = sink ? sink->head : (Tensor){0}, .target = u->target,
                           .lse = u->lse, .coef = *coef, .row = u->batch.row, .rows = u->rows, .T = u->batch.T, .H = m->cfg.H,
                           .V = m->cfg.V, .softcap = m->cfg.final_softcap};
     u->mark = arena_mark(arena);
     return arena_alloc(arena, &a->workspace, op_logprob_bwd_workspace(&j->on->ctx, a), 1);
 }
 
-static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *logp, float *grad)
+static Err backward(const StepJob *j, Arena *arena, Micro *u, const PairLogp *logp, const GradSink *sink)
 {
     float *coef;
     LogprobBwdArgs a;
-    TRY(logprob_bwd_args(j, arena, u, grad, &coef, &a));
+    TRY(logprob_bwd_args(j, arena, u, sink, &coef, &a));
     fill_coef(j, u, logp, coef);
     TRY(op_logprob_bwd(&j->on->ctx, &a));
     arena_rewind(arena, u->mark);
-    return model_backward(&j->on->ctx, j->on->model, &u->batch, arena, u->acts, a.dhidden.p, grad);
+    return model_backward(&j->on->ctx, j->on->model, &u->batch, arena, u->acts, a.dhidden.p, sink);
 }
 
-static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, int32_t rows, PairLogp *logp, float *grad)
+static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, int32_t rows, PairLogp *logp, const GradSink *sink)
 {
     Micro u = {.row_index = row_index, .rows = rows};
     TRY(pack_batch(arena, j->step, row_index, rows, &u.batch, &u.target));
     TRY(ARENA_ARRAY(arena, &u.hidden, u.batch.T * j->on->model->cfg.H));
-    TRY(model_forward(&j->on->ctx, j->on->model, &u.batch, arena, u.hidden, grad ? &u.acts : NULL));
+    TRY(model_forward(&j->on->ctx, j->on->model, &u.batch, arena, u.hidden, sink ? &u.acts : NULL));
     TRY(logprobs(j, arena, &u));
-    TRY(ctx_wait(&j->on->ctx));
+    TRY(compute_wait(j->on));
     add_logps(j, &u, logp);
-    if (!grad) return OK;
-    TRY(backward(j, arena, &u, logp, grad));
-    return ctx_wait(&j->on->ctx);
+    if (!sink) return OK;
+    TRY(backward(j, arena, &u, logp, sink));
+    return compute_wait(j->on);
 }
 
 // run_micro's requests in run_micro's order.
@@ -176,23 +177,30 @@ done:
     return err;
 }
 
-static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
+// The rows of a chain in order. sink NULL: forward only.
+static Err run_rows(const StepJob *j, int32_t chain, PairLogp *logp, const GradSink *sink)
 {
-    const bool on_device = compute_on_device(j->on);
     const int32_t most = micro_rows(j);
-    float *grad = on_device && j->sum ? j->on->grad : NULL;
     int32_t n = 0, *index;
-    if (!on_device && j->sum) TRY(chain_begin(j->sum, &grad));
     arena_reset(j->acts);
     TRY(ARENA_ARRAY(j->acts, &index, j->step->rows));
     for (int32_t r = j->step->first[chain]; r < j->step->first[chain + 1]; r++) index[n++] = r;
     ArenaMark mark = arena_mark(j->acts);
     for (int32_t i = 0; i < n; i += most) {
         arena_rewind(j->acts, mark);
-        TRY(run_micro(j, j->acts, index + i, n - i < most ? n - i : most, logp, grad));
-        if (on_device && grad) TRY(compute_sum_row(j->on));
+        TRY(run_micro(j, j->acts, index + i, n - i < most ? n - i : most, logp, sink));
     }
-    if (on_device || !grad) return OK;
+    return OK;
+}
+
+static Err run_chain(const StepJob *j, int32_t chain, PairLogp *logp)
+{
+    float *grad;
+    if (!j->sum) return run_rows(j, chain, logp, NULL);
+    if (compute_on_device(j->on)) return run_rows(j, chain, logp, &j->on->sink);
+    TRY(chain_begin(j->sum, &grad));
+    const GradSink sink = model_grad_whole(j->on->model, grad);
+    TRY(run_rows(j, chain, logp, &sink));
     TRY(model_grad_fold(&j->on->ctx, j->on->model, grad));
     return chain_end(j->sum, chain);
 }
@@ -210,6 +218,23 @@ static Err reserve(const StepJob *j, int32_t first, int32_t last)
     return OK;
 }
 
+static int32_t rows_of(const StepJob *j, int32_t active, int rank)
+{
+    int32_t first, last;
+    chain_share(active, rank, par_size(), &first, &last);
+    return j->step->first[last] - j->step->first[first];
+}
+
+// Ranks exchange gradients row by row: who has fewer rows than another one takes part with nothing.
+static Err absent_rows(const StepJob *j, int32_t active)
+{
+    int32_t most = 0;
+    for (int r = 0; r < par_size(); r++)
+        if (rows_of(j, active, r) > most) most = rows_of(j, active, r);
+    for (int32_t n = rows_of(j, active, par_rank()); n < most; n++) TRY(compute_sum_absent(j->on));
+    return OK;
+}
+
 static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
 {
     int32_t first, last;
@@ -218,7 +243,7 @@ static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
     if (j->sum && compute_on_device(j->on)) TRY(compute_sum_begin(j->on));
     TRY(reserve(j, first, last));
     for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
-    return OK;
+    return j->sum && compute_on_device(j->on) ? absent_rows(j, active) : OK;
 }
 
 typedef struct Entry {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# imf sft and dpo with device: cuda on hostcuda: the demo's target follows the CPU's bf16 curve, 1 and 2 ranks give the same bits, a
-# stopped run goes on from its checkpoint, on the CPU too. Without a device the program ends with 69 and says what to do.
+# imf sft and dpo with device: cuda on hostcuda: the demo's target follows the CPU's bf16 curve; ranks and shard: change no bit, also
+# of a run that goes on from a checkpoint, which it does on the CPU too. Without a device the program ends with 69 and says what to do.
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
@@ -10,8 +10,8 @@ awk 'BEGIN { for (i = 0; i < 40; i++)
 cat >"$dir/r.yaml" <<END
 seed: 5
 target: {path: input/demo/novice}
-sft: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 2, logging_steps: 1, save_steps: 14}
-dpo: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 2, logging_steps: 1, save_steps: 14}
+sft: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 4, logging_steps: 1, save_steps: 14}
+dpo: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 4, logging_steps: 1, save_steps: 14}
 END
 # train PROGRAM RANKS STAGE RUN OPTIONS...
 train() {
@@ -31,10 +31,13 @@ for stage in sft dpo; do
     train "$1" 1 $stage fp32
     train "$1" 1 $stage cpu --set dtype=bfloat16
     train "$1/hostcuda" 2 $stage gpu --set dtype=bfloat16 --set device=cuda
-    again one $stage
-    train "$1/hostcuda" 1 $stage one --set dtype=bfloat16 --set device=cuda
-    grep -q 'resumed from step 14' "$dir/log" || fail "$stage: not resumed: $(cat "$dir/log")"
-    [ "$(weights gpu/$stage)" = "$(weights one/$stage)" ] || fail "$stage: 1 rank gives other bits than 2"
+    for how in 1:states 3:grads; do
+        again other $stage
+        train "$1/hostcuda" ${how%:*} $stage other --set dtype=bfloat16 --set device=cuda --set shard=${how#*:}
+        grep -q 'resumed from step 14' "$dir/log" || fail "$stage: not resumed: $(cat "$dir/log")"
+        [ "$(weights gpu/$stage)" = "$(weights other/$stage)" ] || fail "$stage: $how gives other bits than 2:states"
+        rm -r "$dir/other"
+    done
     again host $stage
     train "$1" 1 $stage host --set dtype=bfloat16
     grep -q 'resumed from step 14' "$dir/log" || fail "$stage: the CPU does not go on: $(cat "$dir/log")"
@@ -50,7 +53,7 @@ print(sys.argv[2], "mean", sum(ours) / 20, "largest", max(map(abs, ours)), "of t
 assert gpu[-1] < gpu[0] and abs(sum(ours)) / 20 <= 1e-2 and max(map(abs, ours)) <= 2 * max(rounding)
 assert sys.argv[2] == "sft" or gpu[0] == cpu[0] == 0.693147182, (gpu[0], cpu[0])
 END
-    rm -r "$dir/one" "$dir/host"
+    rm -r "$dir/host"
 done
 
 program=$1/imf
