@@ -338,6 +338,15 @@ static void tell_ctx(const Ctx *ctx)
              par_size(), ctx->threads);
 }
 
+// Collective.
+static Err tell_gpu(const Ctx *ctx)
+{
+    int64_t most = device_peak(ctx->gpu);
+    TRY(par_max_i64(&most, 1));
+    log_info("gpu", "at most %.1f MiB of a GPU's memory were in use", (double)most / 1048576.0);
+    return OK;
+}
+
 static Err run_job(const char *name, const Options *o)
 {
     const Command *c = find_command(name);
@@ -363,6 +372,7 @@ static Err run_job(const char *name, const Options *o)
     }
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
+    if (ctx.gpu) TRY_DONE(tell_gpu(&ctx));
 done:
     device_close(ctx.gpu);
     deck_free(deck);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/device.hpp"
 
+#include <cstring>
 #include <new>
 
 static Err open_parts(Device *d)
@@ -49,26 +50,42 @@ Err device_ready(Device *d, bool *ready)
     return OK;
 }
 
+static Device planned;
+Err device_plan(Device **out) { return *out = &planned, OK; }
+
+int64_t device_peak(const Device *d) { return d->peak; }
+
+static Err take(Device *d, void *pp, void *p, int64_t bytes, cudaError_t got)
+{
+    CHECK(got == cudaSuccess, ERR_UNAVAILABLE, "no %lld bytes on the device, of which %lld are in use: %s; imf plan says what a stage needs "
+          "(row_tokens, shard: grads and more ranks change it)", (long long)bytes, (long long)d->bytes, cudaGetErrorString(got));
+    d->allocated[p] = bytes;
+    d->bytes += bytes;
+    if (d->bytes > d->peak) d->peak = d->bytes;
+    memcpy(pp, &p, sizeof p);
+    return OK;
+}
+
 Err device_alloc(Device *d, void *pp, int64_t bytes)
 {
-    (void)d;
-    const cudaError_t got = cudaMalloc((void **)pp, (size_t)bytes);
-    CHECK(got == cudaSuccess, ERR_UNAVAILABLE, "no %lld bytes on the device: %s", (long long)bytes, cudaGetErrorString(got));
-    return OK;
+    void *p = nullptr;
+    const cudaError_t got = cudaMalloc(&p, (size_t)bytes);
+    return take(d, pp, p, bytes, got);
 }
 
 Err device_alloc_managed(Device *d, void *pp, int64_t bytes)
 {
-    (void)d;
-    const cudaError_t got = cudaMallocManaged((void **)pp, (size_t)bytes, cudaMemAttachGlobal);
-    CHECK(got == cudaSuccess, ERR_UNAVAILABLE, "no %lld bytes that host and device reach: %s", (long long)bytes, cudaGetErrorString(got));
-    return OK;
+    void *p = nullptr;
+    const cudaError_t got = cudaMallocManaged(&p, (size_t)bytes, cudaMemAttachGlobal);
+    return take(d, pp, p, bytes, got);
 }
 
 void device_free(Device *d, void *p)
 {
-    (void)d;
-    if (p) (void)cudaFree(p);
+    if (!p) return;
+    d->bytes -= d->allocated[p];
+    d->allocated.erase(p);
+    (void)cudaFree(p);
 }
 
 static Err managed_alloc(void *d, void *pp, int64_t bytes) { return device_alloc_managed((Device *)d, pp, bytes); }

@@ -18,6 +18,11 @@ typedef struct Device Device;
 // what to do, where there is no driver, no device or no such device.
 Err device_open(int index, Device **out) ERR_MUST_CHECK;
 void device_close(Device *d);  // NULL: nothing
+int64_t device_peak(const Device *d);  // most bytes that were allocated at once
+
+// One that stands for a device where sizes are asked for (op_x_workspace): for plans, on machines without any. Nothing can run on it;
+// not closed. ERR_UNAVAILABLE in a program without CUDA.
+Err device_plan(Device **out) ERR_MUST_CHECK;
 
 // Until all that was put into the stream has run.
 Err device_wait(Device *d) ERR_MUST_CHECK;

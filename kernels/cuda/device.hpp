@@ -6,6 +6,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
+#include <unordered_map>
 #include <vector>
 
 extern "C" {
@@ -24,6 +25,8 @@ struct GemmKind {
 };
 
 struct Device {
+    std::unordered_map<void *, int64_t> allocated;
+    int64_t bytes, peak;
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct Chosen {

@@ -54,7 +54,7 @@ const DeckKey deck_schema[] = {
     ONE_OF("dtype", "float32", "float32|bfloat16", "number format of weights and activations"),
     ONE_OF("device", "cpu", "cpu|cuda", "where sample, sft, dpo and eval compute; cuda: a GPU a rank, with dtype bfloat16"),
     ONE_OF_LAYOUT("shard", "states", "states|grads",
-           "with device cuda, what of training is dealt over the ranks: the optimiser's state, or sums of gradients too"),
+           "device cuda: what ranks share out in training: the optimiser's state, or gradients too"),
     ONE_OF("render", "clean", "clean",
            "conversations to tokens: header in the prompt, one BOS, one stop token, nothing after it"),
     BOOL("exact", "true", "keep the promise that layout changes no bit; false: a gradient chain a rank, not grad_chains"),

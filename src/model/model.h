@@ -162,6 +162,7 @@ typedef struct ModelBytes {
     int64_t rope;
 } ModelBytes;
 ModelBytes model_bytes(const Model *m, DType dtype, bool master);
+int64_t model_device_bytes(const Model *m);  // of a copy that model_to_device makes
 
 // The output head: the embedding when tied; p = NULL when the model has none.
 Tensor model_head(const Model *m);

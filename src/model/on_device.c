@@ -36,6 +36,8 @@ Err model_refresh(Ctx *host, const Model *m, Model *out)
     return err;
 }
 
+int64_t model_device_bytes(const Model *m) { return m->elements * 2 + m->vector_elements * 4 + rope_bytes(&m->cfg); }
+
 static Err copy_layout(const Model *m, Model *out)
 {
     TRY(MEM_ARRAY(&out->spec, m->specs));

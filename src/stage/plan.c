@@ -18,7 +18,8 @@ static const char *const kind_name[PLAN_KINDS] = {"weights", "bf16 copy", "gradi
                                                   "other"};
 
 const char usage_plan[] =
-    "imf plan RECIPE [--ranks N] [--ranks-per-node N] [--memory GiB] [--speed TOKENS_PER_S] [--stage NAME]\n"
+    "imf plan RECIPE [--ranks N] [--ranks-per-node N] [--memory GiB] [--gpu-memory GiB]\n"
+    "                [--speed TOKENS_PER_S] [--stage NAME]\n"
     "\n"
     "Reads config.json of the recipe's models, never their weights. Where the tokenizer and the rows are there, they are\n"
     "read too and the numbers are exact; else bounds of the recipe take their place, and the plan says so.\n"
@@ -27,6 +28,7 @@ const char usage_plan[] =
     "  --ranks N            ranks of the whole job; 1 unless said (under mpirun: as many as there are)\n"
     "  --ranks-per-node N   of these on one node; all unless said\n"
     "  --memory GiB         memory of a node; this machine's unless said\n"
+    "  --gpu-memory GiB     of a GPU, with device: cuda; not looked at unless said\n"
     "  --speed TOKENS_PER_S of the whole job; unless said it is taken from this run directory's log, or this machine's\n"
     "                       matrix products are timed for 10 seconds\n"
     "  --stage NAME         only sample, score, verify, sft, dpo or eval (the others need no memory to speak of)\n";
@@ -36,6 +38,7 @@ typedef struct Plan {
     PlanLayout layout;
     const char *only;     // NULL: every stage of the recipe
     double memory, speed; // bytes of a node; 0: not given
+    double gpu_memory;    // bytes of a GPU; 0: not given
     bool given;           // memory is from the command line
     OwnMemory base;
     char refusal[512];    // of the first stage that does not fit; empty: all do
@@ -61,13 +64,14 @@ static Err option(Plan *p, const char *key, const char *value)
         return OK;
     }
     const bool ranks = !strcmp(key, "--ranks"), per_node = !strcmp(key, "--ranks-per-node");
-    const bool memory = !strcmp(key, "--memory"), speed = !strcmp(key, "--speed");
-    CHECK(ranks || per_node || memory || speed, ERR_USAGE, "imf plan does not know '%s'; usage:\n%s", key, usage_plan);
+    const bool memory = !strcmp(key, "--memory"), speed = !strcmp(key, "--speed"), gpu = !strcmp(key, "--gpu-memory");
+    CHECK(ranks || per_node || memory || speed || gpu, ERR_USAGE, "imf plan does not know '%s'; usage:\n%s", key, usage_plan);
     TRY(number(key, value, ranks || per_node ? 1 : 1e-6, &v));
     if (ranks) p->layout.ranks = (int64_t)v;
     if (per_node) p->layout.per_node = (int64_t)v;
     if (memory) p->memory = v * GIB, p->given = true;
     if (speed) p->speed = v;
+    if (gpu) p->gpu_memory = v * GIB;
     return OK;
 }
 
@@ -148,6 +152,45 @@ static void print_memory(const Plan *p, const PlanStage *s, const int64_t bytes[
                (double)load / ranks / MIB, (double)load / MIB);
 }
 
+static int64_t sum_of_device(const DeviceNeed *n) { return n->weights + n->gradients + n->optimiser + n->activations; }
+
+// The smallest number of ranks whose GPUs are large enough; 0: none that is of use.
+static Err least_gpus(const Plan *p, const PlanStage *s, int64_t *ranks)
+{
+    DeviceNeed n;
+    const int64_t most = plan_most_ranks(s);
+    for (*ranks = 1; *ranks <= most; ++*ranks) {
+        TRY(plan_device(s, *ranks, &n));
+        if ((double)sum_of_device(&n) <= p->gpu_memory) return OK;
+    }
+    *ranks = 0;
+    return OK;
+}
+
+static Err refuse_gpu(Plan *p, const PlanStage *s, int64_t want)
+{
+    int64_t ranks;
+    char advice[80] = "no number of ranks would do";
+    TRY(least_gpus(p, s, &ranks));
+    if (ranks) snprintf(advice, sizeof advice, "%lld ranks would do", (long long)ranks);
+    snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU with %lld rank%s, and one has %.0f bytes (--gpu-memory); %s; %s%s.row_tokens "
+             "changes it", s->stage, s->who, (long long)want, (long long)p->layout.ranks, p->layout.ranks > 1 ? "s" : "", p->gpu_memory, advice,
+             strcmp(deck_str(s->deck, "shard"), "grads") ? "shard: grads takes less, and " : "", s->stage);
+    return OK;
+}
+
+static Err print_gpu(Plan *p, const PlanStage *s)
+{
+    DeviceNeed n;
+    TRY(plan_device(s, p->layout.ranks, &n));
+    const int64_t all = sum_of_device(&n), bytes[] = {n.weights, n.gradients, n.optimiser, n.activations, all};
+    static const char *const name[] = {"weights", "gradients", "optimiser state", "activations", "all"};
+    printf("  %-16s %16s\n", "GPU memory", "of each");
+    for (int i = 0; i < 5; i++) printf("  %-16s %12.1f MiB\n", name[i], (double)bytes[i] / MIB);
+    printf("  CUDA's own context and libraries come on top\n");
+    return p->gpu_memory > 0 && (double)all > p->gpu_memory && !*p->refusal ? refuse_gpu(p, s, all) : OK;
+}
+
 static void print_disk(const PlanStage *s)
 {
     const PlanDisk d = plan_disk(s);
@@ -184,6 +227,7 @@ static Err print_stage(Plan *p, const PlanStage *s)
     printf("\n");
     if (*s->note) printf("  note: %s\n", s->note);
     print_memory(p, s, bytes);
+    if (s->on_device) TRY(print_gpu(p, s));
     print_disk(s);
     TRY(print_time(p, s));
     if (most) printf("  ranks: up to %lld are of use (%s.grad_chains)\n", (long long)most, s->stage);

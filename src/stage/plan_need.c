@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "kernels/cuda/device.h"
 #include "model/reward.h"
 #include "stage/plan_parts.h"
 #include "text/prompt.h"
@@ -83,10 +84,13 @@ static Err open_train(PlanStage *p, const Job *job, bool pairs)
     Err err = OK;
     p->work = WORK_TRAIN;
     if (!*dir) TRY(deck_need(job->deck, "target.path", &dir));
+    Ctx ctx = *job->ctx;
+    p->on_device = !strcmp(deck_str(job->deck, "device"), "cuda");
+    if (p->on_device) TRY(device_plan(&ctx.device));
     TRY(open_model(p, dir, job->ctx->dtype));
     TRY(train_spec(&p->spec, job->deck, p->stage, job->run_dir, pairs));
     TRY_DONE(open_rows(p, job, dir, deck_str(job->deck, pairs ? "dpo.data" : "sft.data"), &rows, &known));
-    TRY_DONE(train_work(&p->spec, &p->model, known ? &rows : NULL, &p->train));
+    TRY_DONE(train_work(&ctx, &p->spec, &p->model, known ? &rows : NULL, &p->train));
     p->items = p->train.examples;
     p->tokens = known ? p->train.tokens + p->train.reference : -1;
     p->reference = p->train.reference;
@@ -253,8 +257,9 @@ static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIND
 {
     TrainNeed n;
     TRY(train_need(&p->train, &p->model, l.ranks, 0, l.per_node, &n));
-    bytes[PLAN_GRADIENTS] = n.gradients;
     bytes[PLAN_OPTIMISER] = n.moments;
+    if (p->on_device) return bytes[PLAN_COPY] = 0, bytes[PLAN_OTHER] += SAVE_BYTES, OK;
+    bytes[PLAN_GRADIENTS] = n.gradients;
     bytes[PLAN_ACTIVATIONS] = n.activations;
     bytes[PLAN_OTHER] += n.received + SAVE_BYTES;
     const int64_t lengths = n.calls < SHAPES * l.per_node ? n.calls : SHAPES * l.per_node;
@@ -289,6 +294,11 @@ Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
     if (p->work == WORK_DECODE) return decode_bytes(p, l, bytes);
     bytes[PLAN_ACTIVATIONS] = reward_hidden_bytes(&p->model, p->batch_tokens, p->batch_rows) * l.per_node;
     return OK;
+}
+
+Err plan_device(const PlanStage *p, int64_t ranks, DeviceNeed *out)
+{
+    return train_need_of_device(&p->train, &p->model, !strcmp(deck_str(p->deck, "shard"), "grads"), ranks, out);
 }
 
 static int64_t file_bytes(const Model *m, DType storage) { return m->elements * (storage == DT_F32 ? 4 : 2); }

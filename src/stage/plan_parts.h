@@ -27,6 +27,7 @@ typedef struct PlanStage {
     Model model;             // configuration and layout only
     TrainSpec spec;          // WORK_TRAIN
     TrainWork train;
+    bool on_device;          // WORK_TRAIN on GPUs, one a rank
     DecodeShape decode;      // WORK_DECODE
     int64_t batch_tokens, batch_rows;  // WORK_SCORE
     int64_t programs;        // WORK_PROGRAMS: bytes of a candidate program
@@ -47,6 +48,8 @@ void plan_close(PlanStage *p);
 // pages are in memory as far as there is room for them.
 Err plan_bytes(const PlanStage *p, PlanLayout layout, int64_t bytes[PLAN_KINDS]) ERR_MUST_CHECK;
 int64_t plan_load_bytes(const PlanStage *p, PlanLayout layout);
+// Of the GPU of the rank that needs most; the context and libraries of CUDA come on top.
+Err plan_device(const PlanStage *p, int64_t ranks, DeviceNeed *out) ERR_MUST_CHECK;
 int64_t plan_most_ranks(const PlanStage *p);  // that are of use; 0: any number
 
 // Bytes on disk at most.

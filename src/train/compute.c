@@ -74,8 +74,35 @@ Err compute_wait(Compute *c) { return compute_on_device(c) ? par_device_wait(c->
 // --- gradients on a device ---------------------------------------------------------------------------------------------------
 
 // Two parts have a vocabulary in them. A tied head's gradient is the embedding's: it waits in `edge` until that part comes.
-static bool is_edge(const Compute *c, int32_t part) { return part + 1 == model_grad_parts(c->model) || (part == 0 && !c->model->cfg.tied); }
-static float *buffer_of(const Compute *c, int32_t part) { return is_edge(c, part) ? c->edge : c->layer; }
+static bool is_edge(const Model *m, int32_t part) { return part + 1 == model_grad_parts(m) || (part == 0 && !m->cfg.tied); }
+static float *buffer_of(const Compute *c, int32_t part) { return is_edge(c->model, part) ? c->edge : c->layer; }
+
+enum { SMALLEST = 1 << 16 };
+
+typedef struct Sizes {
+    int64_t edge, layer, sum;  // elements
+    int64_t piece;             // that are exchanged at a time: a vocabulary's in fixed point would be gigabytes
+} Sizes;
+
+static Sizes sizes_of(const Model *m, bool shard_grads, ParRange own)
+{
+    Sizes s = {.sum = shard_grads ? own.end - own.begin : m->elements};
+    for (int32_t p = 0; p < model_grad_parts(m); p++) {
+        int64_t first, n, *const most = is_edge(m, p) ? &s.edge : &s.layer;
+        model_grad_part(m, p, &first, &n);
+        if (n > *most) *most = n;
+    }
+    if (shard_grads) s.piece = s.layer / 4 > SMALLEST ? s.layer / 4 : SMALLEST;
+    return s;
+}
+
+static Sizes own_sizes(const Compute *c) { return sizes_of(c->model, c->shard_grads, c->share[par_rank()]); }
+
+int64_t compute_sum_bytes(const Model *m, bool shard_grads, ParRange own)
+{
+    const Sizes s = sizes_of(m, shard_grads, own);
+    return (s.edge + s.layer) * (int64_t)sizeof(float) + (s.sum + s.piece) * (int64_t)sizeof(int64_t);
+}
 
 static Err alloc_zero(Compute *c, void *pp, int64_t n, int64_t size)
 {
@@ -87,29 +114,22 @@ static Err alloc_zero(Compute *c, void *pp, int64_t n, int64_t size)
 
 static Err alloc_sums(Compute *c)
 {
-    int64_t edge = 0, layer = 0, first, n;
-    const ParRange own = c->share[par_rank()];
-    for (int32_t p = 0; p < model_grad_parts(c->model); p++) {
-        model_grad_part(c->model, p, &first, &n);
-        int64_t *const most = is_edge(c, p) ? &edge : &layer;
-        if (n > *most) *most = n;
-    }
-    TRY(alloc_zero(c, &c->edge, edge, sizeof *c->edge));
-    TRY(alloc_zero(c, &c->layer, layer, sizeof *c->layer));
-    TRY(alloc_zero(c, &c->sum, c->shard_grads ? own.end - own.begin : c->model->elements, sizeof *c->sum));
-    if (c->shard_grads) TRY(alloc_zero(c, &c->piece, edge > layer ? edge : layer, sizeof *c->piece));
+    const Sizes s = own_sizes(c);
+    int64_t first, n;
+    TRY(alloc_zero(c, &c->edge, s.edge, sizeof *c->edge));
+    TRY(alloc_zero(c, &c->layer, s.layer, sizeof *c->layer));
+    TRY(alloc_zero(c, &c->sum, s.sum, sizeof *c->sum));
+    if (s.piece) TRY(alloc_zero(c, &c->piece, s.piece, sizeof *c->piece));
     model_grad_part(c->model, 0, &first, &n);
-    const int64_t head = c->model->cfg.tied ? 0 : model_offset(c->model, W_HEAD, -1) - first;
-    c->sink.head = tensor_f32(c->edge + head, c->model->cfg.H);
+    c->sink.head = tensor_f32(c->edge + (c->model->cfg.tied ? 0 : model_offset(c->model, W_HEAD, -1) - first), c->model->cfg.H);
     return OK;
 }
 
 Err compute_sum_begin(Compute *c)
 {
-    const ParRange own = c->share[par_rank()];
     if (!c->sum) TRY(alloc_sums(c));
     *c->bad = 0;
-    return device_zero(c->ctx.device, c->sum, (c->shard_grads ? own.end - own.begin : c->model->elements) * (int64_t)sizeof *c->sum);
+    return device_zero(c->ctx.device, c->sum, own_sizes(c).sum * (int64_t)sizeof *c->sum);
 }
 
 static Err part_begin(void *user, int32_t part, float **base)
@@ -134,8 +154,8 @@ static Err owned(const Compute *c, int64_t first, int64_t n, ParRange **out)
     return OK;
 }
 
-// Sums a part over the ranks: its owners begin with what they have, all add their row's g (NULL: nothing).
-static Err exchange(Compute *c, int64_t first, int64_t n, float *g, const ParRange *of)
+// Sums n elements from `first` on over the ranks: their owners begin with what they have, all add their row's g (NULL: nothing).
+static Err exchange_piece(Compute *c, int64_t first, int64_t n, float *g, const ParRange *of)
 {
     Device *const d = c->ctx.device;
     const ParRange own = of[par_rank()];
@@ -149,17 +169,24 @@ static Err exchange(Compute *c, int64_t first, int64_t n, float *g, const ParRan
     return bytes ? device_copy(d, kept, c->piece + own.begin, bytes) : OK;
 }
 
+static Err exchange(Compute *c, int64_t first, int64_t n, float *g)
+{
+    ParRange *of;
+    TRY(owned(c, first, n, &of));
+    Err err = exchange_piece(c, first, n, g, of);
+    mem_free(of);
+    return err;
+}
+
 static Err add_part(Compute *c, int32_t part, float *g)
 {
     int64_t first, n;
-    ParRange *of;
     model_grad_part(c->model, part, &first, &n);
     FixedAddArgs a = {g, c->sum + first, n, c->bad};
     if (!c->shard_grads) return g ? op_fixed_add(&c->ctx, &a) : OK;
-    TRY(owned(c, first, n, &of));
-    Err err = exchange(c, first, n, g, of);
-    mem_free(of);
-    return err;
+    const int64_t piece = own_sizes(c).piece;
+    for (int64_t at = 0; at < n; at += piece) TRY(exchange(c, first + at, n - at < piece ? n - at : piece, g ? g + at : NULL));
+    return OK;
 }
 
 static Err part_end(void *user, int32_t part) { return add_part(user, part, buffer_of(user, part)); }

@@ -27,7 +27,7 @@ typedef struct Compute {
     GradSink sink;       // of a row
     float *edge, *layer; // gradients of the embedding (a tied head's too) or head, and of other parts; owned, zero between parts
     int64_t *sum;        // over rows: [elements], or of the own share alone; owned
-    int64_t *piece;      // shard: grads: of the part that is exchanged; owned
+    int64_t *piece;      // shard: grads: of what is exchanged at a time; owned
     uint32_t *bad;       // a gradient was not finite, or too large; the host reaches it; owned
 } Compute;
 
@@ -45,6 +45,9 @@ Err compute_refresh(Compute *c) ERR_MUST_CHECK;
 Err compute_sum_begin(Compute *c) ERR_MUST_CHECK;
 Err compute_sum_absent(Compute *c) ERR_MUST_CHECK;
 Err compute_sum_share(Compute *c, const int64_t **sum) ERR_MUST_CHECK;
+
+// What these sums and gradients take of a device, of a rank that owns `own` of the block.
+int64_t compute_sum_bytes(const Model *m, bool shard_grads, ParRange own);
 
 // Until all ops have run: results may be read, and memory that ops use written.
 Err compute_wait(Compute *c) ERR_MUST_CHECK;

@@ -18,6 +18,7 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 // --- rows ------------------------------------------------------------------------------------------------------------------
 
 typedef struct Steps {
+    const Ctx *ctx;
     const TrainSpec *spec;
     const Model *m;
     const Dataset *data;
@@ -36,7 +37,7 @@ static Err count_step(Steps *s, TrainWork *w, int64_t k)
     for (int64_t i = 0; i < n; i++) ex[i] = &s->data->ex[s->split.train[s->order[k * batch + i]]];
     TRY(pack_step(&s->arena, ex, (int32_t)n, w->row_tokens, w->chains, &step));
     w->active[k] = step.chains;
-    Compute on = {.model = s->m};
+    Compute on = {.ctx = *s->ctx, .model = s->m};
     const StepJob job = {.on = &on, .step = &step, .micro_rows = (int32_t)s->spec->micro_rows, .dpo = s->spec->pairs ? &s->spec->dpo : NULL};
     for (int32_t c = 0; c < step.chains; c++) {
         TRY(step_chain_count(&job, c, true, &w->bytes[k * w->chains + c]));
@@ -65,9 +66,9 @@ static Err count_data(Steps *s, TrainWork *w)
     return OK;
 }
 
-static Err work_known(const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *w)
+static Err work_known(const Ctx *ctx, const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *w)
 {
-    Steps s = {.spec = spec, .m = m, .data = data};
+    Steps s = {.ctx = ctx, .spec = spec, .m = m, .data = data};
     w->known = true;
     w->row_tokens = train_row_tokens(spec, data);
     CHECK(data->longest <= w->row_tokens, ERR_RECIPE, "the longest example takes %lld tokens; set %s.row_tokens to %lld or more",
@@ -83,9 +84,9 @@ static Err work_known(const TrainSpec *spec, const Model *m, Dataset *data, Trai
 }
 
 // Without data: every chain a row as long as the recipe allows.
-static Err work_bound(const TrainSpec *spec, const Model *m, TrainWork *w)
+static Err work_bound(const Ctx *ctx, const TrainSpec *spec, const Model *m, TrainWork *w)
 {
-    int32_t rows = (int32_t)spec->micro_rows, *row;
+    int32_t rows = ctx->device ? 1 : (int32_t)spec->micro_rows, *row;
     int64_t bytes;
     w->row_tokens = spec->row_tokens > 0 ? spec->row_tokens : 2 * spec->max_length;
     w->examples = w->steps = -1;
@@ -96,7 +97,7 @@ static Err work_bound(const TrainSpec *spec, const Model *m, TrainWork *w)
     TRY(MEM_ARRAY(&row, rows + 1));
     for (int32_t r = 0; r <= rows; r++) row[r] = (int32_t)(r * w->row_tokens);
     const Batch b = {.rows = rows, .T = rows * w->row_tokens, .S = rows * EXAMPLES_A_ROW, .row = row};
-    Compute on = {.model = m};
+    Compute on = {.ctx = *ctx, .model = m};
     const StepJob job = {.on = &on, .dpo = spec->pairs ? &spec->dpo : NULL};
     Err err = step_count(&job, &b, true, &bytes);
     mem_free(row);
@@ -104,10 +105,10 @@ static Err work_bound(const TrainSpec *spec, const Model *m, TrainWork *w)
     return err;
 }
 
-Err train_work(const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *out)
+Err train_work(const Ctx *ctx, const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *out)
 {
     *out = (TrainWork){.chains = spec->grad_chains};
-    return data ? work_known(spec, m, data, out) : work_bound(spec, m, out);
+    return data ? work_known(ctx, spec, m, data, out) : work_bound(ctx, spec, m, out);
 }
 
 void train_work_free(TrainWork *w)
@@ -148,6 +149,24 @@ Err train_need(const TrainWork *w, const Model *m, int64_t ranks, int64_t first,
     TRY(tiles_make(m, &tiles, &n));
     for (int64_t r = first; r < first + count && r < ranks; r++)
         rank_need(w, m, tile_share(tiles, n, (int)r, (int)ranks), (int)r, (int)ranks, out);
+    mem_free(tiles);
+    return OK;
+}
+
+Err train_need_of_device(const TrainWork *w, const Model *m, bool shard_grads, int64_t ranks, DeviceNeed *out)
+{
+    Tile *tiles;
+    int64_t n;
+    *out = (DeviceNeed){.weights = model_device_bytes(m)};
+    TRY(tiles_make(m, &tiles, &n));
+    for (int64_t r = 0; r < ranks; r++) {
+        const TileShare mine = tile_share(tiles, n, (int)r, (int)ranks);
+        TrainNeed need = {0};
+        rank_need(w, m, mine, (int)r, (int)ranks, &need);
+        out->gradients = larger(out->gradients, compute_sum_bytes(m, shard_grads, (ParRange){mine.begin, mine.end}));
+        out->optimiser = larger(out->optimiser, optim_device_bytes(mine));
+        out->activations = larger(out->activations, need.activations);
+    }
     mem_free(tiles);
     return OK;
 }

@@ -19,8 +19,8 @@ typedef struct TrainWork {
     int64_t chains;
 } TrainWork;
 
-// m: layout and dtype. data: NULL when it is not there yet; its split is made.
-Err train_work(const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *out) ERR_MUST_CHECK;
+// m: layout and dtype. data: NULL when it is not there yet; its split is made. ctx: where it will run (a device: device_plan's).
+Err train_work(const Ctx *ctx, const TrainSpec *spec, const Model *m, Dataset *data, TrainWork *out) ERR_MUST_CHECK;
 void train_work_free(TrainWork *w);
 
 // Bytes, summed over `count` ranks from `first` on, of `ranks` in all.
@@ -29,5 +29,11 @@ typedef struct TrainNeed {
     int64_t calls;  // model calls of all these ranks
 } TrainNeed;
 Err train_need(const TrainWork *w, const Model *m, int64_t ranks, int64_t first, int64_t count, TrainNeed *out) ERR_MUST_CHECK;
+
+// Bytes of a device, of the rank that needs most.
+typedef struct DeviceNeed {
+    int64_t weights, gradients, optimiser, activations;
+} DeviceNeed;
+Err train_need_of_device(const TrainWork *w, const Model *m, bool shard_grads, int64_t ranks, DeviceNeed *out) ERR_MUST_CHECK;
 
 #endif

@@ -70,6 +70,13 @@ Err optim_open(Optim *o, Compute *on, const OptimSpec *spec)
 
 int64_t optim_bytes(TileShare share) { return 2 * (share.end - share.begin) * (int64_t)sizeof(float); }
 
+// fp32 weights, moments and gradient, and the squares' sums.
+int64_t optim_device_bytes(TileShare share)
+{
+    const int64_t n = share.end - share.begin;
+    return 4 * n * (int64_t)sizeof(float) + (n / NORM_BLOCK + share.last - share.first) * (int64_t)sizeof(double);
+}
+
 void optim_free(Optim *o)
 {
     if (o->on && on_device(o)) {

@@ -33,6 +33,7 @@ typedef struct Optim {
 
 Err optim_open(Optim *o, Compute *on, const OptimSpec *spec) ERR_MUST_CHECK;  // collective
 void optim_free(Optim *o);
+int64_t optim_device_bytes(TileShare share);  // all of a share on a device
 int64_t optim_bytes(TileShare share);  // moments of a share
 
 // Collective. One step: reduces the chains' gradients (sums of `active` chains), measures and clips their norm as
