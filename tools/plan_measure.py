@@ -7,7 +7,8 @@
 ROWS: of sft and dpo their data; of sample prompts; of score (prompt, source, answer).
 
 Measured: the most that the ranks together held of their own (/proc/PID/statm, every 3 ms: a checkpoint's buffers live for 50) and, counted
-once, their shared memory and the pages of files (/proc/PID/smaps, every 0.1 s). Nothing else on the machine changes it. Planned: what `imf
+once, their shared memory and the pages of files (/proc/PID/smaps, every 0.1 s). Nothing else on the machine changes it, but a reading
+that comes late misses a peak: what lies below the plan by more than the tolerance is measured up to three times. Planned: what `imf
 plan` says of a node. stdout: | stage | format | ranks | planned | measured | difference |, in MiB; exit 1 when a difference is larger than
 --tolerance percent.
 """
@@ -112,16 +113,29 @@ def recipe_of(a, dtype):
     return path
 
 
-def row(a, dtype, ranks):
+def prepare(a, recipe, sets):
     shutil.rmtree(f"{a.work}/run", ignore_errors=True)
-    sets = [word for text in a.set for word in ("--set", text)]
-    recipe = recipe_of(a, dtype)
-    mpirun = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
     if a.stage == "sample":
         subprocess.run([a.imf, "select", recipe, "--quiet"] + sets, check=True, stderr=subprocess.DEVNULL)
-    want = planned(a, recipe, ranks, sets)
+
+
+def measured(a, recipe, ranks, sets):
+    prepare(a, recipe, sets)
+    mpirun = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
     got = peak(mpirun + [a.imf, a.stage, recipe, "--quiet"] + sets, os.path.abspath(f"{a.work}/run"), os.path.realpath(a.model))
     shutil.rmtree(f"{a.work}/run", ignore_errors=True)
+    return got
+
+
+def row(a, dtype, ranks):
+    sets = [word for text in a.set for word in ("--set", text)]
+    recipe = recipe_of(a, dtype)
+    prepare(a, recipe, sets)
+    want = planned(a, recipe, ranks, sets)
+    got = measured(a, recipe, ranks, sets)
+    for _ in range(2):  # what is read now and then can miss the most, and only that
+        if want / got - 1 > a.tolerance / 100:
+            got = max(got, measured(a, recipe, ranks, sets))
     print(f"| {a.stage} | {dtype} | {ranks} | {want:.0f} | {got:.0f} | {100 * (want / got - 1):+.1f} % |", flush=True)
     return abs(want / got - 1) * 100
 
