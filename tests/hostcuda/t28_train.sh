@@ -11,8 +11,36 @@ cat >"$dir/r.yaml" <<END
 seed: 5
 target: {path: input/demo/novice}
 sft: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 4, logging_steps: 1, save_steps: 14}
-dpo: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 4, logging_steps: 1, save_steps: 14}
+dpo: {data: $dir/rows.jsonl, base: $dir/untied, loss_type: sigmoid_norm, beta: 10, global_batch: 4, max_steps: 20, learning_rate: 0.00002, max_length: 64, grad_chains: 4, logging_steps: 1, save_steps: 14}
 END
+# The demo's target with a head of its own, as Llama-3.1-8B has one; and as Qwen 2, with biases.
+for model in untied qwen; do
+    cp -r input/demo/novice "$dir/$model"
+    python3 - "$dir/$model" $model <<'END'
+import json, struct, sys
+path = sys.argv[1] + "/config.json"
+config = json.load(open(path))
+config["tie_word_embeddings"] = False
+with open(sys.argv[1] + "/model.safetensors", "rb") as f:
+    header, data = json.loads(f.read(struct.unpack("<Q", f.read(8))[0])), f.read()
+def add(name, shape, bytes_):
+    global data
+    header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + len(bytes_)]}
+    data += bytes_
+first, last = header["model.embed_tokens.weight"]["data_offsets"]
+assert header["model.embed_tokens.weight"]["dtype"] == "BF16"
+add("lm_head.weight", header["model.embed_tokens.weight"]["shape"], data[first:last])
+if sys.argv[2] == "qwen":
+    config.update(model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    for l in range(config["num_hidden_layers"]):
+        for name, n in (("q", 128), ("k", 64), ("v", 64)):
+            add(f"model.layers.{l}.self_attn.{name}_proj.bias", [n], struct.pack(f"<{n}H", *(0x3d00 + 5 * i % 97 for i in range(n))))
+text = json.dumps(header).encode()
+with open(sys.argv[1] + "/model.safetensors", "wb") as f:
+    f.write(struct.pack("<Q", len(text)) + text + data)
+json.dump(config, open(path, "w"))
+END
+done
 # train PROGRAM RANKS STAGE RUN OPTIONS...
 train() {
     program=$1/imf ranks=$2 stage=$3 run=$4
@@ -31,7 +59,7 @@ for stage in sft dpo; do
     train "$1" 1 $stage fp32
     train "$1" 1 $stage cpu --set dtype=bfloat16
     train "$1/hostcuda" 2 $stage gpu --set dtype=bfloat16 --set device=cuda
-    for how in 1:states 3:grads; do
+    for how in 1:states 4:grads; do
         again other $stage
         train "$1/hostcuda" ${how%:*} $stage other --set dtype=bfloat16 --set device=cuda --set shard=${how#*:}
         grep -q 'resumed from step 14' "$dir/log" || fail "$stage: not resumed: $(cat "$dir/log")"
@@ -55,6 +83,21 @@ assert sys.argv[2] == "sft" or gpu[0] == cpu[0] == 0.693147182, (gpu[0], cpu[0])
 END
     rm -r "$dir/host"
 done
+
+# Biases: a few steps.
+for how in 1:states 2:grads; do
+    train "$1/hostcuda" ${how%:*} sft "qwen$how" --set dtype=bfloat16 --set device=cuda --set shard=${how#*:} --set target.path="$dir/qwen" --set sft.max_steps=2
+done
+train "$1" 1 sft qwencpu --set dtype=bfloat16 --set target.path="$dir/qwen" --set sft.max_steps=2
+[ "$(weights qwen1:states/sft)" = "$(weights qwen2:grads/sft)" ] || fail "a model with biases: 2 ranks give other bits than 1"
+python3 - "$dir" <<'END' || fail "a model with biases leaves the CPU's curve"
+import json, sys
+gpu, cpu = ([json.loads(line) for line in open(f"{sys.argv[1]}/{run}/metrics.jsonl")] for run in ("qwen1:states", "qwencpu"))
+assert len(gpu) == len(cpu) >= 2
+for g, c in zip(gpu, cpu):
+    for key in ("loss", "grad_norm"):
+        assert abs(g[key] - c[key]) <= 0.02 * c[key], (g, c)
+END
 
 program=$1/imf
 nvcc=$(find_nvcc) && { program=$1/cuda/imf; make -s BUILD="$1" CUDA=1 || fail "the program for GPUs is not built"; }
