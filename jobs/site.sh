@@ -7,20 +7,22 @@ ACCOUNT=                  # sbatch --account; empty: your default
 NODES=1                   # nodes of a job
 RANKS_PER_NODE=2          # MPI ranks of a node; a good start: one per NUMA domain (lscpu), and THREADS for its cores
 THREADS=1                 # cores of a rank (sbatch --cpus-per-task), and so its threads
+GPUS_PER_NODE=            # GPUs of a node, one for each rank (sbatch --gpus-per-node): sample, sft, dpo and eval run there; empty: on CPUs
 MEMORY=                   # memory of a node, as sbatch --mem wants it (240G; 0: all of it); empty: the cluster's default
 TIME=                     # longest job (24:00:00); empty: what the .slurm file says. At its end a job saves and is queued again
 SBATCH_OPTIONS=           # anything else for sbatch, separated by blanks: --constraint=genoa --qos=long
 MODULES=                  # modules to load, separated by blanks: gcc/12 openmpi/4.1 netcdf-c/4.9; empty: none
 LAUNCHER=srun             # srun (--mpi=pmix: Slurm and Open MPI both have PMIx, see srun --mpi=list) or mpirun
 LAUNCH_OPTIONS=           # anything else for the launcher: --cpu-bind=cores, or --bind-to core --map-by ppr:2:node:PE=8
-IMF=$IMF_HOME/build/imf   # the program; IMF_HOME is the directory that holds jobs/
+IMF=$IMF_HOME/build/imf   # the program; IMF_HOME is the directory that holds jobs/. With GPUs: $IMF_HOME/build/cuda/imf
 RUNS=runs                 # run directories: RUNS/NAME for a recipe NAME.yaml; must be on a file system that all nodes see
 MAX_RESTARTS=20           # a job that was stopped and saved its work is queued again at most that often
 
 # What one stage wants otherwise. $1: name of a script in jobs/ without .slurm.
 site_stage() {
     case $1 in
-    select | pair) NODES=1 RANKS_PER_NODE=1 ;;  # little to compute
+    select | pair) NODES=1 RANKS_PER_NODE=1 GPUS_PER_NODE= ;;  # little to compute
+    score | verify | reward) GPUS_PER_NODE= ;;  # on CPUs only
     # sample) NODES=8 ;;
     # sft | dpo) TIME=48:00:00 ;;
     # dpo_llama8b) NODES=8 RANKS_PER_NODE=2 THREADS=32 MEMORY=0 ;;

@@ -19,6 +19,7 @@ set -- "$IMF_HOME/jobs/$script.slurm" "$recipe" "$@"
 [ -z "${IMF_AFTER:-}" ] || set -- "--dependency=afterok:$IMF_AFTER" --kill-on-invalid-dep=yes "$@"
 [ -z "$PARTITION" ] || set -- "--partition=$PARTITION" "$@"
 [ -z "$ACCOUNT" ] || set -- "--account=$ACCOUNT" "$@"
+[ -z "$GPUS_PER_NODE" ] || set -- "--gpus-per-node=$GPUS_PER_NODE" "$@"
 [ -z "$MEMORY" ] || set -- "--mem=$MEMORY" "$@"
 [ -z "$TIME" ] || set -- "--time=$TIME" "$@"
 # shellcheck disable=SC2086

@@ -53,6 +53,17 @@ job 75 sft
 traced 'scontrol requeue 7'
 traced "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=4 $dir/bin/imf sft $dir/r.yaml --set run_dir=$run"
 traced '--set threads=4 --set sft.max_steps=9'
+untraced device=cuda
+echo 'GPUS_PER_NODE=4' >>"$dir/site.sh"  # what computes on them is told so, and asks Slurm for them; the rest does not
+job 75 sft
+traced '--set device=cuda --set run_dir='
+job 75 score
+untraced device=cuda
+for script in sft:1 dpo:1 score:0 pair:0; do
+    IMF_DRY=1 sh jobs/submit.sh "${script%:*}" "$dir/r.yaml" >"$dir/out" 2>&1 || fail "submit.sh ${script%:*}"
+    [ "$(grep -c -- '--gpus-per-node=4' "$dir/out")" = "${script#*:}" ] || fail "GPUs of ${script%:*}: $(cat "$dir/out")"
+done
+sed -i '$d' "$dir/site.sh"
 job 75 sft 2
 traced 'scontrol requeue 7'
 job 75 sft 3  # MAX_RESTARTS

@@ -132,6 +132,7 @@ imf_job() {  # STAGE RECIPE [OPTIONS...]
     imf_preflight "$recipe"
     run=$(imf_run_dir "$recipe" "$@")
     set -- --set run_dir="$run" --set threads="$imf_cores" "$@"
+    [ -z "$GPUS_PER_NODE" ] || set -- --set device=cuda "$@"
     imf_tell "$stage" "$recipe" "$run"
     imf_doctor
     [ -z "${IMF_FIRST:-}" ] || "$IMF_FIRST" "$stage" "$recipe" "$@"

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks what the host does with devices, one call at a time, and sees whether training and sampling on hostcuda notice.
+
+    python3 tools/mutate_host.py [--build build] [--only N] [--write tests/hostcuda/mutants_host.txt]
+
+Mutants: every call below CALLS in FILES deleted (its result is success). Each is built in a copy of the tree and must change the
+weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint on 1 rank (shard: states), or greedy samples; or end in
+an error, or not end within a minute. stdout: a line a mutant; exit 1 when fewer than 95 % are noticed, equivalent ones (EQUIVALENT) aside.
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c",
+         "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
+CALLS = (r"device_(?:put|get|copy|zero|wait)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|ctx_wait|op_fixed_(?:add|get)|"
+         r"absent_rows|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
+         r"cudaMemcpyAsync|cudaMemsetAsync|send_weights|compute_sum_share")
+EQUIVALENT = {
+    "return device_wait(d);": "with one rank there is no communicator; the stream runs when it is asked for the next time",
+}
+ENV = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+       "OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+
+
+def calls_in(text):
+    """(start, end) of every call, parentheses balanced; declarations and definitions are left out."""
+    for m in re.finditer(rf"(?<![\w.>])(?:{CALLS})\(", text):
+        line = text[text.rfind("\n", 0, m.start()) + 1:m.start()]
+        if re.match(r"(static )?Err |#define|//", line):
+            continue
+        depth, at = 1, m.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[at], 0)
+            at += 1
+        yield m.start(), at
+
+
+def mutants(root):
+    for path in FILES:
+        with open(os.path.join(root, path), encoding="utf-8") as f:
+            text = f.read()
+        for start, end in calls_in(text):
+            call = text[start:end]
+            success = "ncclSuccess" if call.startswith("nccl") else "cudaSuccess" if call.startswith("cuda") else "OK"
+            line = text.count("\n", 0, start) + 1
+            source = text.split("\n")[line - 1].strip()
+            yield path, line, source, text[:start] + success + text[end:]
+
+
+def run(argv, cwd, seconds):
+    with subprocess.Popen(argv, cwd=cwd, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as p:
+        try:
+            return p.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, 9)
+            return None
+
+
+def outcome(work, imf):
+    """What the program makes: bytes to compare, or a word for how it ended."""
+    shutil.rmtree(f"{work}/run", ignore_errors=True)
+    result = b""
+    common = ["--set", f"run_dir={work}/run", "--quiet"]
+    steps = [(["mpirun", "-n", "2", imf, "sft", f"{work}/r.yaml", "--set", "shard=grads"] + common, "sft/model/model.safetensors"),
+             (["mpirun", "-n", "1", imf, "sft", f"{work}/r.yaml", "--set", "shard=states"] + common, "sft/model/model.safetensors"),
+             (["mpirun", "-n", "1", imf, "select", f"{work}/r.yaml"] + common, None),
+             (["mpirun", "-n", "1", imf, "sample", f"{work}/r.yaml"] + common, "samples")]
+    for i, (argv, made) in enumerate(steps):
+        code = run(argv, ".", 60)
+        if code is None:
+            return b"it hangs"
+        if code:
+            return b"it ends with an error"
+        if i == 0:
+            for name in ("done.json", "model", "step_000000003"):
+                shutil.rmtree(f"{work}/run/sft/{name}", ignore_errors=True)
+                if os.path.isfile(f"{work}/run/sft/{name}"):
+                    os.remove(f"{work}/run/sft/{name}")
+        elif made:
+            path = f"{work}/run/{made}"
+            if os.path.isdir(path):
+                for name in sorted(os.listdir(path)):
+                    if name.endswith(".jsonl"):
+                        with open(f"{path}/{name}", "rb") as f:
+                            result += b"".join(sorted(re.findall(rb'"ids":\[[0-9,]*\]', f.read())))
+            else:
+                with open(path, "rb") as f:
+                    result += f.read()
+    return result
+
+
+RECIPE = """seed: 5
+dtype: bfloat16
+device: cuda
+prompts: [{{path: {root}/input/demo/prompts.jsonl}}]
+select: {{max_prompts: 2}}
+sources: [{{name: abacus, path: {root}/input/demo/abacus, temperature: 0, n: 1, max_new_tokens: 4}}]
+target: {{path: {root}/input/demo/novice}}
+sft: {{data: {work}/rows.jsonl, global_batch: 3, max_steps: 3, learning_rate: 0.001, max_length: 64, grad_chains: 2, row_tokens: 32, save_steps: 2, lr_scheduler_type: constant, warmup_ratio: 0}}
+"""
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--build", default="build")
+    p.add_argument("--only", type=int)
+    p.add_argument("--write")
+    a = p.parse_args()
+    root = os.getcwd()
+    copy, work = os.path.abspath(f"{a.build}/mutate_host/tree"), os.path.abspath(f"{a.build}/mutate_host")
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(copy)
+    for name in ("src", "kernels", "tools", "Makefile", "config.mk"):
+        if os.path.exists(name):
+            subprocess.run(["cp", "-a", name, copy], check=True)
+    os.makedirs(f"{copy}/build")
+    for name in ("src", "kernels", "hostcuda", "version"):
+        subprocess.run(["cp", "-a", f"{a.build}/{name}", f"{copy}/build/"], check=True)
+    with open(f"{work}/rows.jsonl", "w", encoding="ascii") as f:
+        for i in range(9):
+            f.write(f'{{"prompt":"what is {i} plus 3?","chosen":"it is {i + 3}, I say"}}\n')
+    with open(f"{work}/r.yaml", "w", encoding="utf-8") as f:
+        f.write(RECIPE.format(root=root, work=work))
+    make = ["make", "-s", "-C", copy, "CUDA=host"]
+    if run(make, ".", 600):
+        sys.exit("the tree does not build")
+    imf = f"{copy}/build/hostcuda/imf"
+    want = outcome(work, imf)
+    if want.startswith(b"it ") or want != outcome(work, imf):
+        sys.exit(f"the program itself does not do it: {want[:40]}")
+    lines, noticed, counted = [], 0, 0
+    for n, (path, line, source, text) in enumerate(mutants(root), 1):
+        if a.only and n != a.only:
+            continue
+        target = f"{copy}/{path}"
+        with open(f"{root}/{path}", encoding="utf-8") as f:
+            whole = f.read()
+        with open(target, "w", encoding="utf-8") as f:
+            f.write(text)
+        built = run(make, ".", 600)
+        got = b"it does not build" if built else outcome(work, imf)
+        with open(target, "w", encoding="utf-8") as f:
+            f.write(whole)
+        how = got.decode() if got.startswith(b"it ") else "it makes something else" if got != want else "NOT NOTICED"
+        if how == "NOT NOTICED" and source in EQUIVALENT:
+            how = "equivalent: " + EQUIVALENT[source]
+        else:
+            counted += 1
+            noticed += how != "NOT NOTICED"
+        lines.append(f"{path}:{line}\t{source}\t{how}")
+        print(lines[-1], flush=True)
+    print(f"{len(lines)} mutants, {len(lines) - counted} equivalent, {noticed} of {counted} noticed")
+    if a.write:
+        with open(a.write, "w", encoding="utf-8") as f:
+            f.write("\n".join(lines) + f"\n{len(lines)} mutants, {len(lines) - counted} equivalent, {noticed} of {counted} noticed\n")
+    sys.exit(noticed < 0.95 * counted)
+
+
+main()
