@@ -4,7 +4,7 @@
     python3 tools/mutate_host.py [--build build] [--only N] [--write tests/hostcuda/mutants_host.txt]
 
 Mutants: every call below CALLS in FILES deleted (its result is success). Each is built in a copy of the tree and must change the
-weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint on 1 rank (shard: states), or greedy samples; or end in
+weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint (shard: states), or greedy samples; or end in
 an error, or not end within a minute. stdout: a line a mutant; exit 1 when fewer than 95 % are noticed, equivalent ones (EQUIVALENT) aside.
 """
 import argparse
@@ -66,7 +66,7 @@ def outcome(work, imf):
     result = b""
     common = ["--set", f"run_dir={work}/run", "--quiet"]
     steps = [(["mpirun", "-n", "2", imf, "sft", f"{work}/r.yaml", "--set", "shard=grads"] + common, "sft/model/model.safetensors"),
-             (["mpirun", "-n", "1", imf, "sft", f"{work}/r.yaml", "--set", "shard=states"] + common, "sft/model/model.safetensors"),
+             (["mpirun", "-n", "2", imf, "sft", f"{work}/r.yaml", "--set", "shard=states"] + common, "sft/model/model.safetensors"),
              (["mpirun", "-n", "1", imf, "select", f"{work}/r.yaml"] + common, None),
              (["mpirun", "-n", "1", imf, "sample", f"{work}/r.yaml"] + common, "samples")]
     for i, (argv, made) in enumerate(steps):

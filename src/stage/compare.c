@@ -101,7 +101,9 @@ static Err take_job(void *user, const json_t *row, const char *where)
     const char *text[4];
     Last *l = user;
     for (int i = 0; i < 4; i++) TRY(json_get_text(row, fields[i], where, &text[i]));
-    snprintf(l->text, sizeof l->text, "imf %.60s on %.40s with gemm %.40s, %.20s", text[0], text[1], text[2], text[3]);
+    const char *device = json_string_value(json_object_get(row, "device"));  // of jobs with GPUs
+    snprintf(l->text, sizeof l->text, "imf %.60s on %.40s with gemm %.40s, %.20s%s%.20s", text[0], text[1], text[2], text[3],
+             device ? ", device " : "", device ? device : "");
     return OK;
 }
 

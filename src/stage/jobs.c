@@ -33,6 +33,7 @@ static Err make_line(const char *command, const Ctx *ctx, const char *gemm, cons
                              "ranks", par_size(), "threads", ctx->threads, "dtype",
                              ctx->dtype == DT_BF16 ? "bfloat16" : "float32", "isa", isa_name(ctx->isa), "gemm", gemm, "program",
                              imf_version);
+    if (line && ctx->gpu) json_object_set_new(line, "device", json_string("cuda"));
     if (line && *broken) json_object_set_new(line, "break", json_string(broken));
     CHECK(line, ERR_UNAVAILABLE, "out of memory for JSON");
     Err err = json_canonical(line, out);

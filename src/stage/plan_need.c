@@ -180,6 +180,7 @@ static Err open_decode(PlanStage *p, const Job *job, const char *dir, const char
     TRY(open_model(p, dir, job->ctx->dtype));
     TRY_DONE(open_text(dir, template, &tok, &chat));
     p->text = mem_now() - before;
+    if (!strcmp(deck_str(job->deck, "device"), "cuda")) snprintf(p->note, sizeof p->note, "planned as on the host: of GPUs only training is planned");
     TRY_DONE(look_at_prompts(job, tok, chat, &prompts));
     p->at_most = true;
     if (prompts.n) p->items = prompts.n * shape.n;
