@@ -51,7 +51,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults check-hostcuda cuda-coverage cuda-report mutate bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -99,7 +99,7 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 # MUTATE: files of kernels/cuda, each with the program that tests it.
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
-HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(filter-out %/nccl.cc,$(wildcard kernels/hostcuda/*.cc)))
+HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
 MUTATE   := math.cuh:attention fragments.cuh:attention attn.cuh:attention attn_fwd.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
             dpo.cuh:logprob rows.cuh:rows optim.cuh:rows
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
@@ -122,12 +122,12 @@ $(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
 $(BUILD)/tests/hostcuda/ops: $(BUILD)/tests/hostcuda/ops.o
-$(BUILD)/hostcuda/imf: $(BUILD)/src/main.o $(BUILD)/kernels/hostcuda/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
-$(BUILD)/kernels/hostcuda/nccl.o: WARNXX += $(patsubst -I%,-isystem %,$(MPI_CFLAGS))
+$(BUILD)/hostcuda/imf: $(BUILD)/src/main.o $(BUILD)/kernels/hostcuda/mpi/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
+$(BUILD)/kernels/hostcuda/mpi/nccl.o: WARNXX += $(patsubst -I%,-isystem %,$(MPI_CFLAGS))
 $(BUILD)/hostcuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(CPP) -Ikernels/hostcuda $(CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(CPP) -Ikernels/hostcuda/mpi $(CFLAGS) -c -o $@ $<
 $(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
@@ -226,10 +226,14 @@ cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? 
 cuda-report:      ## counts of the CUDA kernels' main loops in machine code, against tests/hostcuda/sass.txt (nvcc; disassemblers from PyPI)
 	@mkdir -p $(BUILD)
 	@sh tools/cuda_report.sh $(BUILD)
-mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % must be noticed on hostcuda, an hour
+mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % must be noticed on hostcuda, an hour; COUNT=n: so many, drawn by SEED
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
-	@python3 tools/mutate.py --build $(BUILD) $(MUTATE)
+	@python3 tools/mutate.py --build $(BUILD) $(if $(COUNT),--count $(COUNT) --seed $(or $(SEED),0)) $(MUTATE)
+mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, half an hour
+	@sh tools/setup.sh libboost-context-dev g++
+	@$(MAKE) --no-print-directory -j$$(nproc) $(PROGRAM_host)
+	@python3 tools/mutate_host.py --build $(BUILD)
 fuzz: setup       ## libFuzzer with ASan and UBSan for SECONDS in all (default 600), or on one TARGET; found inputs in build/fuzz/found
 	@$(MAKE) --no-print-directory -j$$(nproc) $(addprefix $(BUILD)/fuzz/,$(or $(TARGET),$(FUZZ)))
 	@sh tools/fuzz.sh $(BUILD)/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ))
@@ -272,7 +276,7 @@ rules:            ## layers, confined calls, licence lines
 hdr-check: $(CONFIG)  ## every header compiles alone, those of hostcuda as C++
 	@for h in $$(find src kernels -name '*.h' -not -path 'kernels/hostcuda/*'); do \
 	  $(CC) $(filter-out -MMD -MP,$(CPP)) $(WARN) -fsyntax-only -x c $$h || exit 1; done
-	@for h in kernels/hostcuda/*.h; do \
+	@for h in kernels/hostcuda/*.h kernels/hostcuda/*/*.h; do \
 	  $(CXX) $(WARNXX) -D_GNU_SOURCE -I. -Ikernels/hostcuda -fsyntax-only -x c++ $$h || exit 1; done
 format:           ## clang-format on the lines that differ from HEAD
 	git clang-format --force --style=file:tools/clang-format.yaml --extensions c,h

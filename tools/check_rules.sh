@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # check_rules.sh: the house rules that a machine can see. Prints each breach; exit 1 when there is one.
 #   1. layers: a file includes its own layer or a lower one; stages never include stages
-#   2. confined calls: MPI_ and nccl in src/par (kernels/hostcuda stands for NCCL itself); malloc in src/base/mem.c; exit in src/main.c; rand nowhere
+#   2. confined calls: MPI_ and nccl in src/par (kernels/hostcuda/mpi stands for NCCL itself); malloc in src/base/mem.c; exit in src/main.c; rand nowhere
 #   3. every header names its shapes or owners in a comment at its top
 set -u
 bad=0
@@ -36,7 +36,7 @@ confined() {
 }
 found=$(
     confined '\bMPI_[A-Z][A-Za-z_]*\b' 'MPI_ belongs to src/par' '^src/par/'
-    confined '\bnccl[A-Z]' 'nccl belongs to src/par' '^src/par/|^kernels/hostcuda/nccl'
+    confined '\bnccl[A-Z]' 'nccl belongs to src/par' '^src/par/|^kernels/hostcuda/mpi/'
     confined '(^|[^_A-Za-z.>])(malloc|calloc|realloc|free) *\(' 'memory comes from base/mem.h' '^src/base/mem\.c'
     confined '(^|[^_A-Za-z])exit *\(' 'only main ends the process' '^src/main\.c|^src/par/par\.c|^src/judge/'
     confined '(^|[^_A-Za-z])(rand|srand|drand48|random) *\(' 'random numbers come from base/rng.h' '^$'

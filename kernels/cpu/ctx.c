@@ -8,6 +8,7 @@
 #endif
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "kernels/cpu/bf16.h"
 #include "kernels/cuda/device.h"
 
@@ -62,7 +63,11 @@ void ctx_free(Ctx *ctx, void *p)
     else mem_free(p);
 }
 
-Err ctx_wait(Ctx *ctx) { return ctx->device ? device_wait(ctx->device) : OK; }
+Err ctx_wait(Ctx *ctx)
+{
+    PROFILE(PHASE_WAIT);
+    return ctx->device ? device_wait(ctx->device) : OK;
+}
 
 const Form *form_of(const Ctx *ctx)
 {

@@ -16,7 +16,7 @@ typedef enum ProfilePhase {
     PHASE_ELEMENTWISE,  // norms, RoPE, SwiGLU, embedding, softmax part of the log-probabilities
     PHASE_OPTIM,        // AdamW, gradient norm, sums of chains
     PHASE_COMM,         // data moves between ranks; what a message's receiver waits for its late sender counts here too
-    PHASE_WAIT,         // for other ranks (barriers, agreements, the queue) and for candidate programs
+    PHASE_WAIT,         // for other ranks (barriers, agreements, the queue), for candidate programs and for a GPU
     PHASE_IO,           // weights, records, checkpoints, other files
     PHASE_DRAW,         // logits to a token
     PHASES

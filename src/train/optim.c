@@ -60,12 +60,21 @@ static Err open_state(Optim *o)
     return ctx_alloc(&o->on->ctx, &o->block, blocks, sizeof *o->block);
 }
 
+static Err put_share(Optim *o)
+{
+    Device *const d = o->on->ctx.device;
+    const int64_t bytes = share_elements(o) * (int64_t)sizeof(float);
+    TRY(device_put(d, o->m, o->host_m, bytes));
+    TRY(device_put(d, o->v, o->host_v, bytes));
+    return device_put(d, o->w, o->model->w + o->share.begin, bytes);
+}
+
 Err optim_open(Optim *o, Compute *on, const OptimSpec *spec)
 {
     *o = (Optim){.on = on, .model = on->master, .spec = *spec};
     TRY(par_agree(open_state(o)));
     TRY(find_nodes(o));
-    return on_device(o) ? optim_put(o) : OK;
+    return on_device(o) ? par_agree(put_share(o)) : OK;
 }
 
 int64_t optim_bytes(TileShare share) { return 2 * (share.end - share.begin) * (int64_t)sizeof(float); }
@@ -221,7 +230,7 @@ static Err gradient_of_device(Optim *o)
     o->g = o->own_g;
     FixedGetArgs a = {.g = o->g, .n = n};
     TRY(compute_sum_share(o->on, &a.sum));
-    TRY(op_fixed_get(&o->on->ctx, &a));
+    if (n) TRY(op_fixed_get(&o->on->ctx, &a));
     return par_device_wait(d);
 }
 
@@ -307,15 +316,6 @@ Err optim_fetch(Optim *o)
     TRY(par_agree(fetch_share(o)));
     TRY(publish(o));
     return par_node_barrier();
-}
-
-static Err put_share(Optim *o)
-{
-    Device *const d = o->on->ctx.device;
-    const int64_t bytes = share_elements(o) * (int64_t)sizeof(float);
-    TRY(device_put(d, o->m, o->host_m, bytes));
-    TRY(device_put(d, o->v, o->host_v, bytes));
-    return device_put(d, o->w, o->model->w + o->share.begin, bytes);
 }
 
 Err optim_put(Optim *o)

@@ -250,6 +250,31 @@ static bool check_optimiser(int n)
            });
 }
 
+// Two gradients summed in fixed point, exactly; a value that does not fit is told and leaves its sum alone.
+static bool check_fixed(int n, float odd)
+{
+    auto g = random_floats(n), h = random_floats(n);
+    g[n - 1] = odd, h[0] = -2047.9999f;
+    Array<float> g_(g), h_(h), back_(n);
+    Array<int64_t> sum_(std::vector<int64_t>(n, 5));
+    Array<uint32_t> bad_(std::vector<uint32_t>{0});
+    const unsigned blocks = (unsigned)((n + optim::BLOCK - 1) / optim::BLOCK);
+    if (!ran(launch("fixed_add", fixed_add, blocks, optim::THREADS, 0, g_.p, sum_.p, (int64_t)n, bad_.p) &&
+             launch("fixed_add", fixed_add, blocks, optim::THREADS, 0, h_.p, sum_.p, (int64_t)n, bad_.p) &&
+             launch("fixed_get", fixed_get, blocks, optim::THREADS, 0, (const int64_t *)sum_.p, back_.p, (int64_t)n)))
+        return false;
+    const auto fits = [](float x) { return std::fabs(x) < 2048; };
+    const auto sum = sum_.read();
+    const auto back = back_.read(), left = g_.read();
+    if (bad_.read()[0] != (fits(odd) ? 0u : 1u)) return printf("fixed point of %g: bad is %u\n", (double)odd, bad_.read()[0]), false;
+    for (int i = 0; i < n; i++) {
+        const int64_t want = 5 + (fits(g[i]) ? llrint((double)g[i] * 0x1p40) : 0) + llrint((double)h[i] * 0x1p40);
+        if (sum[i] != want || back[i] != (float)((double)want * 0x1p-40) || left[i] != 0)
+            return printf("fixed point [%d]: %lld, wanted %lld; back %g; left %g\n", i, (long long)sum[i], (long long)want, (double)back[i], (double)left[i]), false;
+    }
+    return true;
+}
+
 int main()
 {
     state = 3;
@@ -259,7 +284,7 @@ int main()
             if (!check_norm(width) || !check_bias(width) || !check_swiglu(width) || !check_sums(width)) return 1;
         if (!check_norm_alone() || !check_rope(64, 3) || !check_rope(128, 1) || !check_rope(6, 2)) return 1;
         for (int n : {1, 100, 4096, 9001})
-            if (!check_optimiser(n)) return 1;
+            if (!check_optimiser(n) || !check_fixed(n, 0x3p-41f) || !check_fixed(n, 2048) || !check_fixed(n, NAN)) return 1;
     }
     return !holds_for_inexact_functions([] { return check_swiglu(100); });
 }

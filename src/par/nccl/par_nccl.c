@@ -101,7 +101,7 @@ Err par_device_share(Device *d, void *x, int64_t size, const ParRange *of)
 
 Err par_device_wait(Device *d)
 {
-    PROFILE(PHASE_COMM);
+    PROFILE(PHASE_WAIT);
     const double end = time_now() + DEVICE_PATIENCE;
     bool ready = false;
     ncclResult_t r = ncclSuccess;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NCCL over MPI: a collective runs when its stream comes to it, and waits there for the other ranks. What it reads must have been written,
 // what it writes must be memory of the device (shadow.cc). A communicator that does not block says so once a call before it is done.
-#include "kernels/hostcuda/nccl.h"
+#include "kernels/hostcuda/mpi/nccl.h"
 
 #include "kernels/hostcuda/block.hpp"
 #include "kernels/hostcuda/cuda_runtime.h"
