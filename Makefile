@@ -51,7 +51,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults check-hostcuda cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda check-gpu cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -219,6 +219,8 @@ check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host)
 	@sh tests/run.sh $(BUILD) tests/hostcuda
+check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
+	@sh tests/gpu/check_gpu.sh $(BUILD)
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA)
