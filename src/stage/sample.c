@@ -416,7 +416,7 @@ static Err mark_models(const Deck *d, Id *out, bool *known)
         hash_add_id(h, mark);
     }
     hash_add_text(h, deck_str(d, "dtype"));
-    hash_add_text(h, deck_str(d, "device"));
+    if (strcmp(deck_str(d, "device"), "cpu")) hash_add_text(h, deck_str(d, "device"));
     *out = hash_end(h);
     return OK;
 }
