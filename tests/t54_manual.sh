@@ -31,7 +31,7 @@ for code in $(sed -n 's/^ *ERR_[A-Z]* = \([0-9]*\).*/\1/p' src/base/err.h); do h
 cmp -s "$dir/recipe.md" docs/recipe.md || fail "docs/recipe.md is not what imf prints; make docs writes it anew"
 # README.md's table names tests that are there.
 sed -n '/^## What works/,/^## Reading/p' README.md |
-    grep -oE '`(tests/real/)?t[0-9][a-z0-9_]*(\.sh)?`' | tr -d '`' >"$dir/tests"
+    grep -oE '`(tests/(real|hostcuda)/)?t[0-9][a-z0-9_]*(\.sh)?`' | tr -d '`' >"$dir/tests"
 [ "$(wc -l <"$dir/tests")" -ge 20 ] || fail "README.md has no table of tests"
 while read -r t; do
     [ -e "$t" ] || [ -e "tests/$t" ] || [ -e "tests/$t.c" ] || [ -e "tests/real/$t" ] || fail "README.md names $t: not there"
