@@ -232,7 +232,7 @@ mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % m
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
 	@python3 tools/mutate.py --build $(BUILD) $(if $(COUNT),--count $(COUNT) --seed $(or $(SEED),0)) $(MUTATE)
-mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, half an hour
+mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, 20 minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(PROGRAM_host)
 	@python3 tools/mutate_host.py --build $(BUILD)

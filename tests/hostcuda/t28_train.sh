@@ -5,8 +5,7 @@
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
-awk 'BEGIN { for (i = 0; i < 40; i++)
-    printf "{\"prompt\":\"what is %d plus %d?\",\"chosen\":\"the sum of %d and %d is %d\",\"rejected\":\"no idea %d\"}\n", i, i % 7, i, i % 7, i + i % 7, i % 5 }' >"$dir/rows.jsonl"
+pairs
 cat >"$dir/r.yaml" <<END
 seed: 5
 target: {path: input/demo/novice}
@@ -69,18 +68,7 @@ for stage in sft dpo; do
     again host $stage
     train "$1" 1 $stage host --set dtype=bfloat16
     grep -q 'resumed from step 14' "$dir/log" || fail "$stage: the CPU does not go on: $(cat "$dir/log")"
-    python3 - "$dir" $stage <<'END' || fail "$stage: the curve leaves the CPU's"
-import json, sys
-def losses(run):
-    rows = [json.loads(line) for line in open(f"{sys.argv[1]}/{run}/metrics.jsonl")]
-    return [r["loss"] for r in rows if r["stage"] == sys.argv[2] and "loss" in r]
-fp32, cpu, gpu = map(losses, ("fp32", "cpu", "gpu"))
-assert len(fp32) == len(cpu) == len(gpu) == 20
-ours, rounding = [g - c for g, c in zip(gpu, cpu)], [abs(c - f) for c, f in zip(cpu, fp32)]
-print(sys.argv[2], "mean", sum(ours) / 20, "largest", max(map(abs, ours)), "of the CPU's rounding", max(rounding))
-assert gpu[-1] < gpu[0] and abs(sum(ours)) / 20 <= 1e-2 and max(map(abs, ours)) <= 2 * max(rounding)
-assert sys.argv[2] == "sft" or gpu[0] == cpu[0] == 0.693147182, (gpu[0], cpu[0])
-END
+    follows $stage
     rm -r "$dir/host"
 done
 
