@@ -100,7 +100,7 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
-MUTATE   := math.cuh:attention_bwd fragments.cuh:attention attn.cuh:attention attn_fwd.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
+MUTATE   := math.cuh:attention_bwd fragments.cuh:attention attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention attn_fwd_sm90.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
             dpo.cuh:logprob rows.cuh:rows optim.cuh:rows
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -108,7 +108,7 @@ $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 	@mkdir -p $(@D)
 	$(call say,CXX)
 	$(Q)$(CXX) $(WARNXX) -O3 -g -ffp-contract=off -I. -Ikernels/hostcuda -MMD -MP -c -o $@ $<
-ONHOSTFLAGS = $(WARNXX) -Wno-unknown-pragmas -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
+ONHOSTFLAGS = $(WARNXX) -Wno-unknown-pragmas -Wno-psabi -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
               -D_GNU_SOURCE -Isrc -I. -Ikernels/hostcuda -MMD -MP -x c++
 $(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
 	@mkdir -p $(@D)

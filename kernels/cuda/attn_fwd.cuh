@@ -3,15 +3,15 @@
 //
 // A block computes 64 queries of one head, a warp 16 of them. Keys come in tiles, first those of the prefix segment, then the
 // segment's own up to the last query; keys and values of the next tile are on their way (cp.async) while this one is computed.
-// Softmax is online (Milakov and Gimelshein 2018; FlashAttention-2, Dao 2023), in powers of two. Tiles of queries begin at their segment's
-// first token and tiles of keys at their part's, so a row's bits depend on its segment and prefix alone.
+// Softmax: attn_softmax.cuh. Tiles of queries begin at their segment's first token and tiles of keys at their part's, so a row's
+// bits depend on its segment and prefix alone.
 //
 //   shared memory   Q [64][D] | K0 [KEYS][D] | V0 | K1 | V1
 //   registers       scores [KEYS / 8][4], output [D / 8][4] a lane, as mma lays them out: rows lane / 4 and + 8
 #ifndef IMF_CUDA_ATTN_FWD_CUH
 #define IMF_CUDA_ATTN_FWD_CUH
 
-#include "kernels/cuda/attn.cuh"
+#include "kernels/cuda/attn_softmax.cuh"
 
 namespace attn {
 
@@ -33,76 +33,6 @@ template <int D> struct Shape {
     static constexpr int UNROLL = D > 128 ? 4 : D / 16;  // all 16 steps of D 256 want more registers than there are
 };
 
-// A tile of keys; tile number `step` of the prefix's and the segment's.
-struct Tile {
-    int start, len, pos0;  // of its segment
-    int first;             // key, counted in the segment
-};
-
-template <int D> DEVICE Tile tile_at(const Part &prefix, const Part &own, int step)
-{
-    const int of_prefix = prefix.to - prefix.from;
-    const bool in_prefix = step < of_prefix;
-    return {in_prefix ? prefix.start : own.start, in_prefix ? prefix.len : own.len, in_prefix ? prefix.pos0 : own.pos0,
-            (in_prefix ? prefix.from + step : own.from + step - of_prefix) * Shape<D>::KEYS};
-}
-
-// What a warp has so far of its 16 queries: two rows a lane.
-template <int D> struct Sums {
-    float o[D / 8][4];
-    float most[2], sum[2];  // in powers of two
-};
-
-template <int D> DEVICE void begin(Sums<D> &s)
-{
-    clear(s.o);
-    s.most[0] = s.most[1] = -INFINITY;
-    s.sum[0] = s.sum[1] = 0;
-}
-
-// Scores of products; -inf where the query does not see the key. pos: of the queries in the lane's two rows.
-template <int D, bool CAP, bool MASKED>
-DEVICE void weigh(float (&x)[Shape<D>::KEYS / 8][4], const Rule &r, const Tile &p, const int (&pos)[2])
-{
-    const int lane = (int)threadIdx.x % 32;
-#pragma unroll
-    for (int j = 0; j < Shape<D>::KEYS / 8; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int key = p.first + j * 8 + lane % 4 * 2 + i % 2;
-            float slope;
-            x[j][i] = score_of<CAP>(r, x[j][i], &slope);
-            if (MASKED && !(key < p.len && sees(r, pos[i / 2], p.pos0 + key))) x[j][i] = -INFINITY;
-        }
-}
-
-// Scores become weights relative to the greatest so far; what was summed before is scaled to it.
-template <int D> DEVICE void soften(Sums<D> &s, float (&x)[Shape<D>::KEYS / 8][4], float factor)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float most = s.most[r], sum = 0;
-#pragma unroll
-        for (int j = 0; j < Shape<D>::KEYS / 8; j++) most = fmaxf(most, fmaxf(x[j][2 * r], x[j][2 * r + 1]));
-        most = quad_max(most);
-        const float base = most == -INFINITY ? 0 : most * factor, shrink = ex2(fmaf(s.most[r], factor, -base));
-#pragma unroll
-        for (int j = 0; j < Shape<D>::KEYS / 8; j++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                x[j][2 * r + e] = ex2(fmaf(x[j][2 * r + e], factor, -base));
-                sum += x[j][2 * r + e];
-            }
-        s.most[r] = most;
-        s.sum[r] = s.sum[r] * shrink + sum;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) {
-            s.o[j][2 * r] *= shrink;
-            s.o[j][2 * r + 1] *= shrink;
-        }
-    }
-}
-
 template <int D> DEVICE void add_values(Sums<D> &s, const float (&x)[Shape<D>::KEYS / 8][4], const unsigned char *v)
 {
 #pragma unroll
@@ -114,14 +44,15 @@ template <int D> DEVICE void add_values(Sums<D> &s, const float (&x)[Shape<D>::K
 }
 
 // A tile of keys and values that have come: scores, weights, and their share of the output.
-template <int D, bool CAP, bool MASKED>
+template <int D, bool CAP, int HIDDEN>
 DEVICE void add_tile(Sums<D> &s, const Rule &r, const Tile &p, const int (&pos)[2], const unsigned char *q, const unsigned char *k)
 {
-    float x[Shape<D>::KEYS / 8][4];
+    float x[Shape<D>::KEYS / 8][4], shrink[2];
     clear(x);
     multiply_rows<D, Shape<D>::KEYS / 8, Shape<D>::UNROLL>(x, q, (int)threadIdx.x / 32 * 16, k, 0);
-    weigh<D, CAP, MASKED>(x, r, p, pos);
-    soften(s, x, factor_of<CAP>(r));
+    weigh<Shape<D>::KEYS, CAP, HIDDEN>(x, r, p, pos);
+    soften<D, Shape<D>::KEYS>(s, x, factor_of<CAP>(r), shrink);
+    scale(s, shrink);
     add_values(s, x, k + Shape<D>::TILE);
 }
 
@@ -138,7 +69,7 @@ template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, 
         const float inverse = 1 / sum;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) o[j * 4 + lane % 4] = pack_bf16(s.o[j][2 * r] * inverse, s.o[j][2 * r + 1] * inverse);
-        if (a.lse && lane % 4 == 0) a.lse[(int64_t)n * a.table.T + token] = (s.most[r] * factor + lg2(sum)) * LN2;
+        if (a.lse && lane % 4 == 0) a.lse[(int64_t)n * a.table.T + token] = lse_of(s.most[r], sum, factor);
     }
 }
 
@@ -152,27 +83,19 @@ struct Walk {
 template <int D> DEVICE void fetch(const Fwd &a, const Walk &l, int step)
 {
     constexpr int KEYS = Shape<D>::KEYS, TILE = Shape<D>::TILE;
-    const Tile p = tile_at<D>(l.prefix, l.own, step);
+    const Tile p = tile_at<KEYS>(l.prefix, l.own, step);
     unsigned char *to = l.ring + step % STAGES * 2 * TILE;
     load_rows<D, KEYS>(to, a.k + p.start * a.k_stride + (int64_t)l.kv * D, a.k_stride, p.first, p.len);
     load_rows<D, KEYS>(to + TILE, a.v + p.start * a.v_stride + (int64_t)l.kv * D, a.v_stride, p.first, p.len);
 }
 
-// Does the tile hold a key that some query of the block does not see?
-template <int D> DEVICE bool is_masked(const Fwd &a, const Work &w, const Walk &l, int step)
-{
-    constexpr int KEYS = Shape<D>::KEYS;
-    const Tile p = tile_at<D>(l.prefix, l.own, step);
-    return p.first + KEYS > p.len || any_hidden(a.rule, w.seg.pos0 + w.first, QUERIES, p.pos0 + p.first, KEYS);
-}
-
-template <int D, bool CAP, bool MASKED> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&pos)[2], const unsigned char *q, int step)
+template <int D, bool CAP, int HIDDEN> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&pos)[2], const unsigned char *q, int step)
 {
     cp_async_wait<0>();
     __syncthreads();  // this tile has come, and the one before it is read
     if (step + 1 < l.steps) fetch<D>(a, l, step + 1);
     cp_async_commit();
-    add_tile<D, CAP, MASKED>(s, a.rule, tile_at<D>(l.prefix, l.own, step), pos, q, l.ring + step % STAGES * 2 * Shape<D>::TILE);
+    add_tile<D, CAP, HIDDEN>(s, a.rule, tile_at<Shape<D>::KEYS>(l.prefix, l.own, step), pos, q, l.ring + step % STAGES * 2 * Shape<D>::TILE);
 }
 
 }  // namespace attn
@@ -192,9 +115,11 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     load_rows<D, QUERIES>(q, a.q + w.seg.start * a.q_stride + (int64_t)n * D, a.q_stride, w.first, w.seg.len);
     fetch<D>(a, l, 0);
     cp_async_commit();
+    const auto hidden = [&](int step) { return hidden_of<Shape<D>::KEYS>(a.rule, tile_at<Shape<D>::KEYS>(l.prefix, l.own, step), w.seg.pos0 + w.first, QUERIES); };
     for (int step = 0; step < l.steps;) {
-        for (; step < l.steps && !is_masked<D>(a, w, l, step); step++) turn<D, CAP, false>(s, a, l, pos, q, step);
-        for (; step < l.steps && is_masked<D>(a, w, l, step); step++) turn<D, CAP, true>(s, a, l, pos, q, step);
+        for (; step < l.steps && hidden(step) == NONE; step++) turn<D, CAP, NONE>(s, a, l, pos, q, step);
+        for (; step < l.steps && hidden(step) == LATE; step++) turn<D, CAP, LATE>(s, a, l, pos, q, step);
+        for (; step < l.steps && hidden(step) == ANY; step++) turn<D, CAP, ANY>(s, a, l, pos, q, step);
     }
     write_out(s, a, w, n, factor_of<CAP>(a.rule));
 }

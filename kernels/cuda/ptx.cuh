@@ -8,6 +8,8 @@
 
 #ifdef __CUDACC__
 
+#include <cuda.h>
+
 #include <cstdint>
 
 #define SHARED_MEMORY(name) extern __shared__ __align__(1024) unsigned char name[]
@@ -75,6 +77,11 @@ DEVICE uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v)
     return old;
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define MBAR_ASK "test"
+#else
+#define MBAR_ASK "try"  // may put the thread to sleep for a while
+#endif
 DEVICE void mbar_init(uint64_t *bar, uint32_t arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(arrivals) : "memory");
@@ -83,12 +90,18 @@ DEVICE void mbar_arrive(uint64_t *bar)
 {
     asm volatile("{ .reg .b64 t; mbarrier.arrive.shared::cta.b64 t, [%0]; }" ::"r"(shared_address(bar)) : "memory");
 }
+// Arrives, and expects so many bytes of bulk copies in this phase.
+DEVICE void mbar_arrive_expect(uint64_t *bar, uint32_t bytes)
+{
+    asm volatile("{ .reg .b64 t; mbarrier.arrive.expect_tx.shared::cta.b64 t, [%0], %1; }" ::"r"(shared_address(bar)), "r"(bytes) : "memory");
+}
+DEVICE void fence_mbar_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 // Returns when the phase of that parity is over.
 DEVICE void mbar_wait(uint64_t *bar, uint32_t parity)
 {
     uint32_t over;
     do
-        asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        asm volatile("{ .reg .pred p; mbarrier." MBAR_ASK "_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                      : "=r"(over)
                      : "r"(shared_address(bar)), "r"(parity)
                      : "memory");
@@ -107,6 +120,18 @@ DEVICE void cp_async4(void *shared, const void *global, bool filled = true)
 }
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// sm_90 and later: the box of `map` at column x, row y, to shared memory, swizzled by 128 bytes; its bytes count in bar. By one thread.
+typedef CUtensorMap TensorMap;
+DEVICE void tma_load_2d(void *shared, const TensorMap *map, int x, int y, uint64_t *bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+                     shared_address(shared)),
+                 "l"(map), "r"(x), "r"(y), "r"(shared_address(bar))
+                 : "memory");
+}
+// What this thread wrote to shared memory, or knows to be written, wgmma and bulk copies see as well.
+DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
 DEVICE void ldmatrix_x4(uint32_t (&out)[4], const void *row)
 {
@@ -128,6 +153,8 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+#include "kernels/cuda/wgmma.cuh"
 
 #else
 

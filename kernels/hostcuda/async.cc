@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// mbarriers, cp.async, and words through which blocks tell each other what they know.
+// mbarriers, cp.async, bulk copies (TMA), and words through which blocks tell each other what they know.
 #include <algorithm>
 #include <map>
 
@@ -29,19 +29,52 @@ void mbar_init(uint64_t *bar, uint32_t arrivals)
     Mbar m;
     m.count = m.pending = (int)arrivals;
     m.made = stamp_of(current, CALLER);
+    m.agent = (uint16_t)current->block->agents++;
     current->block->mbars[bar] = m;
 }
 
-void mbar_arrive(uint64_t *bar)
+// Bulk copies count what has come in barriers, too: they see only one that was fenced behind its initialisation.
+void fence_mbar_init()
 {
-    Mbar *m = mbar_of(bar, CALLER);
-    finish_issued(CALLER);
-    publish(&m->arriving);
-    if (--m->pending > 0) return;
-    m->released.join(m->arriving);
-    m->pending = m->count;
-    m->phase++;
+    for (auto &[at, m] : current->block->mbars) m.fenced |= m.made.agent == current->id / WARP && m.made.lane == lane_of(current);
 }
+
+void fence_proxy_async()
+{
+    finish_issued(CALLER);
+    fence_known();
+}
+
+void hostcuda::end_phase(Mbar *m)
+{
+    m->released.join(m->arriving);
+    if (m->released.seen.size() <= m->agent) m->released.seen.resize(m->agent + 1, 0);
+    m->phase++;
+    m->released.seen[m->agent] = m->phase;  // its bulk copies have come
+    m->pending = m->count;
+}
+
+static void arrive(uint64_t *bar, uint32_t bytes, const void *pc)
+{
+    Mbar *m = mbar_of(bar, pc);
+    finish_issued(pc);
+    publish(&m->arriving);
+    m->bytes += bytes, m->due += bytes;
+    if (--m->pending <= 0 && !m->bytes) end_phase(m);
+}
+
+Mbar *hostcuda::expecting(uint64_t *bar, int64_t bytes, const void *pc)
+{
+    Mbar *m = mbar_of(bar, pc);
+    if (!m->fenced) defect(pc, "barrier", "no fence.mbarrier_init between the mbarrier's initialisation, %s, and a bulk copy", source_line_of(m->made).c_str());
+    if (m->due < bytes) defect(pc, "barrier", "a bulk copy of %lld bytes where its mbarrier expects %lld more", (long long)bytes, (long long)m->due);
+    m->due -= bytes;
+    m->flying++;
+    return m;
+}
+
+void mbar_arrive(uint64_t *bar) { arrive(bar, 0, CALLER); }
+void mbar_arrive_expect(uint64_t *bar, uint32_t bytes) { arrive(bar, bytes, CALLER); }
 
 // Parity of the phase that is over: a fresh barrier's phase 0 is not, the one "before" it (parity 1) is.
 void mbar_wait(uint64_t *bar, uint32_t parity)

@@ -13,7 +13,7 @@ namespace hostcuda {
 Place place;
 Thread *current;
 
-enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024 };
+enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024, REGISTERS = 65536, REGISTERS_MOST = 255 };
 
 static struct {
     Order order = Order::RANDOM;
@@ -48,6 +48,7 @@ static void join_clock(Clock *to, const Clock &from)
 void Known::join(const Known &o)
 {
     join_clock(&seen, o.seen);
+    join_clock(&fenced, o.fenced);
     for (const auto &[block, clock] : o.far) join_clock(&far[block], clock);
 }
 
@@ -75,6 +76,13 @@ void publish(Known *to)
 {
     settle_copies(current);
     to->join(warp_of(current).known);
+    end_epoch(current);
+}
+
+void fence_known()
+{
+    Known &k = warp_of(current).known;
+    join_clock(&k.fenced, k.seen);
     end_epoch(current);
 }
 
@@ -191,10 +199,12 @@ static std::unique_ptr<Block> make_block(uint3 at, dim3 size, size_t shared_byte
     b->at = at;
     b->left = n;
     b->warps.resize((n + WARP - 1) / WARP);
+    b->agents = b->product_agent((n + GROUP - 1) / GROUP);
     for (size_t w = 0; w < b->warps.size(); w++) {
-        b->warps[w].known.seen.assign(2 * b->warps.size(), 0);
+        b->warps[w].known.seen.assign(b->agents, 0);
         b->warps[w].known.seen[w] = 1;
     }
+    b->registers.assign(b->warps.size(), std::min(REGISTERS / n / 8 * 8, (int)REGISTERS_MOST));
     b->threads.resize(n);
     make_shared(b.get(), shared_bytes);
     for (int i = 0; i < n; i++) {
@@ -290,11 +300,14 @@ struct Launch {
         for (const auto &b : alive)
             for (size_t w = 0; w < b->warps.size(); w++) turn.push_back({b.get(), (int)w});
         for (size_t i = turn.size(); i > 1; i--) std::swap(turn[i - 1], turn[random_bits() % i]);
+        for (const auto &b : alive)
+            if (order() == Order::RANDOM && random_bits() % 2) made = land_one(b.get()) ? SOME : made;
         for (const auto &[b, w] : turn) {
             const Progress p = run_warp(b, w);
             if (p == BROKEN) return BROKEN;
             if (p == SOME) made = SOME;
         }
+        for (size_t i = 0; made == NONE && i < alive.size(); i++) made = land_one(alive[i].get()) ? SOME : NONE;
         alive.erase(std::remove_if(alive.begin(), alive.end(), [](const auto &b) { return b->left == 0; }), alive.end());
         return made;
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inside of hostcuda: blocks, warps and threads as they run, and the clocks that say what is ordered.
 //
-// Agents of a block have a clock component each: its warps, and for every warp its cp.async copies. An access is stamped with
+// Agents of a block have a clock component each: its warps, for every warp its cp.async copies, for every warpgroup its wgmma products, and
+// every mbarrier with the bulk copies that it counts (epochs are phases). An access is stamped with
 // (block, agent, epoch); whoever knows that agent at that epoch comes after it. A warp's epoch ends when it publishes what it
 // knows (barrier, arrive, release) and when its lanes meet (shuffle, __syncwarp), so two lanes that touch the same bytes in
 // one epoch are a race too. Drawback: what one lane learns by waiting, its whole warp knows.
@@ -18,7 +19,7 @@
 
 namespace hostcuda {
 
-enum { WARP = 32, NAMED = 16, STACK = 128 * 1024 };
+enum { WARP = 32, GROUP = 128, NAMED = 16, STACK = 128 * 1024 };
 enum { SEVERAL = 255 };
 enum { NEVER = 0, HOST = 1, FIRST_BLOCK = 2 };  // block serials; HOST: copied before the launch
 
@@ -34,6 +35,7 @@ using Clock = std::vector<uint32_t>;
 // What an agent knows to have happened.
 struct Known {
     Clock seen;                     // [agent of its own block]: epochs up to this one
+    Clock fenced;                   // the same: what asynchronous units see of it, too (fence.proxy.async)
     std::map<uint32_t, Clock> far;  // [block serial]: of other blocks of the launch
     void join(const Known &o);
 };
@@ -74,11 +76,34 @@ struct Issued {
     const unsigned char *lo = nullptr, *hi = nullptr;  // the registers of ops lie between
 };
 
+// A wgmma that a thread has issued for its warpgroup; d and a are registers of its own.
+struct Product {
+    float *d;
+    const uint32_t *a;  // NULL: A lies in shared memory, desc_a says where
+    uint64_t desc_a, desc_b;
+    int n;
+    bool accumulate, turn_b;
+    uint32_t group;  // counted in commits, from 1
+    const void *pc;
+};
+
+// What a thread has in flight, and since when its registers are ordered before the next one.
+struct Products {
+    std::vector<Product> ops;
+    size_t before = 0;                                 // products that were waited for and removed
+    uint32_t groups = 0, done = 0;                     // committed; carried out
+    const unsigned char *lo = nullptr, *hi = nullptr;  // the registers of ops lie between
+    uint32_t fences = 0;
+    Product *at(size_t i) { return i >= before && i - before < ops.size() ? &ops[i - before] : nullptr; }
+    std::vector<uint32_t> written;  // [STACK / 16]: number of fences when those bytes were last written
+};
+
 struct Thread {
     int id;
     uint3 index;
     Block *block;
     Issued issued;
+    Products products;
     std::unique_ptr<boost::context::fiber> fiber;
     boost::context::fiber back;
     const std::function<bool()> *until = nullptr;  // waits for it; NULL: can run
@@ -113,9 +138,23 @@ struct Warp {
 
 struct Mbar {
     int count = 0, pending = 0;
+    int64_t bytes = 0;  // of bulk copies: expected and not yet come
+    int64_t due = 0;    // of them, not yet issued
+    int flying = 0;     // issued, not yet come
     uint32_t phase = 0;
+    uint16_t agent = 0;
     Known arriving, released;
     Access made;
+    bool fenced = false;  // bulk copies see that it was initialised
+};
+
+// A bulk copy of a box of rows on its way into shared memory; it lands in the columns that the swizzle makes of them.
+struct BulkCopy {
+    unsigned char *to;
+    const unsigned char *from;  // element (0, 0)
+    int64_t width, height, stride;  // of the tensor: elements, rows, bytes
+    int x, y, columns, rows;        // of the box: what lies outside of the tensor is zero
+    uint64_t *bar;
 };
 
 struct Block {
@@ -125,6 +164,10 @@ struct Block {
     std::vector<Warp> warps;
     Meeting barrier[NAMED];
     std::map<const void *, Mbar> mbars;
+    std::vector<BulkCopy> flying;
+    int agents = 0;              // clock components so far
+    std::vector<int> registers;  // [warp]: a thread's
+    int64_t registers_left = 0;  // given back by setmaxnreg
     std::vector<unsigned char> memory;
     unsigned char *shared = nullptr;
     size_t shared_bytes = 0;
@@ -133,6 +176,8 @@ struct Block {
 
     int warp_agent(int w) const { return w; }
     int copy_agent(int w) const { return (int)warps.size() + w; }
+    int product_agent(int g) const { return 2 * (int)warps.size() + g; }
+    bool is_async(int agent) const { return agent >= 2 * (int)warps.size(); }  // wgmma and bulk copies: the asynchronous proxy
     ~Block();
 };
 
@@ -148,6 +193,19 @@ Order order();
 uint32_t first_serial();  // of this launch: blocks below it are over, and everything knows them
 
 [[noreturn]] void leave_broken();
+
+// What the running thread's warp knows, asynchronous units that it starts from now on see as well.
+void fence_known();
+
+// For a bulk copy of so many bytes, which must have been expected.
+Mbar *expecting(uint64_t *bar, int64_t bytes, const void *pc);
+void end_phase(Mbar *m);
+
+// A bulk copy that is under way lands; false: there is none.
+bool land_one(Block *b);
+
+// The running thread touches registers of a wgmma in flight?
+void check_registers(bool write, const unsigned char *p, size_t n, const void *pc);
 
 // Gives the core to others until `until` holds.
 void wait(const char *at, const void *pc, const std::function<bool()> &until);
@@ -174,6 +232,8 @@ enum class Kind { READ, WRITE, ATOMIC };
 void check(Kind kind, const void *p, size_t n, const void *pc);
 // The same for the copy of 16 bytes that the thread hands over now.
 void check_copy(const Copy &c, const void *pc);
+// By an asynchronous unit, for the running thread; agent and epoch say when it is over.
+void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc);
 Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block

@@ -19,12 +19,15 @@
 #include <tuple>
 #include <utility>
 
+#include "kernels/hostcuda/cuda.h"
+
 #define __global__ __attribute__((unused)) static
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define ALWAYS_INLINE inline __attribute__((always_inline))  // reports name the line of the caller
 
 struct dim3 {
     unsigned x, y, z;
@@ -149,6 +152,8 @@ uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v);
 
 void mbar_init(uint64_t *bar, uint32_t arrivals);
 void mbar_arrive(uint64_t *bar);
+void mbar_arrive_expect(uint64_t *bar, uint32_t bytes);  // and bulk copies of so many bytes belong to this phase
+void fence_mbar_init();                                  // bulk copies see the barriers that this thread has initialised
 void mbar_wait(uint64_t *bar, uint32_t parity);
 
 void cp_async16(void *shared, const void *global, bool filled = true);  // 16 bytes, zeros where not filled
@@ -156,6 +161,11 @@ void cp_async4(void *shared, const void *global, bool filled = true);
 void cp_async_commit();
 void cp_async_wait_n(int pending);
 template <int N> void cp_async_wait() { cp_async_wait_n(N); }
+
+// The box of `map` at column x, row y, to shared memory, swizzled; its bytes count in bar.
+typedef CUtensorMap TensorMap;
+void tma_load_2d(void *shared, const TensorMap *map, int x, int y, uint64_t *bar);
+void fence_proxy_async();  // what this thread wrote or knows of, asynchronous units see as well
 
 // --- arithmetic that C++ has no name for --------------------------------------------------------------------------------
 
@@ -178,5 +188,27 @@ void ldmatrix_x4(uint32_t (&out)[4], const void *row);
 void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row);
 // d[16][8] += a[16][16] . b[16][8], bf16 with fp32 sums; fragments as the PTX ISA lays them out.
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b);  // b[2]
+
+// A warpgroup's product d[64][N] (+)= a[64][16] . b[16][N], asynchronous: bf16 with fp32 sums. Descriptors as the PTX ISA has them, 128-byte swizzle;
+// b: N rows of 16 values (K-major), turned: 16 rows of N values.
+uint32_t shared_address(const void *p);
+void wgmma_issue(float *d, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, int n, bool turn_b, int accumulate);
+template <int N, bool TURN_B = false> ALWAYS_INLINE void wgmma_ss(float (&d)[N / 8][4], uint64_t a, uint64_t b, int accumulate)
+{
+    wgmma_issue(&d[0][0], nullptr, a, b, N, TURN_B, accumulate);
+}
+template <int N, bool TURN_B = false> ALWAYS_INLINE void wgmma_rs(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_t b, int accumulate)
+{
+    wgmma_issue(&d[0][0], a, 0, b, N, TURN_B, accumulate);
+}
+void wgmma_fence();   // before the first product, and after registers of products were touched
+void wgmma_commit();  // what was issued since the last one is a group
+void wgmma_wait_n(int pending);
+template <int N> ALWAYS_INLINE void wgmma_wait() { wgmma_wait_n(N); }
+
+// A warpgroup gives registers back to its block, or takes more: N for each thread.
+void change_registers(int n, bool more);
+template <int N> ALWAYS_INLINE void registers_less() { change_registers(N, false); }
+template <int N> ALWAYS_INLINE void registers_more() { change_registers(N, true); }
 
 #endif

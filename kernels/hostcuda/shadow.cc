@@ -104,13 +104,23 @@ bool comes_after(const Thread *t, const Access &a)
     }
     if (a.agent == b->warp_agent(w)) return a.lane == lane_of(t) || a.epoch < k.seen[a.agent];
     if (a.agent == b->copy_agent(w) && a.lane == lane_of(t) && a.epoch <= t->waited) return true;
-    return k.seen[a.agent] >= a.epoch;
+    return a.agent < k.seen.size() && k.seen[a.agent] >= a.epoch;
+}
+
+// Does an asynchronous unit that t starts now see what a wrote?
+static bool is_fenced(const Thread *t, const Access &a)
+{
+    if (a.block != t->block->serial || t->block->is_async(a.agent)) return true;
+    const Clock &f = warp_of((Thread *)t).known.fenced;
+    return a.agent < f.size() && f[a.agent] >= a.epoch;
 }
 
 static const char *name_of(const Access &a, char buf[96])
 {
     const Block *b = current->block;
     if (a.block != b->serial) snprintf(buf, 96, "another block's thread");
+    else if (a.agent >= b->product_agent(((int)b->threads.size() + GROUP - 1) / GROUP)) snprintf(buf, 96, "a bulk copy");
+    else if (b->is_async(a.agent)) snprintf(buf, 96, "wgmma of warpgroup %d", a.agent - b->product_agent(0));
     else if (a.agent >= b->warps.size()) snprintf(buf, 96, "the copy (cp.async) of thread %d", (a.agent - (int)b->warps.size()) * WARP + a.lane % WARP);
     else if (a.lane == SEVERAL) snprintf(buf, 96, "several threads of warp %d", a.agent);
     else snprintf(buf, 96, "thread %d", a.agent * WARP + a.lane);
@@ -135,7 +145,7 @@ static void race(Kind kind, const Access &other, bool other_writes, const void *
 {
     char place_text[128], who[96];
     const bool copy = me.agent >= current->block->warps.size();
-    defect(pc, "race", "%s%s of %s, which nothing orders after the %s by %s, %s", copy ? "copy's " : "",
+    defect(pc, "race", "%s%s of %s, which nothing orders after the %s by %s, %s", copy ? "asynchronous " : "",
            kind == Kind::READ ? "read" : "write", where(p, place_text), other_writes ? "write" : "read", name_of(other, who),
            source_line_of(other).c_str());
 }
@@ -170,6 +180,7 @@ struct Look {
     Kind kind;
     Access me;
     const void *pc;
+    bool async;  // through the asynchronous proxy
 };
 
 static void look(Cell *c, const Look &l, const void *p)
@@ -179,6 +190,11 @@ static void look(Cell *c, const Look &l, const void *p)
     if (l.kind != Kind::WRITE && c->write.block == NEVER) {
         char buf[128];
         defect(l.pc, "unwritten", "read of %s, which nobody has written", where(p, buf));
+    }
+    if (l.async && c->write.block != NEVER && !is_fenced(current, c->write)) {
+        char buf[128], who[96];
+        defect(l.pc, "proxy", "%s of %s by an asynchronous unit: no fence.proxy.async behind the write by %s, %s", l.kind == Kind::READ ? "read" : "write",
+               where(p, buf), name_of(c->write, who), source_line_of(c->write).c_str());
     }
     if (l.kind == Kind::READ) {
         add_read(c, l.me);
@@ -276,21 +292,30 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
     const unsigned char *at = (const unsigned char *)p;
     if (at >= current->stack && at < current->stack + STACK) {
         if (at < current->issued.hi && at + n > current->issued.lo) finish_issued(pc);
+        if (current->products.fences) check_registers(kind != Kind::READ, at, n, pc);
         return;
     }
-    Look l = {kind, stamp_of(current, pc), pc};
+    Look l = {kind, stamp_of(current, pc), pc, false};
     l.me.atomic = kind == Kind::ATOMIC;
     touch(p, n, l);
 }
 
 void check_copy(const Copy &c, const void *pc)
 {
-    Look l = {Kind::READ, stamp_of(current, pc), pc};
+    Look l = {Kind::READ, stamp_of(current, pc), pc, false};
     l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
     l.me.epoch = c.group;
     if (c.from) touch(c.from, c.n, l);
     l.kind = Kind::WRITE;
     touch(c.to, c.n, l);
+}
+
+void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc)
+{
+    Look l = {kind, stamp_of(current, pc), pc, true};
+    l.me.agent = (uint16_t)agent;
+    l.me.epoch = epoch;
+    touch(p, n, l);
 }
 
 // ---- global memory ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// attn_fwd against sums in double: head sizes, GQA, shared prefixes, soft-cap, window, padding; the same bits in every order, and for
+// attn_fwd and attn_fwd_sm90 against sums in double: head sizes, GQA, shared prefixes, soft-cap, window, padding; the same bits in every order, and for
 // a segment wherever it lies in its row.
 #include "tests/hostcuda/attention.hpp"
 
@@ -9,10 +9,10 @@ struct Result {
     bool operator==(const Result &r) const { return o == r.o && lse == r.lse; }
 };
 
-static bool run_case(const Case &c, const Inputs &in, Result *r)
+static bool run_case(const Case &c, const Inputs &in, Form form, Result *r)
 {
     OnDevice d(c, in);
-    if (!d.run()) return printf("%s\n", hostcuda::report()), false;
+    if (!d.run(form)) return printf("%s\n", hostcuda::report()), false;
     r->o = d.o.read(), r->lse = d.lse.read();
     return true;
 }
@@ -47,18 +47,18 @@ static bool check(const Definition &def, const Result &r)
     return def.padding_is_zero(r.o, def.c.N * def.c.D, "o");
 }
 
-static int check_case(const Case &c, const std::string &name)
+static int check_case(const Case &c, Form form, const std::string &name)
 {
     state = 7;
     const Inputs in = random_inputs(c);
     Result first;
-    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, r); })) return 1;
+    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, form, r); })) return 1;
     if (!check({c, in}, first)) return printf("%s\n", name.c_str()), 1;
     return 0;
 }
 
 // A segment alone at the start of its row, and the same tokens behind another segment: the same bits.
-static int check_place()
+static int check_place(Form form)
 {
     enum { D = 64, L = 100, BEFORE = 37 };
     const Case alone = {D, L, 2, 1, {{0, L, -1, 0}}, 0, 0}, behind = {D, L + BEFORE, 2, 1, {{0, BEFORE, -1, 0}, {BEFORE, L, -1, 0}}, 0, 0};
@@ -66,21 +66,21 @@ static int check_place()
     const Inputs in = random_inputs(behind);
     const auto tail = [](const std::vector<uint16_t> &x, int width) { return std::vector<uint16_t>(x.begin() + (size_t)BEFORE * width, x.end()); };
     Result a, b;
-    if (!run_case(behind, in, &b) || !run_case(alone, {tail(in.q, 2 * D), tail(in.k, D), tail(in.v, D)}, &a)) return 1;
+    if (!run_case(behind, in, form, &b) || !run_case(alone, {tail(in.q, 2 * D), tail(in.k, D), tail(in.v, D)}, form, &a)) return 1;
     if (a.o != tail(b.o, 2 * D)) return printf("a segment's bits depend on its place\n"), 1;
     return 0;
 }
 
-static void time_it()
+static void time_it(Form form)
 {
     const Case c = {128, 512, 2, 1, {{0, 512, -1, 0}}, 0, 0};
     const Inputs in = random_inputs(c);
     OnDevice d(c, in);
     const double from = seconds();
-    d.run();
+    d.run(form);
     double flop = 0;
     for (int i = 0; i < c.T / 64; i++) flop += 4.0 * 64 * (i + 1) * 64 * c.D * c.N;
-    printf("attn_fwd D128, 512 tokens, 2 heads: %.2f GFLOP/s on hostcuda\n", 1e-9 * flop / (seconds() - from));
+    printf("%s D128, 512 tokens, 2 heads: %.2f GFLOP/s on hostcuda\n", form == MMA ? "attn_fwd" : "attn_fwd_sm90", 1e-9 * flop / (seconds() - from));
 }
 
 int main(int argc, char **)
@@ -94,12 +94,17 @@ int main(int argc, char **)
         {64, 192, 1, 1, {{0, 192, -1, 0}}, 0, 127},  // the first key of a tile is the last that the last query does not see
         {256, 130, 1, 1, {{0, 130, -1, 0}}, 3, 17},
         {64, 1, 1, 1, {{0, 1, -1, 0}}, 0, 0},
+        {64, 700, 1, 1, {{0, 300, -1, 0}, {300, 390, 0, 300}}, 0, 0},  // more tiles than stages
+        {128, 530, 2, 1, {{0, 520, -1, 0}}, 0, 200},
+        {256, 270, 1, 1, {{0, 270, -1, 0}}, 0, 0},
     };
-    int i = 0;
-    for (const Case &c : cases)
-        if (check_case(c, "case " + std::to_string(i++))) return 1;
-    if (check_place() || !no_conflicts()) return 1;
-    if (!holds_for_inexact_functions([] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, "inexact"); })) return 1;
-    if (argc > 1) time_it();
-    return 0;
+    for (Form form : {MMA, SM90}) {
+        int i = 0;
+        for (const Case &c : cases)
+            if (check_case(c, form, (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i++))) return 1;
+        if (check_place(form)) return 1;
+        if (!holds_for_inexact_functions([&] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, form, "inexact"); })) return 1;
+        if (argc > 1) time_it(form);
+    }
+    return !no_conflicts();
 }

@@ -4,6 +4,8 @@
 #define TESTS_HOSTCUDA_ATTENTION_HPP
 
 #include "kernels/cuda/attn_fwd.cuh"
+#include "kernels/cuda/attn_fwd_sm90.cuh"
+#include "kernels/cuda/tensor_map.hpp"
 
 #include "tests/hostcuda/arrays.hpp"
 
@@ -50,6 +52,15 @@ template <int D> static bool forward(const Fwd &a, int tiles)
     return hostcuda::launch("attn_fwd", a.rule.softcap > 0 ? attn_fwd<D, true> : attn_fwd<D, false>, dim3(tiles, a.N), attn::THREADS, attn::Shape<D>::BYTES, a);
 }
 
+template <int D> static bool forward_sm90(const attn_sm90::Fwd &a, int tiles)
+{
+    return hostcuda::launch("attn_fwd_sm90", a.rule.softcap > 0 ? attn_fwd_sm90<D, true> : attn_fwd_sm90<D, false>, dim3(tiles, a.N), attn_sm90::THREADS,
+                            attn_sm90::Shape<D>::BYTES, a);
+}
+
+// Which kernel computes a forward.
+enum Form { MMA, SM90 };
+
 // The forward of a case, on device arrays that last as long as this.
 struct OnDevice {
     const Case &c;
@@ -62,14 +73,26 @@ struct OnDevice {
         : c(c_), q(in.q), k(in.k), v(in.v), o(c.queries()), lse((size_t)c.T * c.N), seg(c.seg), table{seg.p, (int)c.seg.size(), c.T}
     {
     }
-    bool run()
+    bool run(Form form = MMA) { return (form == MMA ? run_mma() : run_sm90()) && pad(o.p, c.N * c.D, lse.p); }
+    bool run_sm90()
+    {
+        attn_sm90::Fwd a = {};
+        const int keys = c.D > 128 ? attn_sm90::Shape<256>::KEYS : attn_sm90::Shape<64>::KEYS;
+        if (!encode_map(cuTensorMapEncodeTiled, &a.q, q.p, c.N * c.D, c.T, c.N * c.D, attn_sm90::ROWS)) return false;
+        if (!encode_map(cuTensorMapEncodeTiled, &a.k, k.p, c.K * c.D, c.T, c.K * c.D, keys)) return false;
+        if (!encode_map(cuTensorMapEncodeTiled, &a.v, v.p, c.K * c.D, c.T, c.K * c.D, keys)) return false;
+        a.o = o.p, a.lse = lse.p, a.o_stride = c.N * c.D, a.N = c.N, a.K = c.K, a.table = table, a.rule = c.rule();
+        const int tiles = c.T / attn_sm90::QUERIES + table.S;
+        return c.D == 64 ? forward_sm90<64>(a, tiles) : c.D == 128 ? forward_sm90<128>(a, tiles) : forward_sm90<256>(a, tiles);
+    }
+    bool run_mma()
     {
         Fwd a = {};
         a.q = q.p, a.k = k.p, a.v = v.p, a.o = o.p, a.lse = lse.p;
         a.q_stride = a.o_stride = c.N * c.D, a.k_stride = a.v_stride = c.K * c.D;
         a.N = c.N, a.K = c.K, a.table = table, a.rule = c.rule();
         const int tiles = c.T / attn::QUERIES + table.S;
-        return (c.D == 64 ? forward<64>(a, tiles) : c.D == 128 ? forward<128>(a, tiles) : forward<256>(a, tiles)) && pad(o.p, c.N * c.D, lse.p);
+        return c.D == 64 ? forward<64>(a, tiles) : c.D == 128 ? forward<128>(a, tiles) : forward<256>(a, tiles);
     }
     bool pad(uint16_t *x, int width, float *of_n) { return hostcuda::launch("attn_clear_padding", attn_clear_padding, c.T, 64, 0, table, x, width, width, of_n, c.N); }
 };
