@@ -45,12 +45,12 @@ template <int D> DEVICE void add_values(Sums<D> &s, const float (&x)[Shape<D>::K
 
 // A tile of keys and values that have come: scores, weights, and their share of the output.
 template <int D, bool CAP, int HIDDEN>
-DEVICE void add_tile(Sums<D> &s, const Rule &r, const Tile &p, const int (&pos)[2], const unsigned char *q, const unsigned char *k)
+DEVICE void add_tile(Sums<D> &s, const Rule &r, const Tile &p, const int (&late)[2], const unsigned char *q, const unsigned char *k)
 {
     float x[Shape<D>::KEYS / 8][4], shrink[2];
     clear(x);
     multiply_rows<D, Shape<D>::KEYS / 8, Shape<D>::UNROLL>(x, q, (int)threadIdx.x / 32 * 16, k, 0);
-    weigh<Shape<D>::KEYS, CAP, HIDDEN>(x, r, p, pos);
+    weigh<Shape<D>::KEYS, CAP, HIDDEN>(x, r, p, late);
     soften<D, Shape<D>::KEYS>(s, x, factor_of<CAP>(r), shrink);
     scale(s, shrink);
     add_values(s, x, k + Shape<D>::TILE);
@@ -89,13 +89,13 @@ template <int D> DEVICE void fetch(const Fwd &a, const Walk &l, int step)
     load_rows<D, KEYS>(to + TILE, a.v + p.start * a.v_stride + (int64_t)l.kv * D, a.v_stride, p.first, p.len);
 }
 
-template <int D, bool CAP, int HIDDEN> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&pos)[2], const unsigned char *q, int step)
+template <int D, bool CAP, int HIDDEN> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&late)[2], const unsigned char *q, int step)
 {
     cp_async_wait<0>();
     __syncthreads();  // this tile has come, and the one before it is read
     if (step + 1 < l.steps) fetch<D>(a, l, step + 1);
     cp_async_commit();
-    add_tile<D, CAP, HIDDEN>(s, a.rule, tile_at<Shape<D>::KEYS>(l.prefix, l.own, step), pos, q, l.ring + step % STAGES * 2 * Shape<D>::TILE);
+    add_tile<D, CAP, HIDDEN>(s, a.rule, tile_at<Shape<D>::KEYS>(l.prefix, l.own, step), late, q, l.ring + step % STAGES * 2 * Shape<D>::TILE);
 }
 
 }  // namespace attn
@@ -107,7 +107,7 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     SHARED_MEMORY(q);
     const Work w = find_work(a.table, (int)blockIdx.x, QUERIES);
     if (w.n == 0) return;
-    const int n = (int)blockIdx.y, first = w.seg.pos0 + w.first + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4, pos[2] = {first, first + 8};
+    const int n = (int)blockIdx.y, first = w.seg.pos0 + w.first + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 1 - first_column(), late[2] = {first, first + 8};
     Walk l = {part_of<Shape<D>::KEYS>(a.rule, w, w.prefix), part_of<Shape<D>::KEYS>(a.rule, w, w.seg), 0, n / (a.N / a.K), q + QUERIES * Shape<D>::ROW};
     l.steps = l.prefix.to - l.prefix.from + l.own.to - l.own.from;
     Sums<D> s;
@@ -117,9 +117,9 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     cp_async_commit();
     const auto hidden = [&](int step) { return hidden_of<Shape<D>::KEYS>(a.rule, tile_at<Shape<D>::KEYS>(l.prefix, l.own, step), w.seg.pos0 + w.first, QUERIES); };
     for (int step = 0; step < l.steps;) {
-        for (; step < l.steps && hidden(step) == NONE; step++) turn<D, CAP, NONE>(s, a, l, pos, q, step);
-        for (; step < l.steps && hidden(step) == LATE; step++) turn<D, CAP, LATE>(s, a, l, pos, q, step);
-        for (; step < l.steps && hidden(step) == ANY; step++) turn<D, CAP, ANY>(s, a, l, pos, q, step);
+        for (; step < l.steps && hidden(step) == NONE; step++) turn<D, CAP, NONE>(s, a, l, late, q, step);
+        for (; step < l.steps && hidden(step) == LATE; step++) turn<D, CAP, LATE>(s, a, l, late, q, step);
+        for (; step < l.steps && hidden(step) == ANY; step++) turn<D, CAP, ANY>(s, a, l, late, q, step);
     }
     write_out(s, a, w, n, factor_of<CAP>(a.rule));
 }

@@ -133,12 +133,15 @@ DEVICE void give_back(uint64_t *empty)
     if (threadIdx.x % 32 == 0) mbar_arrive(empty);
 }
 
-// Zeros in place of the values behind the segment's end. Both warpgroups do half of it.
-template <int D> DEVICE void clear_values(unsigned char *v, const Tile &t)
+// Zeros in place of the values behind the segment's end, once they have come. Both warpgroups do half of it.
+template <int D> DEVICE void clear_values(const Walk &l, const Places<D> &s, int step)
 {
     using S = Shape<D>;
-    const int rows = t.first + S::KEYS - t.len;  // the last ones
+    const Tile t = attn::tile_at<S::KEYS>(l.prefix, l.own, step);
+    const int rows = t.first + S::KEYS - t.len, stage = step % STAGES;  // the last rows
+    unsigned char *v = s.v + stage * S::TILE;
     if (rows <= 0) return;
+    mbar_wait(s.v_full + stage, parity_of(step));
     for (int i = (int)threadIdx.x - GROUP; i < rows * (D / 8); i += GROUP * GROUPS) {
         const int r = S::KEYS - rows + i / (D / 8), c = i % (D / 8);
         st_u4((uint16_t *)(v + c / 8 * S::KEYS_BYTES + r * 128 + c % 8 * 16), {0, 0, 0, 0});  // a whole row of a panel: swizzled or not
@@ -149,19 +152,11 @@ template <int D> DEVICE void clear_values(unsigned char *v, const Tile &t)
 
 // A warpgroup's queries.
 template <int D> struct Group {
-    int number, pos[2];  // positions of the lane's two rows
-    uint64_t q, k, v;    // operands: its queries, the first stage's keys and values
+    int number, late[2];  // late: as attn::weigh wants it
+    uint64_t q, k, v;     // operands: its queries, the first stage's keys and values
     uint32_t weights[Shape<D>::KEYS / 16][4];
     Sums<D> sums;
 };
-
-// Waits for the values of a step, clears what is not the segment's.
-template <int D> DEVICE void await_values(const Walk &l, const Places<D> &s, int step)
-{
-    const int stage = step % STAGES;
-    mbar_wait(s.v_full + stage, parity_of(step));
-    clear_values<D>(s.v + stage * Shape<D>::TILE, attn::tile_at<Shape<D>::KEYS>(l.prefix, l.own, step));
-}
 
 // Scores of step `step`, while the values of the step before are multiplied; then its weights. FIRST: there is no step before.
 template <int D, bool CAP, int HIDDEN, bool FIRST> DEVICE void turn(Group<D> &g, const Fwd &a, const Walk &l, const Places<D> &s, int step)
@@ -170,33 +165,41 @@ template <int D, bool CAP, int HIDDEN, bool FIRST> DEVICE void turn(Group<D> &g,
     constexpr uint64_t NEXT = S::TILE >> 4;
     const int stage = step % STAGES, before = (step + STAGES - 1) % STAGES;
     float x[S::KEYS / 8][4], shrink[2];
-    if (!FIRST) await_values<D>(l, s, step - 1);
     mbar_wait(s.k_full + stage, parity_of(step));
     bar_sync(TURN + g.number, GROUP * GROUPS);
     wgmma_fence();
     multiply_keys<D>(x, g.q, g.k + (uint64_t)stage * NEXT);
     wgmma_commit();
-    if (!FIRST) multiply_values<D>(g.sums, g.weights, g.v + (uint64_t)before * NEXT);
+    if (!FIRST) {
+        mbar_wait(s.v_full + before, parity_of(step - 1));
+        wgmma_fence();
+        multiply_values<D>(g.sums, g.weights, g.v + (uint64_t)before * NEXT);
+    }
     wgmma_commit();
     if (step + 1 < l.steps || g.number == 0) bar_arrive(TURN + (1 - g.number), GROUP * GROUPS);
     wgmma_wait<1>();
+    hold(x);
     give_back(s.k_empty + stage);
-    attn::weigh<S::KEYS, CAP, HIDDEN>(x, a.rule, attn::tile_at<S::KEYS>(l.prefix, l.own, step), g.pos);
+    attn::weigh<S::KEYS, CAP, HIDDEN>(x, a.rule, attn::tile_at<S::KEYS>(l.prefix, l.own, step), g.late);
     attn::soften<D, S::KEYS>(g.sums, x, attn::factor_of<CAP>(a.rule), shrink);
     wgmma_wait<0>();
+    hold(x);
+    hold(g.sums.o);
     if (!FIRST) give_back(s.v_empty + before);
     attn::scale(g.sums, shrink);
     pack_weights<S::KEYS>(g.weights, x);
+    if (HIDDEN == attn::ANY) clear_values<D>(l, s, step);
 }
 
 template <int D> DEVICE void last_values(Group<D> &g, const Walk &l, const Places<D> &s)
 {
     const int stage = (l.steps - 1) % STAGES;
-    await_values<D>(l, s, l.steps - 1);
+    mbar_wait(s.v_full + stage, parity_of(l.steps - 1));
     wgmma_fence();
     multiply_values<D>(g.sums, g.weights, g.v + (uint64_t)stage * (Shape<D>::TILE >> 4));
     wgmma_commit();
     wgmma_wait<0>();
+    hold(g.sums.o);
 }
 
 // A warp's 16 rows go through the place of its queries, so that every lane writes 16 bytes.
@@ -230,8 +233,8 @@ template <int D, bool CAP> DEVICE void compute(const Fwd &a, const Work &w, cons
     using namespace attn;
     Group<D> g;
     g.number = number;
-    g.pos[0] = w.seg.pos0 + w.first + number * ROWS + (int)threadIdx.x % GROUP / 32 * 16 + (int)threadIdx.x % 32 / 4;
-    g.pos[1] = g.pos[0] + 8;
+    g.late[0] = w.seg.pos0 + w.first + number * ROWS + (int)threadIdx.x % GROUP / 32 * 16 + (int)threadIdx.x % 32 / 4 + 1 - first_column();
+    g.late[1] = g.late[0] + 8;
     g.q = operand(s.q + number * S::Q_BYTES, S::ROWS_BYTES);
     g.k = operand(s.k, S::KEYS_BYTES), g.v = operand(s.v, S::KEYS_BYTES);
     begin(g.sums);

@@ -23,15 +23,16 @@ template <int KEYS> DEVICE Tile tile_at(const Part &prefix, const Part &own, int
             (in_prefix ? prefix.from + step : own.from + step - of_prefix) * KEYS};
 }
 
-// Which keys of a tile some query of the block does not see: none, late ones (or behind the segment's end), or any.
+// Which keys of a tile some query of the block does not see: none; those behind a query; or any, also those before its window and
+// behind the segment's end.
 enum Hidden { NONE, LATE, ANY };
 
 // low: position of the first of `queries` queries.
 template <int KEYS> DEVICE Hidden hidden_of(const Rule &r, const Tile &p, int low, int queries)
 {
     const int key = p.pos0 + p.first;
-    if (r.window > 0 && key <= low + queries - 1 - r.window) return ANY;
-    return p.first + KEYS > p.len || key + KEYS - 1 > low ? LATE : NONE;
+    if (p.first + KEYS > p.len || (r.window > 0 && key <= low + queries - 1 - r.window)) return ANY;
+    return key + KEYS - 1 > low ? LATE : NONE;
 }
 
 // What a warp has so far of its 16 queries: two rows a lane.
@@ -47,16 +48,18 @@ template <int D> DEVICE void begin(Sums<D> &s)
     s.sum[0] = s.sum[1] = 0;
 }
 
-// Scores of products; -inf where the query does not see the key. pos: of the queries in the lane's two rows.
-template <int KEYS, bool CAP, int HIDDEN> DEVICE void weigh(float (&x)[KEYS / 8][4], const Rule &r, const Tile &p, const int (&pos)[2])
+// A lane's first score of a row is in column 2 (lane % 4) of a tile; this counts columns from there.
+DEVICE int first_column() { return (int)threadIdx.x % 4 * 2; }
+
+// Scores of products; -inf where the query does not see the key. late: of the lane's two rows, position + 1 - first_column().
+template <int KEYS, bool CAP, int HIDDEN> DEVICE void weigh(float (&x)[KEYS / 8][4], const Rule &r, const Tile &p, const int (&late)[2])
 {
-    const int column = (int)threadIdx.x % 4 * 2;  // of the lane's first score; columns [from, to) are seen
-    int from[2], to[2];
+    int from[2], to[2];  // columns that are seen
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        const int last = pos[e] - p.pos0 - p.first;
-        to[e] = (last + 1 < p.len - p.first ? last + 1 : p.len - p.first) - column;
-        from[e] = r.window > 0 ? last - r.window + 1 - column : 0;
+        to[e] = late[e] - (p.pos0 + p.first);
+        from[e] = r.window > 0 ? to[e] - r.window : 0;
+        if (HIDDEN == ANY && to[e] > p.len - p.first - first_column()) to[e] = p.len - p.first - first_column();
     }
 #pragma unroll
     for (int j = 0; j < KEYS / 8; j++)

@@ -205,6 +205,7 @@ void wgmma_fence();   // before the first product, and after registers of produc
 void wgmma_commit();  // what was issued since the last one is a group
 void wgmma_wait_n(int pending);
 template <int N> ALWAYS_INLINE void wgmma_wait() { wgmma_wait_n(N); }
+template <int N> ALWAYS_INLINE void hold(float (&)[N][4]) {}  // for a compiler that moves registers across waits
 
 // A warpgroup gives registers back to its block, or takes more: N for each thread.
 void change_registers(int n, bool more);
