@@ -278,6 +278,7 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
         if (at < current->issued.hi && at + n > current->issued.lo) finish_issued(pc);
         return;
     }
+    if (counting && kind != Kind::ATOMIC) count_access(p, n, pc);
     Look l = {kind, stamp_of(current, pc), pc};
     l.me.atomic = kind == Kind::ATOMIC;
     touch(p, n, l);
@@ -288,6 +289,8 @@ void check_copy(const Copy &c, const void *pc)
     Look l = {Kind::READ, stamp_of(current, pc), pc};
     l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
     l.me.epoch = c.group;
+    if (counting && c.from) count_access(c.from, c.n, pc);
+    if (counting) count_access(c.to, c.n, pc);
     if (c.from) touch(c.from, c.n, l);
     l.kind = Kind::WRITE;
     touch(c.to, c.n, l);
