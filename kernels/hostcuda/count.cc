@@ -5,7 +5,6 @@
 // of times, later rounds are matched as if the lanes had stayed together.
 #include <algorithm>
 #include <deque>
-#include <set>
 #include <tuple>
 
 #include "kernels/hostcuda/block.hpp"
@@ -45,10 +44,15 @@ static std::map<std::tuple<std::string, const void *, bool>, Total> totals;  // 
 // Bytes that somebody wants, and bytes of the sectors that they lie in.
 static void count_sectors(const Group &g, size_t n, Total *t)
 {
-    std::set<uintptr_t> bytes, sectors;
+    std::vector<std::pair<uintptr_t, uint32_t>> sectors;  // a bit for each byte
     for (int l = 0; l < WARP; l++)
-        for (size_t i = 0; g.lanes >> l & 1 && i < n; i++) bytes.insert(g.at[l] + i), sectors.insert((g.at[l] + i) / SECTOR);
-    t->least += bytes.size();
+        for (size_t i = 0; g.lanes >> l & 1 && i < n; i++) {
+            const uintptr_t at = g.at[l] + i, sector = at / SECTOR;
+            auto s = std::find_if(sectors.rbegin(), sectors.rend(), [sector](const auto &each) { return each.first == sector; });
+            if (s != sectors.rend()) s->second |= 1u << at % SECTOR;
+            else sectors.push_back({sector, 1u << at % SECTOR});
+        }
+    for (const auto &[sector, bytes] : sectors) t->least += (uint64_t)__builtin_popcount(bytes);
     t->taken += sectors.size() * SECTOR;
 }
 
@@ -57,10 +61,12 @@ static void count_passes(const Group &g, size_t n, Total *t)
 {
     const int together = n <= WORD ? WARP : (int)(WARP * WORD / n);
     for (int from = 0; from < WARP; from += together) {
-        std::set<uintptr_t> words;
+        std::vector<uintptr_t> words;
         int of_bank[BANKS] = {}, passes = 0;
         for (int l = from; l < from + together; l++)
-            for (size_t i = 0; g.lanes >> l & 1 && i < n; i++) words.insert((g.at[l] + i) / WORD);
+            for (size_t i = 0; g.lanes >> l & 1 && i < n; i += WORD) words.push_back((g.at[l] + i) / WORD);
+        std::sort(words.begin(), words.end());
+        words.erase(std::unique(words.begin(), words.end()), words.end());
         for (uintptr_t w : words) passes = std::max(passes, ++of_bank[w % BANKS]);
         t->least += passes > 0;
         t->taken += (uint64_t)passes;
