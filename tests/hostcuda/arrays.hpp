@@ -80,6 +80,24 @@ static inline bool no_conflicts()
     return c.loads && !c.conflicts;
 }
 
+// Runs with accesses counted: `kernel` meets no bank conflict, and its lines in function `loop` use 95 % of the sectors that they touch.
+template <typename Run> static bool uses_memory_well(const std::string &kernel, const std::string &loop, Run run)
+{
+    hostcuda::count(true);
+    hostcuda::take_accesses();
+    bool good = run(), seen_shared = false, seen_loop = loop.empty();
+    for (const hostcuda::Accesses &a : hostcuda::take_accesses()) {
+        const bool in_loop = !a.shared && !loop.empty() && a.line.find("(" + loop) != std::string::npos;
+        if (a.kernel != kernel || (!a.shared && !in_loop)) continue;
+        seen_shared |= a.shared, seen_loop |= in_loop;
+        if (a.part() >= (a.shared ? 1.0 : 0.95)) continue;
+        printf("%s, %s: %s memory used for %.3f\n", kernel.c_str(), a.line.c_str(), a.shared ? "shared" : "global", a.part());
+        good = false;
+    }
+    hostcuda::count(false);
+    return good && ((seen_shared && seen_loop) || (printf("%s: not all accesses were seen\n", kernel.c_str()), false));
+}
+
 static inline double seconds()
 {
     timespec t;

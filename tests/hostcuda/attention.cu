@@ -71,6 +71,14 @@ static int check_place()
     return 0;
 }
 
+static bool uses_memory()
+{
+    const Case c = {64, 150, 1, 1, {{0, 150, -1, 0}}, 0, 0};
+    const Inputs in = random_inputs(c);
+    Result r;
+    return uses_memory_well("attn_fwd", "load_rows", [&] { return run_case(c, in, &r); });
+}
+
 static void time_it()
 {
     const Case c = {128, 512, 2, 1, {{0, 512, -1, 0}}, 0, 0};
@@ -98,7 +106,7 @@ int main(int argc, char **)
     int i = 0;
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
-    if (check_place() || !no_conflicts()) return 1;
+    if (check_place() || !no_conflicts() || !uses_memory()) return 1;
     if (!holds_for_inexact_functions([] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, "inexact"); })) return 1;
     if (argc > 1) time_it();
     return 0;
