@@ -202,13 +202,11 @@ template <int D> DEVICE void last_values(Group<D> &g, const Walk &l, const Place
     hold(g.sums.o);
 }
 
-// A warp's 16 rows go through the place of its queries, so that every lane writes 16 bytes.
-template <int D> DEVICE void write_out(Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *q)
+// Output of a warp's 16 rows, to the place of its queries, and their log-sum-exp.
+template <int D> DEVICE void finish_rows(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *rows, int first)
 {
-    const int warp = (int)threadIdx.x % GROUP / 32, lane = (int)threadIdx.x % 32, first = g.number * ROWS + warp * 16;
-    unsigned char *rows = q + g.number * Shape<D>::Q_BYTES + warp * 16 * D * 2;
+    const int lane = (int)threadIdx.x % 32;
     const float factor = a.rule.softcap > 0 ? LOG2E : a.rule.scale * LOG2E;
-    bar_sync(TURN + g.number, GROUP);  // nobody of this warpgroup reads queries any more
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = lane / 4 + r * 8;
@@ -219,12 +217,26 @@ template <int D> DEVICE void write_out(Group<D> &g, const Fwd &a, const Work &w,
         if (a.lse && lane % 4 == 0 && first + row < w.n)
             a.lse[(int64_t)l.n * a.table.T + w.seg.start + w.first + first + row] = attn::lse_of(g.sums.most[r], sum, factor);
     }
-    __syncwarp();
-    for (int i = lane; i < 16 * (D / 8); i += 32) {
+}
+
+// Every lane writes 16 bytes at a time.
+template <int D> DEVICE void write_rows(const Fwd &a, const Work &w, const Walk &l, const unsigned char *rows, int first)
+{
+    for (int i = (int)threadIdx.x % 32; i < 16 * (D / 8); i += 32) {
         const int row = i / (D / 8), c = i % (D / 8);
-        if (first + row < w.n)
-            st_u4(a.o + (w.seg.start + w.first + first + row) * a.o_stride + (int64_t)l.n * D + c * 8, ld_u4((const uint16_t *)(rows + at<D>(row, c))));
+        uint16_t *to = a.o + (w.seg.start + w.first + first + row) * a.o_stride + (int64_t)l.n * D + c * 8;
+        if (first + row < w.n) st_u4(to, ld_u4((const uint16_t *)(rows + at<D>(row, c))));
     }
+}
+
+template <int D> DEVICE void write_out(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *q)
+{
+    const int warp = (int)threadIdx.x % GROUP / 32, first = g.number * ROWS + warp * 16;
+    unsigned char *rows = q + g.number * Shape<D>::Q_BYTES + warp * 16 * D * 2;
+    bar_sync(TURN + g.number, GROUP);  // nobody of this warpgroup reads queries any more
+    finish_rows(g, a, w, l, rows, first);
+    __syncwarp();
+    write_rows<D>(a, w, l, rows, first);
 }
 
 template <int D, bool CAP> DEVICE void compute(const Fwd &a, const Work &w, const Walk &l, const Places<D> &s, int number)

@@ -238,6 +238,9 @@ Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block
 
+extern bool counting;  // count.cc
+void count_access(const void *p, size_t n, const void *pc);
+
 }  // namespace hostcuda
 
 #endif

@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
+#include <vector>
 #include <tuple>
 #include <utility>
 
@@ -67,6 +69,17 @@ struct Counts {
     uint64_t loads, conflicts;
 };
 Counts take_counts();
+
+// Plain accesses and cp.async at one line of one kernel. Global memory: bytes that a warp wants, and bytes of the sectors (32 bytes) that
+// they lie in. Shared memory: passes over the banks, the fewest possible and those taken.
+struct Accesses {
+    std::string kernel, line;
+    bool shared;
+    uint64_t warps, least, taken;  // warps: accesses, each by all lanes of a warp that make it together
+    double part() const { return (double)least / (double)taken; }
+};
+void count(bool on);  // off at first: it is slow
+std::vector<Accesses> take_accesses();  // since the last call, the worst first
 
 struct Range {
     const void *p;

@@ -295,6 +295,7 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
         if (current->products.fences) check_registers(kind != Kind::READ, at, n, pc);
         return;
     }
+    if (counting && kind != Kind::ATOMIC) count_access(p, n, pc);
     Look l = {kind, stamp_of(current, pc), pc, false};
     l.me.atomic = kind == Kind::ATOMIC;
     touch(p, n, l);
@@ -305,6 +306,8 @@ void check_copy(const Copy &c, const void *pc)
     Look l = {Kind::READ, stamp_of(current, pc), pc, false};
     l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
     l.me.epoch = c.group;
+    if (counting && c.from) count_access(c.from, c.n, pc);
+    if (counting) count_access(c.to, c.n, pc);
     if (c.from) touch(c.from, c.n, l);
     l.kind = Kind::WRITE;
     touch(c.to, c.n, l);

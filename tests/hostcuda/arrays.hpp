@@ -18,7 +18,7 @@ static float random_value()
     return ((float)(state >> 8) / (1 << 23) - 1) * 1.7f;
 }
 
-static float of_bf16(uint16_t v) { return low_bf16(v); }
+static inline float of_bf16(uint16_t v) { return low_bf16(v); }
 static uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
 
 static inline std::vector<uint16_t> random_bf16(size_t n)
@@ -78,6 +78,24 @@ static inline bool no_conflicts()
     const hostcuda::Counts c = hostcuda::take_counts();
     if (!c.loads || c.conflicts) printf("%llu bank conflicts in %llu ldmatrix\n", (unsigned long long)c.conflicts, (unsigned long long)c.loads);
     return c.loads && !c.conflicts;
+}
+
+// Runs with accesses counted: `kernel` meets no bank conflict, and its lines in function `loop` use 95 % of the sectors that they touch.
+template <typename Run> static bool uses_memory_well(const std::string &kernel, const std::string &loop, Run run)
+{
+    hostcuda::count(true);
+    hostcuda::take_accesses();
+    bool good = run(), seen_shared = false, seen_loop = loop.empty();
+    for (const hostcuda::Accesses &a : hostcuda::take_accesses()) {
+        const bool in_loop = !a.shared && !loop.empty() && a.line.find("(" + loop) != std::string::npos;
+        if (a.kernel != kernel || (!a.shared && !in_loop)) continue;
+        seen_shared |= a.shared, seen_loop |= in_loop;
+        if (a.part() >= (a.shared ? 1.0 : 0.95)) continue;
+        printf("%s, %s: %s memory used for %.3f\n", kernel.c_str(), a.line.c_str(), a.shared ? "shared" : "global", a.part());
+        good = false;
+    }
+    hostcuda::count(false);
+    return good && ((seen_shared && seen_loop) || (printf("%s: not all accesses were seen\n", kernel.c_str()), false));
 }
 
 static inline double seconds()

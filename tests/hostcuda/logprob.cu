@@ -227,6 +227,14 @@ static int check_dpo(bool length_norm, double smoothing)
     return 0;
 }
 
+static bool uses_memory()
+{
+    const Case c = {70, 128, 256, 0, 1};
+    const Inputs in = random_inputs(c);
+    Result r;
+    return uses_memory_well("logprob_slices", "fetch", [&] { return run_case(c, in, 256, &r); });
+}
+
 int main()
 {
     const Case cases[] = {
@@ -238,6 +246,6 @@ int main()
     int i = 0;
     for (const Case &c : cases)
         if (check_case(c, "case " + std::to_string(i++))) return 1;
-    return check_company() || !no_conflicts() || !holds_for_inexact_functions([] { return !check_case({20, 64, 129, 2, 1}, "inexact"); }) ||
+    return check_company() || !no_conflicts() || !uses_memory() || !holds_for_inexact_functions([] { return !check_case({20, 64, 129, 2, 1}, "inexact"); }) ||
            check_list() || check_scatter() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
