@@ -7,7 +7,9 @@ DEV      =
 SANITIZE =
 RANKS    = 2
 V        =
-CUDA     = 0
+# What make builds for GPUs: 0 nothing, 1 build/cuda/imf alone, host for tests; auto: build/imf, and build/cuda/imf where nvcc, cuBLASLt
+# and NCCL are.
+CUDA     = auto
 BENCH_THREADS = 2
 FAULTS   = 1000
 SECONDS  = 600
@@ -58,11 +60,17 @@ ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
 $(error the tests want cmocka (Debian libcmocka-dev, Spack cmocka): install it, then make configure)
 endif
 endif
+# NVIDIA's compiler and libraries. Only what make without a target and CUDA=1 build wants them; tests run $(BUILD)/imf.
+NVCC       = $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME  = $(abspath $(dir $(NVCC))..)
+cuda_has   = $(wildcard $(CUDA_HOME)/include/$(1) /usr/include/$(1) /usr/local/include/$(1))
+CUDA_FOUND = $(and $(NVCC),$(call cuda_has,cublasLt.h),$(call cuda_has,nccl.h))
 # CUDA=0: no device; 1: NVIDIA GPUs, by nvcc; host: the same device code on this machine's CPU, for tests.
 PROGRAM_0    = $(BUILD)/imf
 PROGRAM_1    = $(BUILD)/cuda/imf
 PROGRAM_host = $(BUILD)/hostcuda/imf
-$(if $(PROGRAM_$(CUDA)),,$(error CUDA=$(CUDA) is none of 0, 1 and host))
+PROGRAM_auto = $(PROGRAM_0) $(if $(CUDA_FOUND),$(PROGRAM_1))
+$(if $(PROGRAM_$(CUDA)),,$(error CUDA=$(CUDA) is none of auto, 0, 1 and host))
 all: $(PROGRAM_$(CUDA))
 .SECONDARY:  # objects of the tests are kept
 
@@ -132,10 +140,8 @@ $(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUI
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
 
-NVCC      = $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 # 20050: a kernel in a header is inline for its host part; on the device each file has its own.
 NVCCFLAGS = -diag-suppress 20050 -std=c++17 -O3 -lineinfo -D_GNU_SOURCE -Isrc -I. -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
-CUDA_HOME = $(abspath $(dir $(NVCC))..)
 CUDA_LIBS = -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt
 $(BUILD)/cuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
@@ -196,20 +202,20 @@ programs: $(BUILD)/imf $(TESTS) $(REPLAY) $(BUILD)/tests/lib/fault_io.so
 check-built: programs
 	@sh tests/run.sh $(BUILD)
 check-real: setup ## comparisons that need the real models (downloads 1.4 GB once); 0 skips or it fails
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@sh tools/fetch_models.sh $(MODELS)
 	@sh tools/fetch_reference.sh $(MODELS)
 	@MODELS=$(abspath $(MODELS)) TEST_LIMIT=3000 sh tests/run.sh $(BUILD) tests/real
 check-report: setup ## the report's page in headless Chromium, which it installs; screenshots in $(BUILD)/report
 	@sh tools/setup.sh chromium
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@sh tests/t61_report.sh $(BUILD)
 	@sh tests/t62_report_browser.sh $(BUILD)
 check-law1: setup ## one digest: 36 layouts, then CHAOS_SEEDS=200 combinations with kills and restarts, or SEED=n alone
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@sh tests/lib/check_law1.sh $(BUILD) $(CHAOS_SEEDS) $(SEED)
 check-scale: setup ## 64 ranks of a tiny model: what they send, open and hold, against docs/scaling.md
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@sh tests/scale/check.sh $(BUILD)
 check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing system call of a save, 50 signals
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
@@ -241,13 +247,13 @@ fuzz: setup       ## libFuzzer with ASan and UBSan for SECONDS in all (default 6
 	@sh tools/fuzz.sh $(BUILD)/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ))
 check-slurm: setup  ## a chain of jobs in a Slurm of its own (installs slurm-wlm, munge, shellcheck), 3 minutes
 	@sh tools/setup.sh slurm-wlm munge shellcheck || true
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@TEST_LIMIT=1500 sh tests/run.sh $(BUILD) tests/slurm
 demo: setup       ## the embedded pipeline on $(RANKS) ranks
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/imf
 	@sh tools/demo.sh $(BUILD)/imf $(RANKS)
 demo-models: setup  ## train the models of input/demo anew (up to an hour)
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(BUILD)/imf
 	@sh tools/demo_models.sh $(BUILD)/imf $(RANKS)
 help:             ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort

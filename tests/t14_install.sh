@@ -16,6 +16,7 @@ make -s install BUILD="$build" DESTDIR="$dir/x" prefix=/opt/y >"$dir/log" 2>&1 |
 root=$dir/x/opt/y
 for f in bin/imf share/man/man1/imf.1 share/bash-completion/completions/imf share/doc/imf/README.md share/doc/imf/recipe.md \
     share/imf/jobs/gitlab-ci.yml share/imf/reframe_imf.py share/imf/input/demo.yaml share/imf/input/demo/novice/config.json; do have "$root/$f"; done
+[ ! -x "$build/cuda/imf" ] || have "$root/bin/imf-cuda"
 [ -x "$root/bin/imf" ] || fail "bin/imf cannot be run"
 [ -z "$(find "$dir/x" -type f ! -path "$root/*")" ] || fail "files outside the prefix"
 grep -rq "$dir" "$root/share/imf/files" && fail "the list of files names the place"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # install.sh install|uninstall BUILD ROOT: puts imf below ROOT (make's DESTDIR and prefix together), or takes it away again.
-#   bin/imf  share/man/man1/imf.1  share/bash-completion/completions/imf  share/doc/imf/  share/imf/{input,jobs}  share/imf/files
+#   bin/imf  bin/imf-cuda (where make has built it)  share/man/man1/imf.1  share/bash-completion/completions/imf  share/doc/imf/  share/imf/{input,jobs}  share/imf/files
 # share/imf/files lists what was written, relative to ROOT: the tree may be moved, and uninstall removes exactly these files and
 # the directories that are empty then. Run from the source directory, which is only read.
 set -u
@@ -10,7 +10,7 @@ list=share/imf/files
 fail() { echo "imf: $1" >&2; exit 73; }
 
 # The job scripts of an installed tree take its own program.
-own_program() { sed -i 's|^IMF=$IMF_HOME/build/imf  |IMF=$IMF_HOME/../../bin/imf|' "$1"; }
+own_program() { sed -i 's|^IMF=$IMF_HOME/build/imf  |IMF=$IMF_HOME/../../bin/imf|; s|$IMF_HOME/build/cuda/imf|$IMF_HOME/../../bin/imf-cuda|' "$1"; }
 
 put() {  # MODE SOURCE TARGET
     mkdir -p "$root/$(dirname "$3")" && cp "$2" "$root/$3.new.$$" && chmod "$1" "$root/$3.new.$$" &&
@@ -22,6 +22,7 @@ install_files() {
     mkdir -p "$root/share/imf" && : >"$root/$list" ||
         fail "cannot write below $root; give another place: make install prefix=\$HOME/imf"
     put 755 "$build/imf" bin/imf
+    [ ! -x "$build/cuda/imf" ] || put 755 "$build/cuda/imf" bin/imf-cuda  # beside it: bin/imf starts where no CUDA library is
     put 644 "$build/imf.1" share/man/man1/imf.1
     put 644 tools/imf.bash share/bash-completion/completions/imf
     for f in README.md INSTALL CHANGELOG.md CITATION.cff LICENSE docs/*.md docs/*.svg; do

@@ -12,13 +12,8 @@ if [ -z "${IMF_GPU:-}" ]; then
 fi
 gpu=${IMF_GPU:-$build/cuda/imf} cpu=$build/imf
 pairs
-cat >"$dir/r.yaml" <<END
-seed: 5
-dtype: bfloat16
-prompts: [{path: input/demo/prompts.jsonl}]
-select: {max_prompts: 16}
-sources: [{name: abacus, path: input/demo/abacus, temperature: 0, n: 1, max_new_tokens: 32}]
-target: {path: input/demo/novice}
+recipe 16 32 >"$dir/r.yaml"
+cat >>"$dir/r.yaml" <<END
 sft: {data: $dir/rows.jsonl, global_batch: 4, max_steps: 20, learning_rate: 0.0001, max_length: 64, grad_chains: 2, logging_steps: 1}
 dpo: {data: $dir/rows.jsonl, loss_type: sigmoid_norm, beta: 10, global_batch: 4, max_steps: 20, learning_rate: 0.00002, max_length: 64, grad_chains: 2, logging_steps: 1}
 END

@@ -17,6 +17,18 @@ assemble() {
     done
 }
 
+# recipe PROMPTS TOKENS: on stdout, a bf16 recipe whose source answers so many prompts greedily, with at most so many tokens.
+recipe() {
+    cat <<END
+seed: 5
+dtype: bfloat16
+prompts: [{path: input/demo/prompts.jsonl}]
+select: {max_prompts: $1}
+sources: [{name: abacus, path: input/demo/abacus, temperature: 0, n: 1, max_new_tokens: $2}]
+target: {path: input/demo/novice}
+END
+}
+
 # Forty pairs of answers in $dir/rows.jsonl; sft takes the chosen ones.
 pairs() {
     awk 'BEGIN { for (i = 0; i < 40; i++)

@@ -4,14 +4,7 @@
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
-cat >"$dir/r.yaml" <<END
-seed: 5
-dtype: bfloat16
-prompts: [{path: input/demo/prompts.jsonl}]
-select: {max_prompts: 6}
-sources: [{name: abacus, path: input/demo/abacus, temperature: 0, n: 1, max_new_tokens: 16}]
-target: {path: input/demo/novice}
-END
+recipe 6 16 >"$dir/r.yaml"
 sed 's/temperature: 0, n: 1/temperature: 0.9, n: 3/' "$dir/r.yaml" >"$dir/hot.yaml"
 # sample PROGRAM RANKS RECIPE RUN OPTIONS...
 sample() {
