@@ -75,6 +75,18 @@ DEVICE uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v)
     return old;
 }
 
+// In shared memory, in no order with what else happens.
+DEVICE uint32_t atom_add_shared(uint32_t *p, uint32_t v)
+{
+    uint32_t old;
+    asm volatile("atom.shared::cta.add.u32 %0, [%1], %2;" : "=r"(old) : "r"(shared_address(p)), "r"(v) : "memory");
+    return old;
+}
+DEVICE void red_add_shared(double *p, double v)
+{
+    asm volatile("red.shared::cta.add.f64 [%0], %1;" ::"r"(shared_address(p)), "d"(v) : "memory");
+}
+
 DEVICE void mbar_init(uint64_t *bar, uint32_t arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(arrivals) : "memory");

@@ -18,8 +18,8 @@ static float random_value()
     return ((float)(state >> 8) / (1 << 23) - 1) * 1.7f;
 }
 
-static float of_bf16(uint16_t v) { return low_bf16(v); }
-static uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
+static inline float of_bf16(uint16_t v) { return low_bf16(v); }
+static inline uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
 
 static inline std::vector<uint16_t> random_bf16(size_t n)
 {
