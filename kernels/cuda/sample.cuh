@@ -67,22 +67,18 @@ DEVICE float value_of(uint32_t key)
 
 // --- a block's sums ---------------------------------------------------------------------------------------------------
 
-// What thread 0 has, for all.
+// What thread 0 has, for all. Between two calls the block meets elsewhere (every sum and every cut does).
 DEVICE double tell(Shared &s, double value)
 {
     if (threadIdx.x == 0) s.value = value;
     __syncthreads();
-    value = s.value;
-    __syncthreads();
-    return value;
+    return s.value;
 }
 DEVICE uint64_t tell_index(Shared &s, uint64_t index)
 {
     if (threadIdx.x == 0) s.index = index;
     __syncthreads();
-    index = s.index;
-    __syncthreads();
-    return index;
+    return s.index;
 }
 
 // Of all threads' values, for all.

@@ -53,7 +53,7 @@ static Case random_case(int64_t V)
     c.seen.resize((size_t)V);
     for (uint8_t &s : c.seen) s = random_below(4) == 0;
     c.penalised = random_below(2);
-    c.p.temperature = one_of({0.0, 1e-6, 1.0, 0.7, 0.8, 2.0, 0.05});
+    c.p.temperature = one_of({0.0, 1e-6, 1e-5, 1.0, 0.7, 0.8, 2.0, 0.05});
     c.p.top_p = one_of({1.0, 1.0, 0.95, 0.8, 0.5, 1e-6, 0.999999, 1 - 1e-15});
     c.p.top_k = one_of({0, 0, 1, 2, 20, 1000, (int)V});
     c.p.repetition_penalty = c.penalised ? one_of({1.0, 1.05, 1.5, 0.5}) : 1.0;
