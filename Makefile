@@ -109,14 +109,14 @@ CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
 MUTATE   := math.cuh:attention_bwd fragments.cuh:attention attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention attn_fwd_sm90.cuh:attention attn_bwd.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob \
-            dpo.cuh:logprob rows.cuh:rows optim.cuh:rows
+            dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 	@mkdir -p $(@D)
 	$(call say,CXX)
 	$(Q)$(CXX) $(WARNXX) -O3 -g -ffp-contract=off -I. -Ikernels/hostcuda -MMD -MP -c -o $@ $<
-ONHOSTFLAGS = $(WARNXX) -Wno-unknown-pragmas -Wno-psabi -O2 -g -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
+ONHOSTFLAGS = $(WARNXX) -Wno-unknown-pragmas -Wno-psabi -O2 -g -ffp-contract=off -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
               -D_GNU_SOURCE -Isrc -I. -Ikernels/hostcuda -MMD -MP -x c++
 $(BUILD)/tests/hostcuda/%.o: tests/hostcuda/%.cu
 	@mkdir -p $(@D)
@@ -129,6 +129,7 @@ $(BUILD)/hostcuda/%.o: %.cu
 $(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
+$(BUILD)/tests/hostcuda/sample: $(BUILD)/libimf.a
 $(BUILD)/tests/hostcuda/ops: $(BUILD)/tests/hostcuda/ops.o
 $(BUILD)/hostcuda/imf: $(BUILD)/src/main.o $(BUILD)/kernels/hostcuda/mpi/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
 $(BUILD)/kernels/hostcuda/mpi/nccl.o: WARNXX += $(patsubst -I%,-isystem %,$(MPI_CFLAGS))
@@ -151,6 +152,7 @@ $(BUILD)/cuda/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/cuda/kernels/cuda/ops_sample.o: NVCCFLAGS += --fmad=false  # the CPU's bits (kernels/sample.h)
 $(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
@@ -229,8 +231,8 @@ check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer;
 	@sh tests/gpu/check_gpu.sh $(BUILD)
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA)
-	@sh tools/cuda_coverage.sh $(BUILD) attention attention_bwd decode logprob rows accuracy:tests/data/ops/attention_bf16.txt
+	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA) $(BUILD)/libimf.a
+	@sh tools/cuda_coverage.sh $(BUILD) attention attention_bwd decode logprob rows sample accuracy:tests/data/ops/attention_bf16.txt
 cuda-report:      ## counts of the CUDA kernels' main loops in machine code, against tests/hostcuda/sass.txt (nvcc; disassemblers from PyPI)
 	@mkdir -p $(BUILD)
 	@sh tools/cuda_report.sh $(BUILD)

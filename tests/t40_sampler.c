@@ -139,6 +139,24 @@ static void ties_at_the_threshold(void **state)
     sampler_free(s);
 }
 
+// The shared header's exp is the sampler's own, bit for bit: what the device's choice rests on.
+static void shared_exp_is_the_samplers(void **state)
+{
+    (void)state;
+    enum { N = 4096 };
+    static float logits[N];
+    Sampler *s;
+    assert_int_equal(sampler_new(&s, N), OK);
+    for (int64_t i = 1; i < N; i++) logits[i] = (float)rng_uniform(rng_key(9, 0), (uint64_t)i) * -90;
+    const SamplingParams p = {.temperature = 1, .top_p = 1, .repetition_penalty = 1};
+    const float *w = sampler_weights(s, logits, NULL, &p);
+    for (int64_t i = 0; i < N; i++) {
+        const float e = sample_exp(logits[i]);
+        assert_memory_equal(&w[i], &e, sizeof e);
+    }
+    sampler_free(s);
+}
+
 static void greedy_takes_the_lowest_id(void **state)
 {
     (void)state;
@@ -208,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_sets_equal_torch), cmocka_unit_test(draws_pass_chi_square),
         cmocka_unit_test(chi_square_sees_a_wrong_distribution), cmocka_unit_test(ties_at_the_threshold),
+        cmocka_unit_test(shared_exp_is_the_samplers),
         cmocka_unit_test(greedy_takes_the_lowest_id), cmocka_unit_test(bad_logits_are_refused),
         cmocka_unit_test(large_vocabulary),
     };

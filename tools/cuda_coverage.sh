@@ -11,8 +11,8 @@ mkdir -p "$dir"
 for t; do
     name=${t%%:*}
     g++ -std=c++17 -O0 -g -w --coverage -fprofile-update=atomic -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
-        -I. -Ikernels/hostcuda -x c++ -c "tests/hostcuda/$name.cu" -o "$dir/$name.o"
-    g++ --coverage -o "$dir/$name" "$dir/$name.o" "$build"/kernels/hostcuda/*.o -lboost_context -lbacktrace
+        -ffp-contract=off -Isrc -I. -Ikernels/hostcuda -x c++ -c "tests/hostcuda/$name.cu" -o "$dir/$name.o"
+    g++ --coverage -o "$dir/$name" "$dir/$name.o" "$build"/kernels/hostcuda/*.o "$build/libimf.a" -lboost_context -lbacktrace
     case $t in *:*) "$dir/$name" "${t#*:}" ;; *) "$dir/$name" ;; esac
 done
 ln -s "$(pwd)/kernels" "$(pwd)/tests" "$dir"  # sources are named from the root

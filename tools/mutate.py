@@ -59,12 +59,12 @@ def build_and_run(m, test, work, build, limit):
         f.write(m["text"])
     program = os.path.join(work, "test")
     compile_line = ["g++", "-std=c++17", "-O2", "-g", "-w", "-fsanitize=thread,bounds", "-fsanitize-undefined-trap-on-error",
-                    "-fstack-reuse=none", f"-I{work}", "-I.", "-Ikernels/hostcuda",
+                    "-fstack-reuse=none", "-ffp-contract=off", f"-I{work}", "-Isrc", "-I.", "-Ikernels/hostcuda",
                     "-x", "c++", "-c", f"tests/hostcuda/{test}.cu", "-o", program + ".o"]
     if subprocess.run(compile_line, capture_output=True).returncode:
         return "build"
     objects = sorted(glob.glob(f"{build}/kernels/hostcuda/*.o"))
-    subprocess.run(["g++", "-o", program, program + ".o"] + objects + ["-lboost_context", "-lbacktrace"], check=True, capture_output=True)
+    subprocess.run(["g++", "-o", program, program + ".o"] + objects + [f"{build}/libimf.a", "-lboost_context", "-lbacktrace"], check=True, capture_output=True)
     try:
         run = subprocess.run([program], capture_output=True, timeout=limit, text=True)
     except subprocess.TimeoutExpired:

@@ -48,6 +48,7 @@ ABSENT(attn_fwd, AttnArgs)
 ABSENT(attn_bwd, AttnBwdArgs)
 ABSENT(kv_store, KvStoreArgs)
 ABSENT(attn_decode, DecodeAttnArgs)
+ABSENT(sample, SampleArgs)
 ABSENT(logprob_fwd, LogprobArgs)
 ABSENT(logprob_bwd, LogprobBwdArgs)
 

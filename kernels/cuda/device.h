@@ -11,6 +11,7 @@
 
 #include "base/arena.h"
 #include "kernels/ops.h"
+#include "kernels/sample.h"
 
 typedef struct Device Device;
 
@@ -73,6 +74,9 @@ int64_t cuda_kv_page_bytes(int64_t K, int64_t D);
 int64_t cuda_attn_decode_workspace(const DecodeAttnArgs *a);
 Err cuda_kv_store(Ctx *ctx, const KvStoreArgs *a) ERR_MUST_CHECK;
 Err cuda_attn_decode(Ctx *ctx, const DecodeAttnArgs *a) ERR_MUST_CHECK;
+
+// One token a row (src/decode/sampler.h); the answers are there after device_wait.
+Err cuda_sample(Ctx *ctx, const SampleArgs *a) ERR_MUST_CHECK;
 
 int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a);
 int64_t cuda_logprob_bwd_workspace(const LogprobBwdArgs *a);

@@ -77,6 +77,18 @@ DEVICE uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v)
     return old;
 }
 
+// In shared memory, in no order with what else happens.
+DEVICE uint32_t atom_add_shared(uint32_t *p, uint32_t v)
+{
+    uint32_t old;
+    asm volatile("atom.shared::cta.add.u32 %0, [%1], %2;" : "=r"(old) : "r"(shared_address(p)), "r"(v) : "memory");
+    return old;
+}
+DEVICE void red_add_shared(double *p, double v)
+{
+    asm volatile("red.shared::cta.add.f64 [%0], %1;" ::"r"(shared_address(p)), "d"(v) : "memory");
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
 #define MBAR_ASK "test"
 #else

@@ -171,6 +171,25 @@ void st_release(uint32_t *p, uint32_t v)
     *p = v;
 }
 
+static void check_shared(const void *p, size_t n, const void *pc)
+{
+    if (!is_shared(p, n)) defect(pc, "out of bounds", "an atomic addition outside the block's shared memory, at %p", p);
+    if ((uintptr_t)p % n) defect(pc, "misaligned", "atomic addition of %zu bytes at %p", n, p);
+    check(Kind::ATOMIC, p, n, pc);
+}
+
+uint32_t atom_add_shared(uint32_t *p, uint32_t v)
+{
+    check_shared(p, 4, CALLER);
+    return (*p += v) - v;
+}
+
+void red_add_shared(double *p, double v)
+{
+    check_shared(p, 8, CALLER);
+    *p += v;
+}
+
 uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v)
 {
     check(Kind::ATOMIC, p, 4, CALLER);

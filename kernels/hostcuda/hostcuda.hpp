@@ -161,6 +161,10 @@ void spin_until(const uint32_t *p, uint32_t v);  // acquires *p again and again,
 void st_release(uint32_t *p, uint32_t v);
 uint32_t atom_add_acq_rel(uint32_t *p, uint32_t v);
 
+// In shared memory, in no order with what else happens.
+uint32_t atom_add_shared(uint32_t *p, uint32_t v);
+void red_add_shared(double *p, double v);
+
 // --- asynchronous copies --------------------------------------------------------------------------------------------
 
 void mbar_init(uint64_t *bar, uint32_t arrivals);

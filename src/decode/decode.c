@@ -29,7 +29,7 @@ typedef struct Slot {
     int32_t *id;   // [cap] output, owned
     int64_t n, cap;
     int64_t limit; // output ids at most
-    uint8_t *seen; // [V], owned; NULL until a request with a repetition penalty came by
+    uint8_t *seen; // [V], owned, where ops reach it; NULL until a request with a repetition penalty came by
     double logp;
     int64_t pages;  // own pages taken
 } Slot;
@@ -48,6 +48,8 @@ typedef struct Engine {
     bool drained;    // next() has no more
     float *first;    // [V] logits behind the current request's prompt
     float *logits;   // [slots][V]
+    SampleRow *row;  // [slots] draws of the step
+    float *logp;     // [slots] theirs
     int32_t *token;  // [slots] to be fed next
 } Engine;
 
@@ -131,25 +133,34 @@ static Err end_sample(Engine *e, Slot *s, FinishReason finish, int32_t stop_toke
     return OK;
 }
 
-// Draws a token behind `logits` for a slot. *ended: the sample is over and was handed out; otherwise the token is to be fed.
-static Err advance(Engine *e, Slot *s, const float *logits, bool *ended)
+// Draws a token behind each of `logits` [n][V] for the slots from `first` on: their rows and logp.
+static Err draw(Engine *e, int64_t first, int64_t n, const float *logits)
+{
+    for (int64_t i = first; i < first + n; i++) {
+        const Slot *s = &e->slot[i];
+        const DecodeRequest *r = &s->work->request;
+        e->row[i] = sampler_row(&r->params, penalised(r) ? s->seen : NULL, rng_uniform(s->key, (uint64_t)s->n));
+    }
+    const SampleArgs a = {logits, e->row + first, n, e->step.model->cfg.V};
+    return sampler_draw_rows(e->sampler, &e->ctx, &a, e->logp + first);
+}
+
+// Takes the token that was drawn for a slot. *ended: the sample is over and was handed out; otherwise the token is to be fed.
+static Err advance(Engine *e, Slot *s, bool *ended)
 {
     const DecodeRequest *r = &s->work->request;
     SlotTables *t = &e->step.tables;
     const int64_t i = s - e->slot;
-    float logp;
-    const int32_t token = sampler_draw(e->sampler, logits, penalised(r) ? s->seen : NULL, &r->params,
-                                       rng_uniform(s->key, (uint64_t)s->n), &logp);
+    const int32_t token = e->row[i].token;
     CHECK(token >= 0, ERR_INTERNAL, "the model's logits are not finite after %lld prompt and %lld output tokens",
           (long long)r->prompt_len, (long long)s->n);
-    s->logp += (double)logp;
+    s->logp += (double)e->logp[i];
     if (e->io->drawn) ++*e->io->drawn;
     *ended = true;
     if (is_stop(e, token)) return end_sample(e, s, FINISH_STOP, token);
     s->id[s->n++] = token;
     if (s->n == s->limit) return end_sample(e, s, FINISH_LENGTH, -1);
     *ended = false;
-    if (penalised(r)) s->seen[token] = 1;
     if (t->own_len[i] == s->pages * KV_PAGE) TRY(kv_take(&e->step.kv, &t->own_page[i * t->max_own + s->pages++]));
     t->own_len[i]++;
     e->token[i] = token;
@@ -160,7 +171,7 @@ static Err mark_prompt(Engine *e, Slot *s, const DecodeRequest *r)
 {
     if (!penalised(r)) return OK;
     const int64_t V = e->step.model->cfg.V;
-    if (!s->seen) TRY(MEM_ARRAY(&s->seen, V));
+    if (!s->seen) TRY(ctx_alloc(&e->ctx, &s->seen, V, sizeof *s->seen));
     memset(s->seen, 0, (size_t)V);
     for (int64_t i = 0; i < r->prompt_len; i++) s->seen[r->prompt[i]] = 1;
     return OK;
@@ -187,7 +198,8 @@ static Err start_sample(Engine *e)
     t->own_len[i] = 0;
     if (w->started == r->n) e->current = NULL;
     bool ended;
-    TRY(advance(e, s, e->first, &ended));
+    TRY(draw(e, i, 1, e->first));
+    TRY(advance(e, s, &ended));
     if (!ended) e->active++;
     return OK;
 }
@@ -220,11 +232,11 @@ static void move_slot(Engine *e, int64_t from, int64_t to)
 // One token for every active slot. Backwards, so that the slot that fills a gap was advanced already.
 static Err step_all(Engine *e)
 {
-    const int64_t V = e->step.model->cfg.V;
     TRY(step_decode(&e->step, e->token, e->active, e->logits));
+    TRY(draw(e, 0, e->active, e->logits));
     for (int64_t i = e->active - 1; i >= 0; i--) {
         bool ended;
-        TRY(advance(e, &e->slot[i], e->logits + i * V, &ended));
+        TRY(advance(e, &e->slot[i], &ended));
         if (ended && i != --e->active) move_slot(e, e->active, i);
     }
     return e->io->tick ? e->io->tick(e->io->user) : OK;
@@ -243,6 +255,8 @@ static Err open_engine(Engine *e, Ctx *ctx, const Model *m, int32_t slots)
     TRY(MEM_ARRAY(&e->slot, slots));
     TRY(MEM_ARRAY(&e->work, slots + 1));
     TRY(MEM_ARRAY(&e->token, slots));
+    TRY(MEM_ARRAY(&e->logp, slots));
+    TRY(ctx_alloc(&e->ctx, &e->row, slots, sizeof *e->row));
     TRY(ctx_alloc(&e->ctx, &e->first, V, sizeof *e->first));
     return ctx_alloc(&e->ctx, &e->logits, slots * V, sizeof *e->logits);
 }
@@ -251,12 +265,14 @@ static void close_engine(Engine *e)
 {
     for (int32_t i = 0; e->slot && i < e->slots; i++) {
         mem_free(e->slot[i].id);
-        mem_free(e->slot[i].seen);
+        ctx_free(&e->ctx, e->slot[i].seen);
     }
     for (int32_t i = 0; e->work && i < e->slots + 1; i++) mem_free(e->work[i].page);
     mem_free(e->slot);
     mem_free(e->work);
     mem_free(e->token);
+    mem_free(e->logp);
+    ctx_free(&e->ctx, e->row);
     ctx_free(&e->ctx, e->first);
     ctx_free(&e->ctx, e->logits);
     sampler_free(e->sampler);

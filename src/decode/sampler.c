@@ -4,7 +4,7 @@
 // count, top-p: a mass) falls, and a heap over that one bin finds the cut itself. So a call is a handful of linear passes,
 // whatever V is. Drawback: equal logits all over the vocabulary make the heap do a full sort.
 //
-// Invariant: every sum is formed in an order that V alone decides; exp is our own, so the bits do not hang on libm.
+// Invariant: every sum is formed in an order that V alone decides (kernels/sample.h); exp is our own, so the bits do not hang on libm.
 #include "decode/sampler.h"
 
 #include <math.h>
@@ -13,9 +13,9 @@
 
 #include "base/mem.h"
 #include "base/profile.h"
+#include "kernels/cuda/device.h"
 
-enum { LANES = 16, CHUNK = 4096, BINS = 256, BINS_PER_LOGIT = 8 };
-static const double greedy_below = 1e-5;  // vLLM's _SAMPLING_EPS
+enum { LANES = SAMPLE_LANES, CHUNK = SAMPLE_CHUNK, BINS = SAMPLE_BINS };
 
 // Vectors of the compiler (gcc, clang): the same operations in the same order on every machine, so the same bits.
 typedef float Four __attribute__((vector_size(16)));
@@ -105,7 +105,7 @@ static bool load(Sampler *s, const float *logits, float *max)
     return !any && isfinite(*max);
 }
 
-// e^d for d <= 0, relative error below 2e-7; 0 below -87. 2^n * polynomial(r), |r| <= ln 2 / 2 (Taylor to degree 7).
+// sample_exp of four.
 static inline Four exp_below(Four d)
 {
     const Four least = four(-87.0f), round = four(12582912.0f);
@@ -150,7 +150,7 @@ static bool penalise(Sampler *s, const uint8_t *seen, double penalty)
     if (!seen || penalty == 1.0) return false;
     float p = (float)penalty;
     for (int64_t i = 0; i < s->V; i++)
-        if (seen[i]) s->x[i] = s->x[i] > 0 ? s->x[i] / p : s->x[i] * p;
+        if (seen[i]) s->x[i] = sample_penalised(s->x[i], p);
     return true;
 }
 
@@ -190,18 +190,12 @@ static void sift(Candidate *h, int64_t n, int64_t i)
     }
 }
 
-static inline int bin_of(float x, float max)
-{
-    float d = (max - x) * BINS_PER_LOGIT;
-    return d < (float)(BINS - 1) ? (int)d : BINS - 1;
-}
-
 // Makes a heap of the listed tokens of one bin; returns their number.
 static int64_t heap_of_bin(Sampler *s, float max, int bin)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < s->listed; i++)
-        if (bin_of(s->list[i].x, max) == bin) s->heap[n++] = s->list[i];
+        if (sample_bin(s->list[i].x, max) == bin) s->heap[n++] = s->list[i];
     for (int64_t i = n / 2 - 1; i >= 0; i--) sift(s->heap, n, i);
     return n;
 }
@@ -210,7 +204,7 @@ static int64_t heap_of_bin(Sampler *s, float max, int bin)
 static Candidate find_cut(Sampler *s, float max, double want)
 {
     memset(s->bin, 0, sizeof s->bin);
-    for (int64_t i = 0; i < s->listed; i++) s->bin[bin_of(s->list[i].x, max)] += (double)s->list[i].weight;
+    for (int64_t i = 0; i < s->listed; i++) s->bin[sample_bin(s->list[i].x, max)] += (double)s->list[i].weight;
     double taken = 0;
     int b = 0;
     while (b < BINS - 1 && taken + s->bin[b] < want) taken += s->bin[b++];
@@ -234,11 +228,9 @@ static void keep_top_k(Sampler *s, float max, int64_t k)
         if (s->x[i] < kth) s->x[i] = -INFINITY;
 }
 
-// All tokens of a weight <= (1 - p) total / V hold (1 - p) total together at the most: they lie below the cut (half of it
-// leaves room for rounding), so they need no place in the list.
 static void keep_top_p(Sampler *s, float max, double p, double total)
 {
-    const float light = (float)(0.5 * (1 - p) * total / (double)s->V);
+    const float light = sample_light(p, total, s->V);
     s->listed = 0;
     for (int64_t i = 0; i < s->V; i++)
         if (s->w[i] > light) s->list[s->listed++] = (Candidate){s->x[i], s->w[i], (int32_t)i};
@@ -274,7 +266,7 @@ const float *sampler_weights(Sampler *s, const float *logits, const uint8_t *see
     return s->w;
 }
 
-// The weight of tokens i .. i + LANES - 1.
+// sample_lanes of tokens i .. i + LANES - 1.
 static double lanes_sum(const float *w)
 {
     const Four a = (four_at(w) + four_at(w + 4)) + (four_at(w + 8) + four_at(w + 12));
@@ -311,7 +303,7 @@ int32_t sampler_draw(Sampler *s, const float *logits, const uint8_t *seen, const
     bool changed = penalise(s, seen, p->repetition_penalty);
     if (changed) max = max_of(s);
     int32_t token;
-    if (p->temperature < greedy_below) {
+    if (p->temperature < SAMPLE_GREEDY_BELOW) {
         token = argmax(s);
     } else {
         filter(s, p, max, !changed, total);
@@ -319,4 +311,32 @@ int32_t sampler_draw(Sampler *s, const float *logits, const uint8_t *seen, const
     }
     *logp = (float)((double)logits[token] - lse);
     return token;
+}
+
+SampleRow sampler_row(const SamplingParams *p, uint8_t *seen, double u)
+{
+    return (SampleRow){.seen = seen, .temperature = p->temperature, .top_p = p->top_p, .penalty = p->repetition_penalty, .u = u,
+                       .top_k = p->top_k};
+}
+
+static void draw_row(Sampler *s, const float *logits, SampleRow *r, float *logp)
+{
+    const SamplingParams p = {r->temperature, r->top_p, r->top_k, r->penalty, 1};
+    r->token = sampler_draw(s, logits, r->seen, &p, r->u, logp);
+    if (r->seen && r->token >= 0) r->seen[r->token] = 1;
+}
+
+Err sampler_draw_rows(Sampler *s, Ctx *ctx, const SampleArgs *a, float *logp)
+{
+    if (!ctx->device) {
+        for (int64_t i = 0; i < a->rows; i++) draw_row(s, a->logits + i * a->V, &a->row[i], &logp[i]);
+        return OK;
+    }
+    TRY(cuda_sample(ctx, a));
+    TRY(ctx_wait(ctx));
+    for (int64_t i = 0; i < a->rows; i++) {
+        const SampleRow *r = &a->row[i];
+        if (r->token >= 0) logp[i] = (float)((double)r->logit - ((double)r->max + log(r->total)));
+    }
+    return OK;
 }

@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kernels/ops.h"
+#include "kernels/sample.h"
 
 typedef struct SamplingParams {
     double temperature;         // 0: greedy
@@ -36,6 +38,13 @@ Err sampler_check(const SamplingParams *p) ERR_MUST_CHECK;
 // uniform in [0, 1). *logp: the token's log-probability under the unmodified logits. Returns -1 when the logits hold a NaN
 // or nothing finite.
 int32_t sampler_draw(Sampler *s, const float *logits, const uint8_t *seen, const SamplingParams *p, double u, float *logp);
+
+// The question of a row for sampler_draw_rows.
+SampleRow sampler_row(const SamplingParams *p, uint8_t *seen, double u);
+
+// Draws for several rows, where ctx's ops run: logits, rows and `seen` are memory that they reach. row[i].token and logp[i] (the
+// host's memory) are as sampler_draw gives them; a->row[i].seen gets the token. Returns when all can be read.
+Err sampler_draw_rows(Sampler *s, Ctx *ctx, const SampleArgs *a, float *logp) ERR_MUST_CHECK;
 
 // The weights that step 5 draws from (0: dropped), [V], valid until the next call; NULL for bad logits. For tests.
 const float *sampler_weights(Sampler *s, const float *logits, const uint8_t *seen, const SamplingParams *p);

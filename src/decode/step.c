@@ -311,6 +311,5 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
         TRY(mlp(s, l, active));
     }
     TRY(norm(s, 0, W_NORM_FINAL, -1, active));
-    TRY(model_logits(s->ctx, s->model, s->h, active, logits));
-    return ctx_wait(s->ctx);
+    return model_logits(s->ctx, s->model, s->h, active, logits);
 }

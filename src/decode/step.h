@@ -35,11 +35,11 @@ void step_close(Step *s);
 Err step_reserve(Step *s, int64_t prompt_len, int64_t new_tokens) ERR_MUST_CHECK;
 
 // Computes a prompt, writes its keys and values to page[kv_pages_for(n)], and the logits behind its last token (memory that ctx's ops reach).
+// Returns when they can be read.
 Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits) ERR_MUST_CHECK;
 
-// Both return when the logits can be read.
 // One token for each of the slots 0 .. active-1: token[i] at position prefix_len + own_len - 1 (own_len counts it, its page is
-// in the table). logits[active][V].
+// in the table). logits[active][V] can be read after ctx_wait; until then the tables must stay.
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits) ERR_MUST_CHECK;
 
 // For plans, from the model's layout and dtype alone: bytes of a pool that met a need of `pages`; of the buffers for one

@@ -19,7 +19,7 @@ static float random_value()
 }
 
 static inline float of_bf16(uint16_t v) { return low_bf16(v); }
-static uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
+static inline uint16_t as_bf16(float v) { return (uint16_t)pack_bf16(v, 0); }
 
 static inline std::vector<uint16_t> random_bf16(size_t n)
 {
