@@ -44,7 +44,7 @@ template <int D> DEVICE void add_values(Sums<D> &s, const float (&x)[Shape<D>::K
 }
 
 // A tile of keys and values that have come: scores, weights, and their share of the output.
-template <int D, bool CAP, int HIDDEN>
+template <int D, bool CAP, Hidden HIDDEN>
 DEVICE void add_tile(Sums<D> &s, const Rule &r, const Tile &p, const int (&late)[2], const unsigned char *q, const unsigned char *k)
 {
     float x[Shape<D>::KEYS / 8][4], shrink[2];
@@ -89,7 +89,7 @@ template <int D> DEVICE void fetch(const Fwd &a, const Walk &l, int step)
     load_rows<D, KEYS>(to + TILE, a.v + p.start * a.v_stride + (int64_t)l.kv * D, a.v_stride, p.first, p.len);
 }
 
-template <int D, bool CAP, int HIDDEN> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&late)[2], const unsigned char *q, int step)
+template <int D, bool CAP, Hidden HIDDEN> DEVICE void turn(Sums<D> &s, const Fwd &a, const Walk &l, const int (&late)[2], const unsigned char *q, int step)
 {
     cp_async_wait<0>();
     __syncthreads();  // this tile has come, and the one before it is read

@@ -159,7 +159,7 @@ template <int D> struct Group {
 };
 
 // Scores of step `step`, while the values of the step before are multiplied; then its weights. FIRST: there is no step before.
-template <int D, bool CAP, int HIDDEN, bool FIRST> DEVICE void turn(Group<D> &g, const Fwd &a, const Walk &l, const Places<D> &s, int step)
+template <int D, bool CAP, attn::Hidden HIDDEN, bool FIRST> DEVICE void turn(Group<D> &g, const Fwd &a, const Walk &l, const Places<D> &s, int step)
 {
     using S = Shape<D>;
     constexpr uint64_t NEXT = S::TILE >> 4;

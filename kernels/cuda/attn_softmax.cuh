@@ -52,7 +52,7 @@ template <int D> DEVICE void begin(Sums<D> &s)
 DEVICE int first_column() { return (int)threadIdx.x % 4 * 2; }
 
 // Scores of products; -inf where the query does not see the key. late: of the lane's two rows, position + 1 - first_column().
-template <int KEYS, bool CAP, int HIDDEN> DEVICE void weigh(float (&x)[KEYS / 8][4], const Rule &r, const Tile &p, const int (&late)[2])
+template <int KEYS, bool CAP, Hidden HIDDEN> DEVICE void weigh(float (&x)[KEYS / 8][4], const Rule &r, const Tile &p, const int (&late)[2])
 {
     int from[2], to[2];  // columns that are seen
 #pragma unroll

@@ -93,14 +93,14 @@ template <int D> DEVICE void load_tile(unsigned char *to, const Decode &a, const
     load_rows<D, KEYS>(to + Shape<D>::TILE, page + (int64_t)a.K * PAGE * D, D, in_page, in_page + w.len - first);
 }
 
-// Of the queries in the lane's two rows; -1: there is none.
-DEVICE void find_positions(int (&pos)[2], const Decode &a, const Item &w)
+// As weigh wants it, of the lane's two rows; where there is no query, no key is seen.
+DEVICE void find_late(int (&late)[2], const Decode &a, const Item &w)
 {
     const int heads = a.N / a.K;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + r * 8, slot = row < w.n * heads ? a.order[w.from + row / heads] : -1;
-        pos[r] = slot < 0 ? -1 : a.prefix_len[slot] + a.own_len[slot] - 1;
+        late[r] = (slot < 0 ? 0 : a.prefix_len[slot] + a.own_len[slot]) - attn::first_column();
     }
 }
 
@@ -147,8 +147,8 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     const int kv = (int)blockIdx.y, keys = w.len - w.first < CHUNK ? w.len - w.first : CHUNK, steps = (keys + KEYS - 1) / KEYS;
     unsigned char *ring = q + QUERIES * Shape<D>::ROW;
     Sums<D> s;
-    int pos[2];
-    find_positions(pos, a, w);
+    int late[2];
+    find_late(late, a, w);
     begin(s);
     load_queries<D>(q, a, w, kv);
     load_tile<D>(ring, a, w, kv, 0);
@@ -160,8 +160,8 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
         cp_async_commit();
         const Tile p = {0, w.len, w.pos0, w.first + step * KEYS};
         const unsigned char *k = ring + step % STAGES * 2 * TILE;
-        if (a.rule.window > 0 || p.first + KEYS > p.len) add_tile<D, CAP, true>(s, a.rule, p, pos, q, k);
-        else add_tile<D, CAP, false>(s, a.rule, p, pos, q, k);
+        if (a.rule.window > 0 || p.first + KEYS > p.len) add_tile<D, CAP, ANY>(s, a.rule, p, late, q, k);
+        else add_tile<D, CAP, NONE>(s, a.rule, p, late, q, k);
     }
     write_part(s, a, w, kv, factor_of<CAP>(a.rule));
 }
