@@ -10,7 +10,7 @@ rm -rf "$dir"
 mkdir -p "$dir"
 for t; do
     name=${t%%:*}
-    g++ -std=c++17 -O0 -g -w --coverage -fprofile-update=atomic -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
+    g++ -std=c++17 -O0 -g -w -Wno-psabi --coverage -fprofile-update=atomic -fsanitize=thread,bounds -fsanitize-undefined-trap-on-error -fstack-reuse=none \
         -ffp-contract=off -Isrc -I. -Ikernels/hostcuda -x c++ -c "tests/hostcuda/$name.cu" -o "$dir/$name.o"
     g++ --coverage -o "$dir/$name" "$dir/$name.o" "$build"/kernels/hostcuda/*.o "$build/libimf.a" -lboost_context -lbacktrace
     case $t in *:*) "$dir/$name" "${t#*:}" ;; *) "$dir/$name" ;; esac

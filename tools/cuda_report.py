@@ -3,9 +3,10 @@
 
     python3 tools/cuda_report.py --nvcc NVCC --cuobjdump CUOBJDUMP [--check FILE | --write FILE]
 
-Every kernel of KERNELS is compiled for sm_80 and sm_90a and disassembled. A row is a loop with tensor instructions, for one warp and one turn:
-  T  cycles of the tensor cores (m16n8k16: 8 on sm_80, 4 on sm_90; measured speed of mma.sync on sm_90 is lower)
+Every kernel of KERNELS is compiled for sm_80 and sm_90a (those for Hopper for sm_90a) and disassembled. A row is a loop with tensor instructions, for one warp and one turn:
+  T  cycles of the tensor cores (m16n8k16: 8 on sm_80, 4 on sm_90; measured speed of mma.sync on sm_90 is lower; wgmma of n columns: n / 2)
   M  8 x MUFU        I  instructions        A  2 x integer and logic        S  cycles in which shared memory delivers the operands of 4 warps
+     (wgmma: of a warpgroup; a in registers costs none)
   overlap T / max(T, M, I, A, S)     everything hidden behind everything else: what no code exceeds
   serial  T / (T + max(M, I, A))     nothing hidden behind the tensor cores
 Neither is a speed. An inner loop counts once in the row of the loop around it. docs/cuda.md says how FlashAttention-3's own kernels read so.
@@ -24,11 +25,18 @@ import tempfile
 
 KERNELS = [  # (file, instances)
     ("attn_fwd", ["attn_fwd<%d, %s>(attn::Fwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
+    ("attn_fwd_sm90", ["attn_fwd_sm90<%d, %s>(const __grid_constant__ attn_sm90::Fwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("attn_bwd", ["attn_bwd_main<%d, %s>(attn_bwd::Bwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("decode", ["decode_chunks<%d, %s>(decode::Decode)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("logprob", []),
 ]
 ARCHS = ("80", "90a")
+BARS = {  # of the loops without mask: (least serial bound, most instructions); masked ones may have 1.35 times as many
+    "attn_fwd_sm90<64>": (0.47, 475),
+    "attn_fwd_sm90<128>": (0.64, 520),
+    "attn_fwd_sm90<256>": (0.70, 500),
+}
+MASKED = 1.35
 CYCLES = {"80": 8, "90a": 4}
 ALU = {"FMNMX", "FMNMX3", "FSETP", "FSEL", "F2FP", "ISETP", "LOP3", "IADD3", "SHF", "SEL", "PRMT", "LEA", "IMNMX", "VIMNMX", "PLOP3", "MOV", "VIADD",
        "IABS", "R2P", "P2R"}
@@ -81,12 +89,33 @@ def loops(code):
             yield index[int(to.group(1), 16)], i
 
 
+def with_products(code, found, main_only):
+    """The loops with tensor instructions, shortest first; main_only: without those around others, and without the ends of kernels, to which waits branch back."""
+    kept = []
+    for first, last in sorted(found, key=lambda l: (l[1] - l[0], l)):
+        body = [text for _, text in code[first:last + 1]]
+        if not any(re.search("HG?MMA.64x|HMMA", t) for t in body):
+            continue
+        if main_only and (any("EXIT" in t for t in body) or any(first <= f and l <= last for f, l in kept)):
+            continue
+        kept.append((first, last))
+    return kept
+
+
+def wgmma_cycles(op):
+    """Of the tensor cores, of a warp; of shared memory, of its warpgroup: n rows of 32 bytes, and 64 of a where the name says no register."""
+    n = int(re.search(r"64x(\d+)x16", op).group(1))
+    return n // 2, n * 32 // 128
+
+
 def row_of(body, arch):
     ops = [opcode(text) for _, text in body]
     base = collections.Counter(o.split(".")[0] for o in ops)
-    t = CYCLES[arch] * base["HMMA"]
+    products = [(o, text) for o, text in ((opcode(text), text) for _, text in body) if o.startswith("HGMMA")]
+    t = CYCLES[arch] * base["HMMA"] + sum(wgmma_cycles(o)[0] for o, _ in products)
     m, n, a = 8 * base["MUFU"], len(ops), 2 * sum(base[x] for x in ALU)
     s = sum(4 * (int(o.rsplit(".", 1)[1]) if o.rsplit(".", 1)[1].isdigit() else 1) for o in ops if o.startswith("LDSM"))
+    s += sum(wgmma_cycles(o)[1] + (0 if re.search(r"HGMMA\S* R\d+, R\d+", text) else 64 * 32 // 128) for o, text in products)
     row = {"T": t, "M": m, "I": n, "A": a, "S": s, "overlap": t / max(t, m, n, a, s), "serial": t / (t + max(m, n, a))}
     return row, base["LDL"] + base["STL"]
 
@@ -95,17 +124,26 @@ def report(a):
     rows, wrong = {}, []
     with tempfile.TemporaryDirectory() as folder:
         for name, instances in KERNELS:
-            for arch in ARCHS:
+            for arch in ARCHS[1:] if name.endswith("_sm90") else ARCHS:
                 cubin, said = compile_kernel(a.nvcc, name, instances, arch, folder)
                 wrong += [f"{name} sm_{arch}: {line}" for line in said.split("\n") if re.search(r"\(C75\d+\)|[1-9]\d* bytes (stack|spill)", line)]
                 for kernel, code in sorted(functions(a.cuobjdump, cubin).items()):
-                    found = sorted(set(loops(code)), key=lambda l: (l[1] - l[0], l))
-                    for number, (first, last) in enumerate(l for l in found if any("HMMA" in t for _, t in code[l[0]:l[1] + 1])):
+                    for number, (first, last) in enumerate(with_products(code, set(loops(code)), name.endswith("_sm90"))):
                         row, local = row_of(code[first:last + 1], arch)
                         rows[f"{kernel} sm_{arch} loop {number + 1}"] = row
                         if local:
                             wrong.append(f"{kernel} sm_{arch}: {local} accesses to local memory in a loop with tensor instructions")
     return rows, wrong
+
+
+def missed_bars(rows):
+    """The first loop of a kernel of BARS is the one without mask, the shortest, the second the one with a diagonal."""
+    for kernel, (serial, most) in BARS.items():
+        plain, masked = rows[f"{kernel} sm_90a loop 1"], rows[f"{kernel} sm_90a loop 2"]
+        if plain["serial"] < serial or plain["I"] > most:
+            yield f"{kernel}: {text_of(plain)}: not {serial} serial with at most {most} instructions"
+        if masked["I"] > MASKED * plain["I"]:
+            yield f"{kernel}: {masked['I']} instructions with a mask, more than {MASKED} x {plain['I']}"
 
 
 def text_of(row):
@@ -137,6 +175,7 @@ def main():
     a = p.parse_args()
     version = subprocess.run([a.nvcc, "--version"], capture_output=True, text=True, check=True).stdout.strip().split("\n")[-1]
     rows, wrong = report(a)
+    wrong += missed_bars(rows)
     table = [version, "\t".join(("loop",) + COLUMNS)] + [f"{name}\t{text_of(row)}" for name, row in sorted(rows.items())]
     print("\n".join(table))
     if a.write:
