@@ -29,7 +29,7 @@ using attn_sm90::operand;
 using attn_sm90::PANEL;
 
 enum { GROUPS = 2, THREADS = GROUP * (GROUPS + 1), ROWS = 64, KEYS = ROWS * GROUPS, WARPS = GROUP * GROUPS / 32, STAGES = 2, DQ_COLUMNS = 64 };
-enum { FETCHING = 24, COMPUTING = 240 };  // registers of a thread
+enum { FETCHING = 40, COMPUTING = 232 };  // registers of a thread
 enum { CLEARED = 1, WEIGHED };            // named barriers
 
 struct Bwd {
@@ -45,13 +45,18 @@ struct Step {
     int32_t ahead, is_masked;  // position of the first key - of the first query; is there a pair of them that is not seen?
 };
 
+// The block's keys, for the computing warps: kept there and not in registers.
+struct Keys {
+    int32_t token, n, kv;  // the first one's token, how many, their head
+};
+
 template <int D> struct Shape {
     static constexpr int QUERIES = D > 64 ? 64 : 128, PANELS = D / PANEL;
     static constexpr int KEYS_PANEL = KEYS * PANEL * 2, PANEL_BYTES = QUERIES * PANEL * 2;  // bytes of a panel
     static constexpr int KEYS_TILE = KEYS_PANEL * PANELS, TILE = PANEL_BYTES * PANELS, WEIGHTS = KEYS * QUERIES * 2;
     static constexpr int RING = 2 * KEYS_TILE, DS = RING + 2 * STAGES * TILE, STATS = DS + 2 * WEIGHTS;  // offsets
     static constexpr int STATS_BYTES = 2 * QUERIES * 4, STEPS = STATS + STAGES * STATS_BYTES, BARRIERS = STEPS + STAGES * 32;
-    static constexpr int TICKET = BARRIERS + (1 + 2 * STAGES) * 8, BYTES = TICKET + 8;
+    static constexpr int BLOCK = BARRIERS + (1 + 2 * STAGES) * 8, TICKET = BLOCK + sizeof(Keys), BYTES = TICKET + 4;
     static __host__ __device__ constexpr int64_t sums(int N, int query_tiles) { return (int64_t)N * query_tiles * QUERIES * D; }
     static __host__ __device__ constexpr int64_t turns(int N, int query_tiles) { return (int64_t)N * query_tiles * WARPS + 1; }
 };
@@ -62,6 +67,7 @@ template <int D> struct Places {
     unsigned char *k, *v, *ring, *ds;
     float *stats;  // [STAGES][QUERIES / 2][4]: of two queries -lse (in powers of two) and delta
     Step *step;
+    Keys *keys;
     uint64_t *kv_full, *full, *empty;
 };
 
@@ -69,7 +75,8 @@ template <int D> DEVICE Places<D> places_of(unsigned char *shared)
 {
     using H = Shape<D>;
     uint64_t *bar = (uint64_t *)(shared + H::BARRIERS);
-    return {shared, shared + H::KEYS_TILE, shared + H::RING, shared + H::DS, (float *)(shared + H::STATS), (Step *)(shared + H::STEPS), bar, bar + 1, bar + 1 + STAGES};
+    return {shared, shared + H::KEYS_TILE, shared + H::RING, shared + H::DS, (float *)(shared + H::STATS), (Step *)(shared + H::STEPS), (Keys *)(shared + H::BLOCK),
+            bar, bar + 1, bar + 1 + STAGES};
 }
 
 DEVICE uint32_t parity_of(int number) { return (uint32_t)(number / STAGES) & 1; }
@@ -140,10 +147,10 @@ template <int D> DEVICE void fetch_all(const Bwd &b, const Work &k, int kv, cons
 // --- the warpgroups that compute -------------------------------------------------------------------------------------------------
 
 // Rows [from, to) of all panels of two tiles become zeros. Both warpgroups do half of it.
-template <int D> DEVICE void clear_rows(unsigned char *tile, int from, int to, int panel, int tile_bytes)
+template <int D> DEVICE void clear_rows(int thread, unsigned char *tile, int from, int to, int panel, int tile_bytes)
 {
     if (from >= to) return;
-    for (int i = (int)threadIdx.x - GROUP; i < (to - from) * (D / 8) * 2; i += GROUP * GROUPS) {
+    for (int i = thread; i < (to - from) * (D / 8) * 2; i += GROUP * GROUPS) {
         const int r = from + i / (D / 8 * 2), c = i % (D / 8), which = i / (D / 8) % 2;
         st_u4((uint16_t *)(tile + which * tile_bytes + c / 8 * panel + r * 128 + c % 8 * 16), {0, 0, 0, 0});  // a whole row of a panel: swizzled or not
     }
@@ -167,24 +174,27 @@ template <int D> DEVICE void multiply_queries(float (&sum)[D / 8][4], const uint
     for (int k = 0; k < Shape<D>::QUERIES / 16; k++) wgmma_rs<D, true>(sum, w[k], x + (uint64_t)(k * 16 * 128 >> 4), 1);
 }
 
-// Columns (queries) that see each of a lane's two keys, counted from first_column().
+// A computing thread's first key of the tile (it has the one 8 rows on, too), and its first query.
+DEVICE int row_of(int thread) { return thread / 32 * 16 + thread % 32 / 4; }
+DEVICE int column_of(int thread) { return thread % 4 * 2; }
+
+// Columns (queries) that see each of a lane's two keys: `many` of them, from `from` on, counted from the lane's first.
 struct Columns {
-    int from[2], to[2];
+    int from[2];
+    uint32_t many;
 };
 
-DEVICE Columns columns_of(const Rule &r, const Step &t, int row, int keys)
+DEVICE Columns columns_of(const Rule &r, int ahead, int thread, int keys)
 {
     Columns c;
+    const int row = row_of(thread);
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
-        const bool there = row + e * 8 < keys;
-        c.from[e] = there ? row + e * 8 + t.ahead - first_column() : INT32_MAX;
-        c.to[e] = there && r.window > 0 ? c.from[e] + r.window : INT32_MAX;
-    }
+    for (int e = 0; e < 2; e++) c.from[e] = row + e * 8 < keys ? row + e * 8 + ahead - column_of(thread) : INT32_MAX;
+    c.many = r.window > 0 ? (uint32_t)r.window : INT32_MAX;
     return c;
 }
 
-DEVICE bool is_seen(const Columns &c, int j, int i) { return j * 8 + i % 2 >= c.from[i / 2] && j * 8 + i % 2 < c.to[i / 2]; }
+DEVICE bool is_seen(const Columns &c, int j, int i) { return (uint32_t)(j * 8 + i % 2 - c.from[i / 2]) < c.many; }
 
 // Products become -inf where the query does not see the key.
 template <int N> DEVICE void hide(float (&x)[N][4], const Columns &c)
@@ -201,7 +211,7 @@ template <int N> DEVICE void weigh(float (&x)[N][4], float factor, const float *
 {
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + (j * 8 + first_column()) * 2);
+        const float4 s = ld_v4(stats + j * 16);
 #pragma unroll
         for (int i = 0; i < 4; i++) x[j][i] = ex2(fmaf(x[j][i], factor, i % 2 ? s.y : s.x));
     }
@@ -212,7 +222,7 @@ template <int N> DEVICE void slope_of(float (&dp)[N][4], const float (&p)[N][4],
 {
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + (j * 8 + first_column()) * 2);
+        const float4 s = ld_v4(stats + j * 16);
 #pragma unroll
         for (int i = 0; i < 4; i++) dp[j][i] = p[j][i] * (dp[j][i] - (i % 2 ? s.w : s.z));
     }
@@ -223,7 +233,7 @@ template <int N> DEVICE void weigh_capped(float (&x)[N][4], float (&dp)[N][4], c
 {
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + (j * 8 + first_column()) * 2);
+        const float4 s = ld_v4(stats + j * 16);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float slope;
@@ -240,25 +250,24 @@ template <int N> DEVICE void pack(uint32_t (&w)[N / 2][4], const float (&x)[N][4
     for (int j = 0; j < N / 2; j++) as_operand(w[j], x[2 * j], x[2 * j + 1]);
 }
 
-// A lane's operands into [KEYS][QUERIES]; row: its first key.
-template <int QUERIES> DEVICE void put_weights(unsigned char *to, const uint32_t (&x)[QUERIES / 16][4], int row)
+// A thread's operands into [KEYS][QUERIES].
+template <int QUERIES> DEVICE void put_weights(unsigned char *to, const uint32_t (&x)[QUERIES / 16][4], int thread)
 {
 #pragma unroll
     for (int j = 0; j < QUERIES / 16; j++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) *(uint32_t *)(to + at<QUERIES>(row + i % 2 * 8, j * 2 + i / 2) + (int)threadIdx.x % 4 * 4) = x[j][i];
+        for (int i = 0; i < 4; i++) *(uint32_t *)(to + at<QUERIES>(row_of(thread) + i % 2 * 8, j * 2 + i / 2) + column_of(thread) * 2) = x[j][i];
 }
 
-// A warpgroup's sums, and what it needs for them.
+// A warpgroup's sums.
 template <int D> struct Group {
-    int row, warp;  // a lane's first key of the tile; number among the computing warps
+    int thread;  // among the computing ones
     float dk[D / 8][4], dv[D / 8][4];
 };
 
 // Issues dQ = dS K for a warp's 16 queries and 64 columns, over all keys: dS is read turned.
-template <int D> DEVICE void multiply_slopes(float (&dq)[8][4], const unsigned char *ds, uint64_t k, int query, uint32_t (&a)[KEYS / 16][4])
+template <int D> DEVICE void multiply_slopes(float (&dq)[8][4], const unsigned char *ds, uint64_t k, int query, int lane, uint32_t (&a)[KEYS / 16][4])
 {
-    const int lane = (int)threadIdx.x % 32;
 #pragma unroll
     for (int j = 0; j < KEYS / 16; j++)
         ldmatrix_x4_trans(a[j], ds + at<Shape<D>::QUERIES>(j * 16 + lane / 16 * 8 + lane % 8, query / 8 + lane / 8 % 2));
@@ -298,28 +307,27 @@ template <int D> DEVICE void pass_dq(const attn_bwd::Bwd &a, const Step &t, cons
 
 // P' and dS' of a warpgroup's 64 keys and a tile of queries, in registers.
 template <int D, bool CAP>
-DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::QUERIES / 8][4], const Bwd &b, const Step &t, const Group<D> &g, const Places<D> &s,
-                    int stage, int keys)
+DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::QUERIES / 8][4], const Bwd &b, int thread, const Places<D> &s, int stage)
 {
     using H = Shape<D>;
-    const int group = g.warp / 4;
+    const int group = thread / GROUP;
     const unsigned char *q = s.ring + stage * 2 * H::TILE;
-    const float *stats = s.stats + stage * 2 * H::QUERIES;
+    const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(thread) * 2;
     wgmma_fence();
     multiply_keys<D>(x, operand(s.k + group * ROWS * 128, H::KEYS_PANEL), operand(q, H::PANEL_BYTES));
     wgmma_commit();
     multiply_keys<D>(y, operand(s.v + group * ROWS * 128, H::KEYS_PANEL), operand(q + H::TILE, H::PANEL_BYTES));
     wgmma_commit();
-    const Columns c = columns_of(b.a.rule, t, g.row, keys);
+    const auto columns = [&] { return columns_of(b.a.rule, s.step[stage].ahead, thread, s.keys->n); };
     if constexpr (CAP) {
         wgmma_wait<0>();
         hold(x);
         hold(y);
-        weigh_capped(x, y, b.a.rule, c, stats);
+        weigh_capped(x, y, b.a.rule, columns(), stats);
     } else {
         wgmma_wait<1>();
         hold(x);
-        if (t.is_masked) hide(x, c);
+        if (s.step[stage].is_masked) hide(x, columns());
         weigh(x, factor_of<CAP>(b.a.rule), stats);
         wgmma_wait<0>();
         hold(x);
@@ -329,40 +337,50 @@ DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::Q
 }
 
 // A tile of queries. false: there was none.
-template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Places<D> &s, int number, int keys)
+template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Places<D> &s, int number)
 {
     using H = Shape<D>;
-    const int stage = number % STAGES;
-    unsigned char *q = s.ring + stage * 2 * H::TILE, *ds = s.ds + stage * H::WEIGHTS;
+    int stage = number % STAGES;
+    forget(g.thread);
     mbar_wait(s.full + stage, parity_of(number));
-    const Step t = s.step[stage];
-    if (t.n == 0) return false;
-    clear_rows<D>(q, t.n, H::QUERIES, H::PANEL_BYTES, H::TILE);
+    const int n = s.step[stage].n;
+    if (n == 0) return false;
+    clear_rows<D>(g.thread, s.ring + stage * 2 * H::TILE, n, H::QUERIES, H::PANEL_BYTES, H::TILE);
     uint32_t p[H::QUERIES / 16][4], slopes[H::QUERIES / 16][4], a[KEYS / 16][4];
     {
         float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
-        weights<D, CAP>(x, y, b, t, g, s, stage, keys);
+        weights<D, CAP>(x, y, b, g.thread, s, stage);
         pack(p, x);
         pack(slopes, y);
     }
+    forget(stage);
+    forget(g.thread);
+    const unsigned char *q = s.ring + stage * 2 * H::TILE;
+    unsigned char *ds = s.ds + stage * H::WEIGHTS;
     wgmma_fence();
     multiply_queries<D>(g.dv, p, operand(q + H::TILE, H::PANEL_BYTES));
     wgmma_commit();
-    put_weights<H::QUERIES>(ds, slopes, g.row);
+    put_weights<H::QUERIES>(ds, slopes, g.thread);
     wgmma_fence();
     multiply_queries<D>(g.dk, slopes, operand(q, H::PANEL_BYTES));
     wgmma_commit();
     bar_sync(WEIGHED, GROUP * GROUPS);
-    float dq[DQ_COLUMNS / 8][4];
-    const int query = g.warp * 16 % H::QUERIES, panel = g.warp * 16 / H::QUERIES;
-    multiply_slopes<D>(dq, ds, operand(s.k + panel * H::KEYS_PANEL, H::KEYS_PANEL), query, a);
-    wgmma_wait<1>();
+    wgmma_wait<D == 64>();
     hold(g.dv);
-    hold(g.dk);
+    if (D > 64) hold(g.dk);
+    float dq[DQ_COLUMNS / 8][4];
+    const int warp = g.thread / 32, query = warp * 16 % H::QUERIES, panel = warp * 16 / H::QUERIES;
+    multiply_slopes<D>(dq, ds, operand(s.k + panel * H::KEYS_PANEL, H::KEYS_PANEL), query, g.thread % 32, a);
+    const Step t = s.step[stage];
+    if (D == 64) {
+        wgmma_wait<1>();
+        hold(g.dk);
+    }
+    __syncwarp();  // every lane has read its step
     give_back(s.empty + stage);
     wgmma_wait<0>();
     hold(dq);
-    pass_dq<D>(b.a, t, dq, g.warp, query, panel * PANEL);
+    pass_dq<D>(b.a, t, dq, warp, query, panel * PANEL);
     return true;
 }
 
@@ -377,19 +395,21 @@ template <int D> DEVICE void write_rows(uint16_t *to, int64_t stride, const floa
     }
 }
 
-template <int D, bool CAP> DEVICE void compute(const Bwd &b, const Work &k, int kv, const Places<D> &s, int warp)
+template <int D, bool CAP> DEVICE void compute(const Bwd &b, const Places<D> &s, int warp)
 {
     using H = Shape<D>;
     Group<D> g;
-    g.warp = warp, g.row = warp * 16 + (int)threadIdx.x % 32 / 4;
+    g.thread = warp * 32 + (int)threadIdx.x % 32;
     clear(g.dk);
     clear(g.dv);
     mbar_wait(s.kv_full, 0);
-    clear_rows<D>(s.k, k.n, KEYS, H::KEYS_PANEL, H::KEYS_TILE);
-    for (int number = 0; turn<D, CAP>(g, b, s, number, k.n);) number++;
-    const int64_t token = k.seg.start + k.first;
-    write_rows<D>(b.a.dk + token * b.a.dk_stride + (int64_t)kv * D, b.a.dk_stride, g.dk, b.a.rule.scale, g.row, k.n);
-    write_rows<D>(b.a.dv + token * b.a.dv_stride + (int64_t)kv * D, b.a.dv_stride, g.dv, 1, g.row, k.n);
+    clear_rows<D>(g.thread, s.k, s.keys->n, KEYS, H::KEYS_PANEL, H::KEYS_TILE);
+    for (int number = 0; turn<D, CAP>(g, b, s, number);) number++;
+    const Keys k = *s.keys;
+    const int64_t token = k.token;
+    const int row = row_of(g.thread);
+    write_rows<D>(b.a.dk + token * b.a.dk_stride + (int64_t)k.kv * D, b.a.dk_stride, g.dk, b.a.rule.scale, row, k.n);
+    write_rows<D>(b.a.dv + token * b.a.dv_stride + (int64_t)k.kv * D, b.a.dv_stride, g.dv, 1, row, k.n);
 }
 
 template <int D> DEVICE void init_barriers(const Places<D> &s)
@@ -426,12 +446,14 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd_sm90::THRE
     const int number = (int)*ticket / b.a.K, kv = (int)*ticket % b.a.K, warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0);
     const Work k = find_work(b.a.table, number, KEYS);
     if (k.n == 0) return;
+    if (threadIdx.x == 0) *s.keys = {k.seg.start + k.first, k.n, kv};
+    __syncthreads();
     if (warp < GROUP / 32) {
         registers_less<FETCHING>();
         if (warp == 0) fetch_all<D>(b, k, kv, s);
     } else {
         registers_more<COMPUTING>();
-        compute<D, CAP>(b, k, kv, s, warp - GROUP / 32);
+        compute<D, CAP>(b, s, warp - GROUP / 32);
     }
 }
 
