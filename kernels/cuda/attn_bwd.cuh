@@ -58,12 +58,12 @@ struct Visit {
     bool there;   // false: all are done
 };
 
-// Does the tile of queries see the tile of keys? Its place in the order too.
-template <int D> DEVICE bool meets(const Bwd &a, const Work &k, Visit *v)
+// Does the tile of QUERIES queries see the tile of HEIGHT keys? Its place in the order too.
+template <int QUERIES, int HEIGHT> DEVICE bool meets(const Bwd &a, const Work &k, Visit *v)
 {
-    const Work w = work_at(a.table, v->seg, v->tile, Shape<D>::QUERIES);
-    const Part prefix = part_of<KEYS>(a.rule, w, w.prefix), own = part_of<KEYS>(a.rule, w, w.seg);
-    const int tile = k.first / KEYS, before = prefix.to - prefix.from;
+    const Work w = work_at(a.table, v->seg, v->tile, QUERIES);
+    const Part prefix = part_of<HEIGHT>(a.rule, w, w.prefix), own = part_of<HEIGHT>(a.rule, w, w.seg);
+    const int tile = k.first / HEIGHT, before = prefix.to - prefix.from;
     const bool is_own = v->seg == k.index;
     v->of = before + own.to - own.from;
     v->order = is_own ? before + tile - own.from : tile - prefix.from;
@@ -71,15 +71,15 @@ template <int D> DEVICE bool meets(const Bwd &a, const Work &k, Visit *v)
 }
 
 // The next tile of queries from `v` on (itself included) that sees the keys.
-template <int D> DEVICE Visit settle(const Bwd &a, const Work &k, Visit v)
+template <int QUERIES, int HEIGHT> DEVICE Visit settle(const Bwd &a, const Work &k, Visit v)
 {
     for (; v.head < a.N / a.K; v.head++, v.seg = 0, v.base = 0)
         for (; v.seg < a.table.S; v.seg++, v.tile = 0) {
             const Seg g = a.table.seg[v.seg];
-            const int tiles = tiles_of(g, Shape<D>::QUERIES);
+            const int tiles = tiles_of(g, QUERIES);
             const bool looks = v.seg == k.index || g.prefix == k.index;
             for (; looks && v.tile < tiles; v.tile++)
-                if (meets<D>(a, k, &v)) return v;
+                if (meets<QUERIES, HEIGHT>(a, k, &v)) return v;
             v.base += tiles;
         }
     v.there = false;
@@ -235,14 +235,11 @@ template <int D> DEVICE void write_rows(uint16_t *to, int64_t stride, const floa
     }
 }
 
-}  // namespace attn_bwd
-
-// delta[n][t] = sum of o x dout, a warp each; and all turns begin at 0. Grid: T x N warps.
-template <int D> __global__ void attn_bwd_prepare(const attn_bwd::Bwd a)
+// delta[n][t] = sum of o x dout, a warp each; and all `turns` turns begin at 0.
+template <int D> DEVICE void prepare(const Bwd &a, int64_t turns)
 {
-    using namespace attn_bwd;
     const int64_t thread = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, threads = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = thread; i < attn_bwd::Shape<D>::turns(a.N, a.query_tiles); i += threads) a.turn[i] = 0;
+    for (int64_t i = thread; i < turns; i += threads) a.turn[i] = 0;
     const int64_t token = thread / 32 / a.N, n = thread / 32 % a.N;
     if (token >= a.table.T) return;
     const uint32_t *o = (const uint32_t *)(a.o + token * a.o_stride + n * D), *dout = (const uint32_t *)(a.dout + token * a.dout_stride + n * D);
@@ -255,6 +252,14 @@ template <int D> __global__ void attn_bwd_prepare(const attn_bwd::Bwd a)
     }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) a.delta[n * a.table.T + token] = sum;
+}
+
+}  // namespace attn_bwd
+
+// Grid: T x N warps.
+template <int D> __global__ void attn_bwd_prepare(const attn_bwd::Bwd a)
+{
+    attn_bwd::prepare<D>(a, attn_bwd::Shape<D>::turns(a.N, a.query_tiles));
 }
 
 // Grid: K x (at most T / 64 + S tiles of keys). Blocks without a tile end at once.
@@ -275,7 +280,7 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd::Shape<D>:
     float dk[H::COLUMNS / 8][4], dv[H::COLUMNS / 8][4];
     clear(dk);
     clear(dv);
-    Visit now = settle<D>(a, k, {0, 0, 0, 0, 0, 0, true});
+    Visit now = settle<H::QUERIES, KEYS>(a, k, {0, 0, 0, 0, 0, 0, true});
     if (now.there) fetch<D>(a, now, kv * (a.N / a.K) + now.head, shared, 0);
     cp_async_commit();
     for (int stage = 0; now.there; stage ^= 1) {
@@ -291,7 +296,7 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd::Shape<D>:
         __syncthreads();
         Visit next = now;  // not before: registers are short above
         next.tile++;
-        next = settle<D>(a, k, next);
+        next = settle<H::QUERIES, KEYS>(a, k, next);
         if (next.there) fetch<D>(a, next, kv * (a.N / a.K) + next.head, shared, stage ^ 1);
         cp_async_commit();
         add_rows<D>(dv, x.p, shared + H::P, q + H::TILE);

@@ -72,6 +72,9 @@ template <int N> DEVICE void hold(float (&x)[N][4])
     for (int j = 0; j < N; j++) asm volatile("" : "+f"(x[j][0]), "+f"(x[j][1]), "+f"(x[j][2]), "+f"(x[j][3]));
 }
 
+// The compiler computes what follows from x here, and keeps nothing of it from before: registers are worth more than instructions.
+DEVICE void forget(int &x) { asm volatile("" : "+r"(x)); }
+
 // A warpgroup gives registers back to its block, or takes more: N for each thread.
 template <int N> DEVICE void registers_less() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> DEVICE void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }

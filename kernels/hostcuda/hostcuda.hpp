@@ -223,6 +223,7 @@ void wgmma_commit();  // what was issued since the last one is a group
 void wgmma_wait_n(int pending);
 template <int N> ALWAYS_INLINE void wgmma_wait() { wgmma_wait_n(N); }
 template <int N> ALWAYS_INLINE void hold(float (&)[N][4]) {}  // for a compiler that moves registers across waits
+ALWAYS_INLINE void forget(int &) {}                           // for one that keeps too much in registers
 
 // A warpgroup gives registers back to its block, or takes more: N for each thread.
 void change_registers(int n, bool more);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// attn_bwd_* against the gradient in double: head sizes, GQA, shared prefixes, soft-cap, window, padding; the same bits in every order, and
+// attn_bwd_* and attn_bwd_sm90_main against the gradient in double: head sizes, GQA, shared prefixes, soft-cap, window, padding; the same bits in every order, and
 // for a segment wherever it lies in its row.
 #include "tests/hostcuda/attention_bwd.hpp"
 
@@ -21,19 +21,22 @@ static bool check(const Definition &def, const std::vector<uint16_t> &dout, cons
            def.padding_is_zero(r.dq, c.N * c.D, "dq") && def.padding_is_zero(r.dk, c.K * c.D, "dk") && def.padding_is_zero(r.dv, c.K * c.D, "dv");
 }
 
-static int check_case(const Case &c, const std::string &name)
+static int check_case(const Case &c, Form form, const std::string &name)
 {
     state = 11;
     const Inputs in = random_inputs(c);
-    const std::vector<uint16_t> dout = random_bf16(c.queries());
+    std::vector<uint16_t> dout = random_bf16(c.queries());
+    const std::vector<bool> used = c.used();
+    for (size_t i = 0; i < dout.size(); i++)
+        if (!used[i / (c.N * c.D)]) dout[i] = 0x7fc0;  // NaN, as the inputs' padding
     Result first;
-    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, dout, r); })) return 1;
+    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, dout, form, r); })) return 1;
     if (!check({c, in}, dout, first)) return printf("%s\n", name.c_str()), 1;
     return 0;
 }
 
 // A segment alone at the start of its row, and the same tokens behind another segment: the same bits.
-static int check_place()
+static int check_place(Form form)
 {
     enum { D = 64, L = 100, BEFORE = 37 };
     const Case alone = {D, L, 2, 1, {{0, L, -1, 0}}, 0, 0}, behind = {D, L + BEFORE, 2, 1, {{0, BEFORE, -1, 0}, {BEFORE, L, -1, 0}}, 0, 0};
@@ -42,7 +45,7 @@ static int check_place()
     const std::vector<uint16_t> dout = random_bf16(behind.queries());
     const auto tail = [](const std::vector<uint16_t> &x, int width) { return std::vector<uint16_t>(x.begin() + (size_t)BEFORE * width, x.end()); };
     Result a, b;
-    if (!run_case(behind, in, dout, &b) || !run_case(alone, {tail(in.q, 2 * D), tail(in.k, D), tail(in.v, D)}, tail(dout, 2 * D), &a)) return 1;
+    if (!run_case(behind, in, dout, form, &b) || !run_case(alone, {tail(in.q, 2 * D), tail(in.k, D), tail(in.v, D)}, tail(dout, 2 * D), form, &a)) return 1;
     if (a.dq != tail(b.dq, 2 * D) || a.dk != tail(b.dk, D) || a.dv != tail(b.dv, D)) return printf("a segment's bits depend on its place\n"), 1;
     return 0;
 }
@@ -59,10 +62,17 @@ int main()
         {256, 130, 1, 1, {{0, 130, -1, 0}}, 3, 17},
         {64, 1, 1, 1, {{0, 1, -1, 0}}, 0, 0},
         {64, 60, 1, 1, {{0, 29, -1, 0}, {29, 31, -1, 0}}, 0, 0},  // segments that end within the upper half of a warp's queries
+        {64, 700, 1, 1, {{0, 300, -1, 0}, {300, 390, 0, 300}}, 0, 0},  // more tiles than stages
+        {128, 270, 2, 1, {{0, 260, -1, 0}}, 0, 100},
     };
-    int i = 0;
-    for (const Case &c : cases)
-        if (check_case(c, "case " + std::to_string(i++))) return 1;
-    return check_place() || !no_conflicts() ||
-           !holds_for_inexact_functions([] { return !check_case({64, 80, 1, 1, {{0, 80, -1, 0}}, 5, 0}, "inexact"); });
+    for (Form form : {MMA, SM90}) {
+        int i = 0;
+        for (const Case &c : cases) {
+            const std::string name = (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i++);
+            if ((form == MMA || c.D <= 128) && check_case(c, form, name)) return 1;
+        }
+        if (check_place(form)) return 1;
+        if (!holds_for_inexact_functions([&] { return !check_case({64, 80, 1, 1, {{0, 80, -1, 0}}, 5, 0}, form, "inexact"); })) return 1;
+    }
+    return !no_conflicts();
 }

@@ -4,6 +4,7 @@
 #define TESTS_HOSTCUDA_ATTENTION_BWD_HPP
 
 #include "kernels/cuda/attn_bwd.cuh"
+#include "kernels/cuda/attn_bwd_sm90.cuh"
 
 #include "tests/hostcuda/attention.hpp"
 
@@ -14,29 +15,68 @@ struct Result {
     bool operator==(const Result &r) const { return o == r.o && dq == r.dq && dk == r.dk && dv == r.dv; }
 };
 
+// What both forms take, on device arrays that last as long as this.
+struct Backward {
+    OnDevice *f;
+    Array<uint16_t> grad, dq, dk, dv;
+    Array<float> delta, sums;
+    Array<uint32_t> turn;
+    Bwd a = {};
+
+    Backward(OnDevice *f_, const std::vector<uint16_t> &dout, int query_tiles, int64_t sums_, int64_t turns)
+        : f(f_), grad(dout), dq(f->c.queries()), dk(f->c.keys()), dv(f->c.keys()), delta((size_t)f->c.T * f->c.N), sums((size_t)sums_), turn((size_t)turns)
+    {
+        const Case &c = f->c;
+        a.q = f->q.p, a.k = f->k.p, a.v = f->v.p, a.o = f->o.p, a.dout = grad.p, a.dq = dq.p, a.dk = dk.p, a.dv = dv.p;
+        a.lse = f->lse.p, a.delta = delta.p, a.sums = sums.p, a.turn = turn.p;
+        a.q_stride = a.o_stride = a.dout_stride = a.dq_stride = c.N * c.D, a.k_stride = a.v_stride = a.dk_stride = a.dv_stride = c.K * c.D;
+        a.N = c.N, a.K = c.K, a.query_tiles = query_tiles, a.table = f->table, a.rule = c.rule();
+    }
+    bool finish(Result *r)
+    {
+        const Case &c = f->c;
+        if (!f->pad(dq.p, c.N * c.D, nullptr) || !f->pad(dk.p, c.K * c.D, nullptr) || !f->pad(dv.p, c.K * c.D, nullptr)) return false;
+        *r = {f->o.read(), dq.read(), dk.read(), dv.read()};
+        return true;
+    }
+};
+
 template <int D> static bool backward(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Result *r)
 {
     using H = attn_bwd::Shape<D>;
     const int query_tiles = c.T / H::QUERIES + f->table.S, key_tiles = c.T / attn_bwd::KEYS + f->table.S;
-    Array<uint16_t> grad(dout), dq(c.queries()), dk(c.keys()), dv(c.keys());
-    Array<float> delta((size_t)c.T * c.N), sums((size_t)H::sums(c.N, query_tiles));
-    Array<uint32_t> turn((size_t)H::turns(c.N, query_tiles));
-    Bwd a = {};
-    a.q = f->q.p, a.k = f->k.p, a.v = f->v.p, a.o = f->o.p, a.dout = grad.p, a.dq = dq.p, a.dk = dk.p, a.dv = dv.p;
-    a.lse = f->lse.p, a.delta = delta.p, a.sums = sums.p, a.turn = turn.p;
-    a.q_stride = a.o_stride = a.dout_stride = a.dq_stride = c.N * D, a.k_stride = a.v_stride = a.dk_stride = a.dv_stride = c.K * D;
-    a.N = c.N, a.K = c.K, a.query_tiles = query_tiles, a.table = f->table, a.rule = c.rule();
-    const bool good = hostcuda::launch("attn_bwd_prepare", attn_bwd_prepare<D>, (c.T * c.N + 3) / 4, 128, 0, a) &&
-                      hostcuda::launch("attn_bwd_main", c.softcap > 0 ? attn_bwd_main<D, true> : attn_bwd_main<D, false>, c.K * key_tiles, H::THREADS, H::BYTES, a) &&
-                      f->pad(dq.p, c.N * D, nullptr) && f->pad(dk.p, c.K * D, nullptr) && f->pad(dv.p, c.K * D, nullptr);
-    if (good) *r = {f->o.read(), dq.read(), dk.read(), dv.read()};
-    return good;
+    Backward b(f, dout, query_tiles, H::sums(c.N, query_tiles), H::turns(c.N, query_tiles));
+    return hostcuda::launch("attn_bwd_prepare", attn_bwd_prepare<D>, (c.T * c.N + 3) / 4, 128, 0, b.a) &&
+           hostcuda::launch("attn_bwd_main", c.softcap > 0 ? attn_bwd_main<D, true> : attn_bwd_main<D, false>, c.K * key_tiles, H::THREADS, H::BYTES, b.a) && b.finish(r);
 }
 
-static bool run_case(const Case &c, const Inputs &in, const std::vector<uint16_t> &dout, Result *r)
+template <int D> static bool backward_sm90(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Result *r)
+{
+    using H = attn_bwd_sm90::Shape<D>;
+    const int query_tiles = c.T / H::QUERIES + f->table.S, key_tiles = c.T / attn_bwd_sm90::KEYS + f->table.S;
+    Backward b(f, dout, query_tiles, H::sums(c.N, query_tiles), H::turns(c.N, query_tiles));
+    attn_bwd_sm90::Bwd s = {};
+    s.a = b.a;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.q, b.a.q, c.N * D, c.T, c.N * D, H::QUERIES)) return false;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.dout, b.a.dout, c.N * D, c.T, c.N * D, H::QUERIES)) return false;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.k, b.a.k, c.K * D, c.T, c.K * D, attn_bwd_sm90::KEYS)) return false;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.v, b.a.v, c.K * D, c.T, c.K * D, attn_bwd_sm90::KEYS)) return false;
+    return hostcuda::launch("attn_bwd_prepare_sm90", attn_bwd_prepare_sm90<D>, (c.T * c.N + 3) / 4, 128, 0, b.a) &&
+           hostcuda::launch("attn_bwd_sm90", c.softcap > 0 ? attn_bwd_sm90_main<D, true> : attn_bwd_sm90_main<D, false>, c.K * key_tiles, attn_bwd_sm90::THREADS, H::BYTES, s) &&
+           b.finish(r);
+}
+
+// The Hopper form has no heads of 256.
+static bool run_form(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Form form, Result *r)
+{
+    if (form == SM90) return c.D == 64 ? backward_sm90<64>(c, f, dout, r) : c.D == 128 && backward_sm90<128>(c, f, dout, r);
+    return c.D == 64 ? backward<64>(c, f, dout, r) : c.D == 128 ? backward<128>(c, f, dout, r) : backward<256>(c, f, dout, r);
+}
+
+static bool run_case(const Case &c, const Inputs &in, const std::vector<uint16_t> &dout, Form form, Result *r)
 {
     OnDevice f(c, in);
-    const bool good = f.run() && (c.D == 64 ? backward<64>(c, &f, dout, r) : c.D == 128 ? backward<128>(c, &f, dout, r) : backward<256>(c, &f, dout, r));
+    const bool good = f.run() && run_form(c, &f, dout, form, r);
     if (!good) printf("%s\n", hostcuda::report());
     return good;
 }
