@@ -99,12 +99,6 @@ template <int D> DEVICE void fetch_all(const Fwd &a, const Work &w, const Walk &
 
 // --- the warpgroups that compute -------------------------------------------------------------------------------------------------
 
-// What the matrix at p is to wgmma: groups of 8 rows of 128 bytes, swizzled; from one panel of 64 columns to the next: `panel` bytes.
-DEVICE uint64_t operand(const unsigned char *p, int panel)
-{
-    return (uint64_t)1 << 62 | (uint64_t)(8 * 128 >> 4) << 32 | (uint64_t)(panel >> 4) << 16 | shared_address(p) >> 4;
-}
-
 // Issues scores = Q K'.
 template <int D> DEVICE void multiply_keys(float (&x)[Shape<D>::KEYS / 8][4], uint64_t q, uint64_t k)
 {

@@ -66,16 +66,16 @@ DEVICE float logit(const Logprob &a, float x, int token, float *slope)
     return token < a.V ? x : -INFINITY;
 }
 
-// A row's share of four lanes: greatest and sum over the warp's 64 columns.
-DEVICE Part slice_of(const float (&x)[8][4], int e)
+// A row's share of four lanes: greatest and sum over the 64 columns of x[from] to x[from + 7].
+template <int N> DEVICE Part slice_of(const float (&x)[N][4], int from, int e)
 {
     Part p = {-INFINITY, 0};
 #pragma unroll
-    for (int j = 0; j < 8; j++) p.most = fmaxf(p.most, fmaxf(x[j][e], x[j][e + 1]));
+    for (int j = from; j < from + SLICE / 8; j++) p.most = fmaxf(p.most, fmaxf(x[j][e], x[j][e + 1]));
     p.most = quad_max(p.most);
     const float base = p.most == -INFINITY ? 0 : p.most;
 #pragma unroll
-    for (int j = 0; j < 8; j++) p.sum += ex2((x[j][e] - base) * LOG2E) + ex2((x[j][e + 1] - base) * LOG2E);
+    for (int j = from; j < from + SLICE / 8; j++) p.sum += ex2((x[j][e] - base) * LOG2E) + ex2((x[j][e + 1] - base) * LOG2E);
     p.sum = quad_sum(p.sum);
     return p;
 }
@@ -171,7 +171,7 @@ inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(con
                     x[i][j][e + c] = logit(a, x[i][j][e + c], of, &slope);
                     if (of == target) a.picked[token] = x[i][j][e + c];
                 }
-            const Part p = slice_of(x[i], e);
+            const Part p = slice_of(x[i], 0, e);
             if (lane % 4 == 0 && token >= 0) a.part[(int64_t)(blockIdx.y * 2 + warp % 2) * a.T + r] = p;
         }
 }

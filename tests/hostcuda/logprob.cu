@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The log-probability kernels against sums in double: odd vocabularies and widths, soft-cap, tokens without a target, chunks of the vocabulary;
+// The log-probability kernels, mma.sync's and Hopper's, against sums in double: odd vocabularies and widths, soft-cap, tokens without a target, chunks of the vocabulary;
 // the same bits in every order and for a row in any company. DPO and LN-DPO on top of them.
 #include "kernels/cuda/dpo.cuh"
-#include "kernels/cuda/logprob.cuh"
+#include "kernels/cuda/logprob_sm90.cuh"
+#include "kernels/cuda/tensor_map.hpp"
 
 #include "tests/hostcuda/arrays.hpp"
 
@@ -14,7 +15,8 @@ using logprob::Logprob;
 struct Case {
     int T, H, V;
     float softcap;
-    int every;  // which tokens have a target
+    int every;        // which tokens have a target
+    int width = 136;  // of a chunk: no multiple of a tile
 };
 
 struct Inputs {
@@ -41,7 +43,36 @@ struct Result {
     bool operator==(const Result &o) const { return logp == o.logp && lse == o.lse && best == o.best && gradient == o.gradient; }
 };
 
-static bool run_case(const Case &c, const Inputs &in, int width, Result *r)
+// Which kernels compute the logits.
+enum Form { MMA, SM90 };
+
+static unsigned tiles_of(int n, int tile) { return (unsigned)((n + tile - 1) / tile); }
+
+// Maps of the `rows` tokens that have a target, and of the head.
+static bool encode(logprob_sm90::Maps *m, const Logprob &a, int rows)
+{
+    return encode_map(cuTensorMapEncodeTiled, &m->hidden, a.hidden, a.H, rows, a.hidden_stride, logprob_sm90::TOKENS) &&
+           encode_map(cuTensorMapEncodeTiled, &m->head, a.head, a.H, a.V, a.head_stride, logprob_sm90::LOGITS);
+}
+
+static bool slices(Form form, const Logprob &a, const logprob_sm90::Maps &m)
+{
+    if (form == MMA)
+        return launch("logprob_slices", logprob_slices, dim3(tiles_of(a.T, product::SIDE), tiles_of(a.V, product::SIDE)), product::THREADS, product::BYTES, a);
+    return launch("logprob_slices_sm90", logprob_slices_sm90, dim3(tiles_of(a.T, logprob_sm90::TOKENS), tiles_of(a.V, logprob_sm90::LOGITS)),
+                  logprob_sm90::THREADS, logprob_sm90::BYTES, m, a);
+}
+
+static bool gradient(Form form, const logprob::Gradient &g, const logprob_sm90::Maps &m)
+{
+    if (form == MMA)
+        return launch("logprob_gradient", logprob_gradient, dim3(tiles_of(g.of.T, product::SIDE), tiles_of(g.width, product::SIDE)), product::THREADS,
+                      product::BYTES, g);
+    return launch("logprob_gradient_sm90", logprob_gradient_sm90, dim3(tiles_of(g.of.T, logprob_sm90::TOKENS), tiles_of(g.width, logprob_sm90::LOGITS)),
+                  logprob_sm90::THREADS, logprob_sm90::BYTES, m, g);
+}
+
+static bool run_case(const Case &c, const Inputs &in, int width, Form form, Result *r)
 {
     Array<uint16_t> rounded(in.hidden.size()), head(in.head), out((size_t)(c.T * width));
     Array<int32_t> target(in.target), list((size_t)c.T + 1), place((size_t)c.T);
@@ -49,17 +80,17 @@ static bool run_case(const Case &c, const Inputs &in, int width, Result *r)
     Array<uint8_t> best((size_t)c.T);
     Array<logprob::Part> part((size_t)(logprob::slices_of(c.V) * c.T));
     const Logprob a = {head.p, target.p, rounded.p, in.stride, in.stride, list.p, place.p, c.T, c.H, c.V, c.softcap, part.p, picked.p, logp.p, lse.p, best.p};
-    const unsigned tiles = (unsigned)((c.T + product::SIDE - 1) / product::SIDE);
     bool good = launch("logprob_list", logprob_list, 1, logprob::LIST_THREADS, logprob::LIST_BYTES, a) &&
-                launch("logprob_gather", logprob_gather, (unsigned)((c.T + 3) / 4), rows::THREADS, 0, a, hidden.p, in.stride) &&
-                launch("logprob_slices", logprob_slices, dim3(tiles, (unsigned)logprob::slices_of(c.V) / 2), product::THREADS, product::BYTES, a) &&
-                launch("logprob_combine", logprob_combine, (unsigned)((c.T + 31) / 32), logprob::COMBINE_THREADS, logprob::COMBINE_BYTES, a);
+                launch("logprob_gather", logprob_gather, (unsigned)((c.T + 3) / 4), rows::THREADS, 0, a, hidden.p, in.stride);
+    const int rows = good ? list.read()[0] : 0;
+    logprob_sm90::Maps m = {};
+    good = good && encode(&m, a, rows) && slices(form, a, m) &&
+           launch("logprob_combine", logprob_combine, (unsigned)((c.T + 31) / 32), logprob::COMBINE_THREADS, logprob::COMBINE_BYTES, a);
     if (good) r->logp = logp.read(), r->lse = lse.read(), r->best = best.read();
     r->gradient.clear();
     for (int first = 0; good && first < c.V; first += width) {
         const logprob::Gradient g = {a, coef.p, out.p, width, first, width};
-        good = launch("logprob_gradient", logprob_gradient, dim3(tiles, (unsigned)((width + product::SIDE - 1) / product::SIDE)), product::THREADS, product::BYTES, g);
-        const int rows = list.read()[0];
+        good = gradient(form, g, m);
         for (uint16_t x : out.read())
             if ((int)r->gradient.size() < (first / width + 1) * rows * width) r->gradient.push_back(x);
     }
@@ -113,19 +144,18 @@ static bool check(const Case &c, const Inputs &in, const Result &r, int width)
     return true;
 }
 
-static int check_case(const Case &c, const std::string &name)
+static int check_case(const Case &c, Form form, const std::string &name)
 {
-    const int width = 136;  // of a chunk: not a multiple of the tile
     state = 13;
     const Inputs in = random_inputs(c);
     Result first;
-    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, width, r); })) return 1;
-    if (!check(c, in, first, width)) return printf("%s\n", name.c_str()), 1;
+    if (!same_in_every_order(name, &first, [&](int, Result *r) { return run_case(c, in, c.width, form, r); })) return 1;
+    if (!check(c, in, first, c.width)) return printf("%s\n", name.c_str()), 1;
     return 0;
 }
 
 // A token alone, and the last of many: the same bits.
-static int check_company()
+static int check_company(Form form)
 {
     const Case many = {150, 72, 300, 0, 1}, alone = {1, 72, 300, 0, 1};
     state = 17;
@@ -135,7 +165,7 @@ static int check_company()
     one.hidden.assign(in.hidden.begin() + (long)at, in.hidden.begin() + (long)at + in.stride);
     one.target = {in.target[149]}, one.coef = {in.coef[149]};
     Result a, b;
-    if (!run_case(many, in, 304, &a) || !run_case(alone, one, 304, &b)) return 1;
+    if (!run_case(many, in, 304, form, &a) || !run_case(alone, one, 304, form, &b)) return 1;
     if (a.logp[149] != b.logp[0] || a.lse[149] != b.lse[0]) return printf("a row's bits depend on its company\n"), 1;
     if (!std::equal(b.gradient.begin(), b.gradient.end(), a.gradient.begin() + 149 * 304)) return printf("a gradient's bits depend on its company\n"), 1;
     return 0;
@@ -232,7 +262,7 @@ static bool uses_memory()
     const Case c = {70, 128, 256, 0, 1};
     const Inputs in = random_inputs(c);
     Result r;
-    return uses_memory_well("logprob_slices", "fetch", [&] { return run_case(c, in, 256, &r); });
+    return uses_memory_well("logprob_slices", "fetch", [&] { return run_case(c, in, 256, MMA, &r); });
 }
 
 int main()
@@ -242,10 +272,15 @@ int main()
         {70, 64, 129, 2, 1},     // soft-cap; one token beyond a tile
         {5, 8, 1, 0, 1},
         {9, 200, 128, 0, 100},   // one target
+        {130, 392, 257, 3, 1, 264},  // more steps than stages, one column beyond a tile of 256
+        {2180, 8, 260, 0, 1, 264},   // more tiles of tokens than a band of blocks, two of the vocabulary
     };
-    int i = 0;
-    for (const Case &c : cases)
-        if (check_case(c, "case " + std::to_string(i++))) return 1;
-    return check_company() || !no_conflicts() || !uses_memory() || !holds_for_inexact_functions([] { return !check_case({20, 64, 129, 2, 1}, "inexact"); }) ||
-           check_list() || check_scatter() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
+    const auto name = [](Form form, int i) { return (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i); };
+    for (Form form : {MMA, SM90}) {
+        int i = 0;
+        for (const Case &c : cases)
+            if (check_case(c, form, name(form, i++))) return 1;
+        if (check_company(form) || !holds_for_inexact_functions([&] { return !check_case({20, 64, 129, 2, 1}, form, "inexact"); })) return 1;
+    }
+    return !no_conflicts() || !uses_memory() || check_list() || check_scatter() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
