@@ -25,7 +25,6 @@ using namespace attn;
 using attn_bwd::Visit;
 using attn_sm90::give_back;
 using attn_sm90::GROUP;
-using attn_sm90::operand;
 using attn_sm90::PANEL;
 
 enum { GROUPS = 2, THREADS = GROUP * (GROUPS + 1), ROWS = 64, KEYS = ROWS * GROUPS, WARPS = GROUP * GROUPS / 32, STAGES = 2, DQ_COLUMNS = 64 };
