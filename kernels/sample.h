@@ -16,8 +16,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef BOTH  // kernels/cuda/ptx.cuh has one for kernels
-#define BOTH static inline
+#ifdef BOTH  // kernels/cuda/ptx.cuh was included: for kernels too
+#define SAMPLE_INLINE BOTH
+#else
+#define SAMPLE_INLINE static inline
 #endif
 
 enum { SAMPLE_LANES = 16, SAMPLE_CHUNK = 4096, SAMPLE_BINS = 256, SAMPLE_BINS_PER_LOGIT = 8 };
@@ -42,7 +44,7 @@ typedef struct SampleArgs {
 } SampleArgs;
 
 // e^d for d <= 0, relative error below 2e-7; 0 below -87. 2^n * polynomial(r), |r| <= ln 2 / 2 (Taylor to degree 7).
-BOTH float sample_exp(float d)
+SAMPLE_INLINE float sample_exp(float d)
 {
     if (d < -87.0f) return 0;
     const float n = (d * 1.44269504f + 12582912.0f) - 12582912.0f;         // rounds to the nearest integer
@@ -60,10 +62,10 @@ BOTH float sample_exp(float d)
     return p * power;
 }
 
-BOTH float sample_penalised(float x, float penalty) { return x > 0 ? x / penalty : x * penalty; }
+SAMPLE_INLINE float sample_penalised(float x, float penalty) { return x > 0 ? x / penalty : x * penalty; }
 
 // Bins of an eighth of a logit below the largest; all that is further down is in the last one.
-BOTH int sample_bin(float x, float max)
+SAMPLE_INLINE int sample_bin(float x, float max)
 {
     const float d = (max - x) * SAMPLE_BINS_PER_LOGIT;
     return d < (float)(SAMPLE_BINS - 1) ? (int)d : SAMPLE_BINS - 1;
@@ -71,10 +73,10 @@ BOTH int sample_bin(float x, float max)
 
 // All tokens of a weight <= (1 - p) total / V hold (1 - p) total together at the most: they lie below top-p's cut (half of it leaves
 // room for rounding), so they need not be looked at.
-BOTH float sample_light(double p, double total, int64_t V) { return (float)(0.5 * (1 - p) * total / (double)V); }
+SAMPLE_INLINE float sample_light(double p, double total, int64_t V) { return (float)(0.5 * (1 - p) * total / (double)V); }
 
 // The weight of SAMPLE_LANES neighbours.
-BOTH float sample_lanes(const float *w)
+SAMPLE_INLINE float sample_lanes(const float *w)
 {
     float a[4];
     for (int j = 0; j < 4; j++) a[j] = (w[j] + w[j + 4]) + (w[j + 8] + w[j + 12]);
