@@ -126,18 +126,19 @@ $(BUILD)/hostcuda/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,CXX)
 	$(Q)$(CXX) $(ONHOSTFLAGS) -c -o $@ $<
-$(filter-out %/ops,$(ON_HOST)): %: %.o $(HOSTCUDA)
+$(filter-out %/ops %/watch,$(ON_HOST)): %: %.o $(HOSTCUDA)
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ -lboost_context -lbacktrace
 $(BUILD)/tests/hostcuda/sample: $(BUILD)/libimf.a
 $(BUILD)/tests/hostcuda/ops: $(BUILD)/tests/hostcuda/ops.o
+$(BUILD)/tests/hostcuda/watch: $(BUILD)/tests/hostcuda/watch.o $(BUILD)/kernels/hostcuda/mpi/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
 $(BUILD)/hostcuda/imf: $(BUILD)/src/main.o $(BUILD)/kernels/hostcuda/mpi/nccl.o $(BUILD)/hostcuda/src/par/nccl/par_nccl.o
 $(BUILD)/kernels/hostcuda/mpi/nccl.o: WARNXX += $(patsubst -I%,-isystem %,$(MPI_CFLAGS))
 $(BUILD)/hostcuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPP) -Ikernels/hostcuda/mpi $(CFLAGS) -c -o $@ $<
-$(BUILD)/tests/hostcuda/ops $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
+$(BUILD)/tests/hostcuda/ops $(BUILD)/tests/hostcuda/watch $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
 

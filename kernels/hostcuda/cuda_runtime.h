@@ -75,7 +75,7 @@ namespace hostcuda {
 // Puts a launch into a stream; shared_bytes must be within the kernel's attribute.
 cudaError_t enqueue(cudaStream_t s, std::function<bool()> launch_it, const void *kernel, size_t shared_bytes);
 
-// Puts a library's work into a stream.
+// Puts a library's work into a stream. It is called again as long as it says cudaErrorNotReady.
 cudaError_t enqueue_call(cudaStream_t s, std::function<cudaError_t()> call);
 
 template <typename... P, typename... A>

@@ -64,10 +64,11 @@ bool run_one()
         if (can_run(s)) ready.push_back(s);
     if (ready.empty()) return false;
     CUstream_st *s = ready[hostcuda::stream_bits() % ready.size()];
-    const Work w = std::move(s->queue.front());
+    Work w = std::move(s->queue.front());
     s->queue.pop_front();
     const cudaError_t e = sticky == cudaSuccess ? w.go() : sticky;  // after a failure nothing runs any more
-    if (e != cudaSuccess) sticky = e;
+    if (e == cudaErrorNotReady) s->queue.push_front(std::move(w));
+    else if (e != cudaSuccess) sticky = e;
     return true;
 }
 

@@ -12,7 +12,7 @@ static const char *const points[] = {
     "compact-begin",  "compact-text",  "compact-file",  "compact-files",     "compact-done",       "compact-remove",
     "refs-computed",  "refs-written",  "shard-write",   "shard-close",       "manifest",           "checkpoint-rename",
     "checkpoint-renamed", "prune",     "export-rename", "export-removed",    "export-renamed",     "file-rename",
-    "file-renamed"};
+    "file-renamed",       "row-fails"};
 
 bool fault_armed;
 static struct {

@@ -30,6 +30,7 @@
 //   export-renamed     rename      the model is in its place, done.json is not there
 //   file-rename        rename      any file that is written whole: written and synced under a temporary name
 //   file-renamed       rename      the same: it has its name
+//   row-fails          error       a row's gradient is half computed. No kill: the rank meets an error (exit 65)
 #ifndef IMF_BASE_FAULT_H
 #define IMF_BASE_FAULT_H
 
@@ -45,7 +46,7 @@ extern bool fault_armed;
 bool fault_reached(const char *point);  // counts a passage; true when it is the one
 _Noreturn void fault_kill(const char *point);
 
-// Is this the passage that ends? For points that first leave something half-done; fault_kill must follow.
+// Is this the passage that ends? For points that first leave something half-done, fault_kill must follow; or an error.
 static inline bool fault_due(const char *point) { return fault_armed && fault_reached(point); }
 
 static inline void fault_point(const char *point)

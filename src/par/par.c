@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mpi.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 #include "base/profile.h"
 #include "base/stop.h"
 
-enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902, TAG_STOP = 903 };
+enum { CHUNK = 1 << 30, TAG_QUEUE_ASK = 901, TAG_QUEUE_ITEM = 902, TAG_STOP = 903, TAG_ALARM = 904 };
 
 static struct {
     MPI_Comm world, node;
@@ -26,6 +27,10 @@ static struct {
     ParCounts count;
     bool stop;    // a rank was asked to end, and this one has passed the word
     bool relay;   // ranks work on their own (the same on all): who waits for them passes the word
+    _Atomic int64_t agreements;  // that have ended
+    ParBlame blame;              // of the next error
+    _Atomic int64_t *alarm;      // shared by the node: the agreement before which a rank failed, + 1; NULL: not open
+    int64_t alarmed, heard;      // what this rank sends, and the newest that it heard of, counted likewise
 } g = {.size = 1, .node_size = 1};
 
 static Err mpi_failed(int rc, const char *call, const char *file, int line)
@@ -196,6 +201,56 @@ static Err wait_and_hear(MPI_Request *request)
     return OK;
 }
 
+// --- alarm ------------------------------------------------------------------------------------------------------------
+
+Err par_alarm_open(void)
+{
+    void *shared;
+    ASSERT(!g.alarm);
+    if (alone()) return OK;
+    TRY(par_shared_alloc((int64_t)sizeof *g.alarm, &shared));
+    g.alarm = shared;
+    return OK;
+}
+
+void par_alarm_close(void)
+{
+    par_shared_free((void *)g.alarm, (int64_t)sizeof *g.alarm);
+    g.alarm = NULL;
+}
+
+// The node sees it in shared memory, every rank gets a message besides. Those that come after their agreement are let lie, or met
+// by a later question and known as old by their number.
+static Err raise_alarm(void)
+{
+    if (!g.alarm) return OK;
+    g.alarmed = par_agreements() + 1;
+    atomic_store(g.alarm, g.alarmed);
+    for (int r = 0; r < g.size; r++) {
+        MPI_Request request;
+        if (r == g.rank) continue;
+        TRY_MPI(MPI_Isend(&g.alarmed, 1, MPI_INT64_T, r, TAG_ALARM, g.world, &request));
+        TRY_MPI(MPI_Request_free(&request));
+    }
+    return OK;
+}
+
+bool par_alarm_on_node(int64_t since) { return g.alarm && atomic_load(g.alarm) > since; }
+
+Err par_alarm_heard(int64_t since, bool *heard)
+{
+    for (int waiting = g.alarm != NULL; waiting;) {
+        MPI_Status from;
+        int64_t number;
+        TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_ALARM, g.world, &waiting, &from));
+        if (!waiting) break;
+        TRY_MPI(MPI_Recv(&number, 1, MPI_INT64_T, from.MPI_SOURCE, TAG_ALARM, g.world, MPI_STATUS_IGNORE));
+        if (number > g.heard) g.heard = number;
+    }
+    *heard = g.heard > since || par_alarm_on_node(since);
+    return OK;
+}
+
 // --- agreements -------------------------------------------------------------------------------------------------------
 
 static Err least(int mine, int *out)
@@ -211,6 +266,23 @@ static Err least(int mine, int *out)
     return OK;
 }
 
+// From the error that says most to none.
+enum { GRADE_OWN, GRADE_LINK, GRADE_REQUEUE, GRADE_OTHER, GRADE_NONE };
+static int grade(Err mine)
+{
+    const int told[] = {GRADE_OWN, GRADE_LINK, GRADE_OTHER};
+    return mine == OK ? GRADE_NONE : mine == ERR_REQUEUE ? GRADE_REQUEUE : told[g.blame];
+}
+
+static Err first_failing(Err mine, int *first)
+{
+    if (mine != OK) TRY(raise_alarm());
+    TRY(least(g.rank + grade(mine) * g.size, first));
+    atomic_fetch_add(&g.agreements, 1);
+    g.blame = BLAME_OWN;
+    return OK;
+}
+
 Err par_agree(Err mine)
 {
     PROFILE(PHASE_WAIT);
@@ -218,9 +290,9 @@ Err par_agree(Err mine)
         g.agreed = mine != OK;
         return mine;
     }
-    int failing = mine == OK ? 2 * g.size : g.rank + (mine == ERR_REQUEUE ? g.size : 0), first = 0;
-    TRY(least(failing, &first));
-    if (first == 2 * g.size) return OK;
+    int first = 0;
+    TRY(first_failing(mine, &first));
+    if (first >= GRADE_NONE * g.size) return OK;
     first %= g.size;
     struct {
         int code;
@@ -234,6 +306,8 @@ Err par_agree(Err mine)
 }
 
 bool par_agreed(void) { return g.agreed; }
+int64_t par_agreements(void) { return atomic_load(&g.agreements); }
+void par_blame(ParBlame b) { g.blame = b; }
 
 Err par_barrier(void)
 {

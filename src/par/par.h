@@ -27,6 +27,20 @@ const char *par_library(void);       // version text of the MPI library, one lin
 // must pass through here before any rank waits for another one's work. ERR_REQUEUE only if no rank has a graver one.
 Err par_agree(Err mine) ERR_MUST_CHECK;
 bool par_agreed(void);  // the last error that par_agree returned is known to all ranks
+int64_t par_agreements(void);  // that have ended; any thread may ask
+
+// How much the error says that this rank takes to its next par_agree: errors that say more go first, then the lowest rank's. A link that
+// broke may be another rank's doing; a rank that only heard of it says least of all.
+typedef enum ParBlame { BLAME_OWN, BLAME_LINK, BLAME_OTHER } ParBlame;
+void par_blame(ParBlame b);
+
+// For ranks that wait for each other elsewhere than in MPI, on GPUs: between open and close (collective) a rank that comes to par_agree with
+// an error first tells all others. Heard: has one that had ended `since` agreements or more? On a node: the same, of the own node's
+// ranks, without MPI, for any thread.
+Err par_alarm_open(void) ERR_MUST_CHECK;
+void par_alarm_close(void);  // local
+Err par_alarm_heard(int64_t since, bool *heard) ERR_MUST_CHECK;
+bool par_alarm_on_node(int64_t since);
 
 // Ending on request (base/stop.h): one rank's signal is enough. Where ranks work on their own, every rank calls par_stop_watch,
 // does its work, and comes to the next par_agree, in which those that wait pass the word. par_stop_check is local and cheap,

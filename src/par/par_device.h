@@ -10,7 +10,7 @@ typedef struct ParRange {  // elements [begin, end)
     int64_t begin, end;
 } ParRange;
 
-// Collective. One communicator a process. ERR_UNAVAILABLE with NCCL's words.
+// Collective. One communicator a process. ERR_UNAVAILABLE with NCCL's words, from all that waits or begins after it was given up.
 Err par_device_open(Device *d) ERR_MUST_CHECK;
 void par_device_close(void);  // not opened: nothing
 
@@ -19,7 +19,8 @@ Err par_device_sum_i64(Device *d, int64_t *x, const ParRange *of) ERR_MUST_CHECK
 // Elements of `size` bytes: x[of[r]] is sent from rank r to all.
 Err par_device_share(Device *d, void *x, int64_t size, const ParRange *of) ERR_MUST_CHECK;
 
-// As device_wait, but looks after the others meanwhile: ERR_UNAVAILABLE when one of them has failed, or after DEVICE_PATIENCE seconds.
+// As device_wait, but looks after the others meanwhile: ERR_UNAVAILABLE when one of them has failed (its own error wins the next par_agree),
+// when NCCL has, or after DEVICE_PATIENCE seconds. A thread of its own does so too, for a host that waits in a call of CUDA.
 enum { DEVICE_PATIENCE = 600 };
 Err par_device_wait(Device *d) ERR_MUST_CHECK;
 

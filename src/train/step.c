@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "par/par.h"
 
@@ -119,6 +120,7 @@ static Err run_micro(const StepJob *j, Arena *arena, const int32_t *row_index, i
     TRY(compute_wait(j->on));
     add_logps(j, &u, logp);
     if (!sink) return OK;
+    CHECK(!fault_due("row-fails"), ERR_DATA, "IMF_FAULT: a row of rank %d has failed", par_rank());
     TRY(backward(j, arena, &u, logp, sink));
     return compute_wait(j->on);
 }

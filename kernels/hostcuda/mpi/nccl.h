@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of NCCL that imf uses, on the CPU over MPI (nccl.cc); names, numbers and meanings are NVIDIA's (NCCL 2.28). Only sums that
 // are exact are computed: a sum of floats, whose order a device does not promise, is ncclInvalidArgument.
+// As on a device, what waits for a rank that never comes ends with ncclCommAbort alone, which any thread may call.
 #ifndef IMF_HOSTCUDA_NCCL_H
 #define IMF_HOSTCUDA_NCCL_H
 
@@ -41,6 +42,9 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclGroupStart(void);
 ncclResult_t ncclGroupEnd(void);
 ncclResult_t ncclReduce(const void *from, void *to, size_t n, ncclDataType_t type, ncclRedOp_t op, int root, ncclComm_t comm, cudaStream_t stream);
+// For tests: from now on this process's communicators say that they have failed.
+void hostcuda_nccl_break(void);
+
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t n, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream);
 
 #ifdef __cplusplus
