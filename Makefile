@@ -53,7 +53,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults check-hostcuda check-gpu cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda check-gpu bench-gpu cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -158,6 +158,15 @@ $(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o $(p
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
 
+# The bench of the ops on a GPU, and the same on hostcuda.
+GPU_OPS = $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
+$(BUILD)/cuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o $(GPU_OPS) $(BUILD)/libimf.a
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
+$(BUILD)/hostcuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
+
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
@@ -226,10 +235,14 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), a minute
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu
 	@sh tests/run.sh $(BUILD) tests/hostcuda
 check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
 	@sh tests/gpu/check_gpu.sh $(BUILD)
+bench-gpu:        ## times of the ops on a GPU beside its peaks, kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
+	@nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2>/dev/null || { echo "no GPU is here (nvidia-smi): nothing was measured"; exit 77; }
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/cuda/bench_gpu
+	@echo "$$(date -u +%F), make bench-gpu, $(VERSION)"; $(BUILD)/cuda/bench_gpu
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA) $(BUILD)/libimf.a
