@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backward pass: d loss / d hidden -> gradients of all weights, added to the sink row by row (Batch.row), so that the sums
-// depend on the rows and their order alone. Norm outputs and SwiGLU products are recomputed.
+// depend on the rows and their order alone. Norm outputs and SwiGLU products are recomputed, on a device also LayerActs.mid, all by the
+// forward's ops: the same bits.
 #include "model/acts.h"
 
 typedef struct Back {  // what every step needs
@@ -11,9 +12,9 @@ typedef struct Back {  // what every step needs
     float *grad;     // of the part at hand: where element 0 of the block would lie
     Tensor dx;       // [T][H] gradient at the residual stream, fp32
     Tensor dy;       // [T][H] the same as an operand: dx itself, in a bf16 model dx rounded
-    Tensor norm;     // [T][H] recomputed norm outputs
+    Tensor norm;     // [T][H] recomputed norm outputs, in the forward's scratch
     Tensor dnorm;    // [T][H] gradients at norm outputs, fp32
-    Tensor wide;     // [T][F] recomputed SwiGLU
+    Tensor wide;     // [T][F] recomputed SwiGLU, likewise
     Tensor dwide;    // [T][F]
     Tensor dgu;      // [T][2F]
     Tensor dqkv;     // [T][(N + 2K) D]
@@ -72,8 +73,9 @@ static AttnBwdArgs attn_args(const Back *k, const LayerActs *a)
                          .scale = attn_scale(c), .softcap = c->attn_softcap, .window = c->window, .workspace = k->attn};
 }
 
-static Err mlp_back(const Back *k, int32_t l, const LayerActs *a)
+static Err mlp_back(const Back *k, int32_t l, Tensor x, const LayerActs *a)
 {
+    if (acts_recompute_mid(k->ctx)) TRY(layer_mid(k->ctx, k->m, l, k->b->T, x, a));
     TRY(layer_swiglu(k->ctx, k->m, k->b->T, a->gate_up, k->wide));
     TRY(dense_back(k, W_DOWN, l, k->wide, k->dy, k->dwide, NULL));
     TRY(swiglu_back(k, a->gate_up));
@@ -115,9 +117,7 @@ static Err back_alloc(Back *k, Arena *arena, const LayerActs *first)
     TRY(acts_tensor(arena, DT_F32, T, c->H, &k->dx));
     k->dy = k->dx;
     if (type != DT_F32) TRY(acts_tensor(arena, type, T, c->H, &k->dy));
-    TRY(acts_tensor(arena, type, T, c->H, &k->norm));
     TRY(acts_tensor(arena, DT_F32, T, c->H, &k->dnorm));
-    TRY(acts_tensor(arena, type, T, c->F, &k->wide));
     TRY(acts_tensor(arena, type, T, c->F, &k->dwide));
     TRY(acts_tensor(arena, type, T, 2 * c->F, &k->dgu));
     TRY(acts_tensor(arena, type, T, qkv_width(c), &k->dqkv));
@@ -134,7 +134,7 @@ static Err part_back(Back *k, int32_t p, const Acts *acts, Tensor dhidden)
     const int32_t l = (int32_t)c->layers - p;
     if (p == 0) return norm_back(k, W_NORM_FINAL, -1, acts->x[c->layers], acts->rstd_final, dhidden, false);
     if (l >= 0) {
-        TRY(mlp_back(k, l, &acts->layer[l]));
+        TRY(mlp_back(k, l, acts->x[l], &acts->layer[l]));
         return attention_back(k, l, acts->x[l], &acts->layer[l]);
     }
     EmbedBwdArgs e = {k->dx, tensor_f32(grad_of(k, W_EMBED, -1), c->H), k->b->token, k->b->T, c->H, c->V};
@@ -144,7 +144,7 @@ static Err part_back(Back *k, int32_t p, const Acts *acts, Tensor dhidden)
 static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
 {
     const GradSink *s = k->sink;
-    k->grad = s->whole;
+    k->grad = s->whole, k->norm = acts->scratch.norm, k->wide = acts->scratch.swiglu;
     TRY(back_alloc(k, arena, &acts->layer[0]));
     for (int32_t p = 0; p < model_grad_parts(k->m); p++) {
         if (!s->whole) TRY(s->begin(s->user, p, &k->grad));

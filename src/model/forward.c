@@ -2,8 +2,8 @@
 // Forward pass over packed rows: x += Attn(norm(x)); x += MLP(norm(x)) per layer, then the final norm (spec 1.2).
 //
 // With `keep`, each layer's input, middle, rstd, q/k/v, attention output, log-sum-exp and gate/up stay for the backward; norm
-// outputs and the SwiGLU product are recomputed there (cheap). Without, all layers share the same few buffers. Both run the
-// same ops on the same numbers, so the bits are the same.
+// outputs and the SwiGLU product are recomputed there (cheap), on a device the middle too. Without, all layers share the same few
+// buffers. Both run the same ops on the same numbers, so the bits are the same.
 #include "model/acts.h"
 
 Err acts_tensor(Arena *arena, DType dtype, int64_t T, int64_t width, Tensor *out)
@@ -12,10 +12,11 @@ Err acts_tensor(Arena *arena, DType dtype, int64_t T, int64_t width, Tensor *out
     return arena_alloc(arena, &out->p, T * width, dtype == DT_F32 ? 4 : 2);
 }
 
-Err acts_layer_alloc(Arena *arena, const Model *m, int64_t T, bool keep, LayerActs *a)
+Err acts_layer_alloc(Arena *arena, const Model *m, int64_t T, bool keep, const Tensor *mid, LayerActs *a)
 {
     const ModelConfig *c = &m->cfg;
-    TRY(acts_tensor(arena, DT_F32, T, c->H, &a->mid));
+    if (mid) a->mid = *mid;
+    else TRY(acts_tensor(arena, DT_F32, T, c->H, &a->mid));
     TRY(acts_tensor(arena, m->dtype, T, qkv_width(c), &a->qkv));
     TRY(acts_tensor(arena, m->dtype, T, c->N * c->D, &a->o));
     TRY(acts_tensor(arena, m->dtype, T, 2 * c->F, &a->gate_up));
@@ -71,16 +72,17 @@ Err layer_swiglu(Ctx *ctx, const Model *m, int64_t T, Tensor gate_up, Tensor y)
     return op_swiglu_fwd(ctx, &a);
 }
 
-// Scratch that layers share.
-typedef struct Scratch {
-    Tensor norm;    // [T][H]
-    Tensor swiglu;  // [T][F]
-} Scratch;
-
-static Err scratch_alloc(Arena *arena, const Model *m, int64_t T, Scratch *s)
+Err layer_mid(Ctx *ctx, const Model *m, int32_t l, int64_t T, Tensor in, const LayerActs *a)
 {
+    return dense(ctx, m, W_O, l, T, a->o, NULL, in, a->mid);
+}
+
+static Err scratch_alloc(Arena *arena, const Model *m, int64_t T, bool mid, Scratch *s)
+{
+    *s = (Scratch){0};
     TRY(acts_tensor(arena, m->dtype, T, m->cfg.H, &s->norm));
-    return acts_tensor(arena, m->dtype, T, m->cfg.F, &s->swiglu);
+    TRY(acts_tensor(arena, m->dtype, T, m->cfg.F, &s->swiglu));
+    return mid ? acts_tensor(arena, DT_F32, T, m->cfg.H, &s->mid) : OK;
 }
 
 // in -> out, a->mid between them; out may be `in` (nothing kept).
@@ -92,7 +94,7 @@ static Err layer_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena,
     TRY(dense(ctx, m, W_QKV, l, b->T, s.norm, model_vector(m, W_QKV_BIAS, l), none, a->qkv));
     TRY(layer_rope(ctx, m, b, a->qkv, false));
     TRY(attention(ctx, m, b, arena, a));
-    TRY(dense(ctx, m, W_O, l, b->T, a->o, NULL, in, a->mid));
+    TRY(layer_mid(ctx, m, l, b->T, in, a));
     TRY(layer_norm(ctx, m, W_NORM_MLP, l, b->T, a->mid, a->rstd_mlp, s.norm));
     TRY(dense(ctx, m, W_GATE_UP, l, b->T, s.norm, NULL, none, a->gate_up));
     TRY(layer_swiglu(ctx, m, b->T, a->gate_up, s.swiglu));
@@ -117,40 +119,45 @@ static Err embed(Ctx *ctx, const Model *m, const Batch *b, Tensor x)
 }
 
 // All that is kept. A counting arena gives no tables to fill.
-static Err keep_alloc(Arena *arena, const Model *m, int64_t T, Acts *acts)
+static Err keep_alloc(const Ctx *ctx, Arena *arena, const Model *m, int64_t T, Acts *acts)
 {
     const ModelConfig *c = &m->cfg;
+    const bool recompute = acts_recompute_mid(ctx);
     Tensor x;
     LayerActs layer;
+    TRY(scratch_alloc(arena, m, T, recompute, &acts->scratch));
+    const Tensor *const mid = recompute ? &acts->scratch.mid : NULL;
     TRY(ARENA_ARRAY(arena, &acts->layer, c->layers));
     TRY(ARENA_ARRAY(arena, &acts->x, c->layers + 1));
     for (int32_t l = 0; l <= c->layers; l++) TRY(acts_tensor(arena, DT_F32, T, c->H, acts->x ? &acts->x[l] : &x));
     TRY(ARENA_ARRAY(arena, &acts->rstd_final, T));
-    for (int32_t l = 0; l < c->layers; l++) TRY(acts_layer_alloc(arena, m, T, true, acts->layer ? &acts->layer[l] : &layer));
+    for (int32_t l = 0; l < c->layers; l++) TRY(acts_layer_alloc(arena, m, T, true, mid, acts->layer ? &acts->layer[l] : &layer));
     return OK;
 }
 
-static Err forward_keep(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Scratch s, Tensor hidden, Acts *acts)
+static Err forward_keep(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Tensor hidden, Acts *acts)
 {
     const ModelConfig *c = &m->cfg;
-    TRY(keep_alloc(arena, m, b->T, acts));
+    TRY(keep_alloc(ctx, arena, m, b->T, acts));
     TRY(embed(ctx, m, b, acts->x[0]));
     for (int32_t l = 0; l < c->layers; l++)
-        TRY(layer_forward(ctx, m, b, arena, l, acts->x[l], &acts->layer[l], s, acts->x[l + 1]));
+        TRY(layer_forward(ctx, m, b, arena, l, acts->x[l], &acts->layer[l], acts->scratch, acts->x[l + 1]));
     return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, acts->x[c->layers], acts->rstd_final, hidden);
 }
 
-static Err lean_alloc(Arena *arena, const Model *m, int64_t T, Tensor *x, LayerActs *a)
+static Err lean_alloc(Arena *arena, const Model *m, int64_t T, Scratch *s, Tensor *x, LayerActs *a)
 {
+    TRY(scratch_alloc(arena, m, T, false, s));
     TRY(acts_tensor(arena, DT_F32, T, m->cfg.H, x));
-    return acts_layer_alloc(arena, m, T, false, a);
+    return acts_layer_alloc(arena, m, T, false, NULL, a);
 }
 
-static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Scratch s, Tensor hidden)
+static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, Tensor hidden)
 {
+    Scratch s;
     LayerActs a;
     Tensor x;
-    TRY(lean_alloc(arena, m, b->T, &x, &a));
+    TRY(lean_alloc(arena, m, b->T, &s, &x, &a));
     TRY(embed(ctx, m, b, x));
     for (int32_t l = 0; l < m->cfg.layers; l++) TRY(layer_forward(ctx, m, b, arena, l, x, &a, s, x));
     return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, x, NULL, hidden);
@@ -159,17 +166,13 @@ static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, 
 Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep)
 {
     const Tensor out = tensor_f32(hidden, m->cfg.H);
-    Scratch s;
     TRY(check_batch(m, b));
     if (keep) {
         TRY(ARENA_ARRAY(arena, keep, 1));
-        // Scratch lies behind what is kept, in the same arena; it is small beside it.
-        TRY(scratch_alloc(arena, m, b->T, &s));
-        return forward_keep(ctx, m, b, arena, s, out, *keep);
+        return forward_keep(ctx, m, b, arena, out, *keep);
     }
     ArenaMark mark = arena_mark(arena);
-    TRY(scratch_alloc(arena, m, b->T, &s));
-    Err err = forward_lean(ctx, m, b, arena, s, out);
+    Err err = forward_lean(ctx, m, b, arena, out);
     arena_rewind(arena, mark);
     return err;
 }
@@ -182,8 +185,7 @@ Err model_forward_count(Ctx *ctx, const Model *m, const Batch *b, Arena *countin
     Tensor x;
     const ArenaMark start = arena_mark(counting);
     if (keep) TRY(arena_alloc(counting, &x.p, 1, (int64_t)sizeof acts));
-    TRY(scratch_alloc(counting, m, b->T, &s));
-    TRY(keep ? keep_alloc(counting, m, b->T, &acts) : lean_alloc(counting, m, b->T, &x, &a));
+    TRY(keep ? keep_alloc(ctx, counting, m, b->T, &acts) : lean_alloc(counting, m, b->T, &s, &x, &a));
     const AttnArgs args = attention_args(m, b, &a);
     const ArenaMark mark = arena_mark(counting);
     TRY(arena_alloc(counting, &x.p, op_attn_fwd_workspace(ctx, &args), 1));

@@ -19,6 +19,9 @@ plan $eight --set shard=grads || fail "8 GPUs, shard: grads: $(cat "$dir/err")"
 near weights "$(gpu weights)" "$(echo $MIB | awk '{ print 2 * $1 }')" 0.01
 near 'optimiser state' "$(gpu 'optimiser state')" "$(echo $MIB | awk '{ print 16 * $1 / 8 }')" 0.02
 near gradients "$(gpu gradients)" "$(echo $MIB | awk '{ print 8 * $1 / 8 + 4 * (128257 * 4096 + 218112000) / 1048576 + 8 * 218112000 / 4 / 1048576 }')" 0.02
+# A token and layer: residual 4 H, qkv, o and gate_up in bf16, rstd and lse. A token: 6 H in fp32; norm, dy, swiglu, dwide, dgu, dqkv, dout in bf16; dq, delta.
+near activations "$(gpu activations)" "$(awk 'BEGIN { layer = 4 * 4096 + 2 * (6144 + 4096 + 28672) + 4 * 34
+    print 8192 * (32 * layer + 24 * 4096 + 2 * (4096 * 3 + 14336 * 4 + 6144) + 4 * (4096 + 32)) / 1048576 }')" 0.005
 plan $eight --set shard=states && fail "8 GPUs of 74 GiB do, with shard: states"
 grep -q 'shard: grads takes less' "$dir/err" || fail "nothing is advised: $(cat "$dir/err")"
 plan $eight --set shard=grads --gpu-memory 65 && fail "8 GPUs of 65 GiB do"
