@@ -97,7 +97,7 @@ def with_products(code, found, main_only):
     kept = []
     for first, last in sorted(found, key=lambda l: (l[1] - l[0], l)):
         body = [text for _, text in code[first:last + 1]]
-        if not any(re.search("HG?MMA.64x|HMMA", t) for t in body):
+        if not any(re.search("HG?MMA", t) for t in body):
             continue
         if main_only and (any("EXIT" in t for t in body) or any(first <= f and l <= last for f, l in kept)):
             continue

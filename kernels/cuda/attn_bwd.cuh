@@ -174,6 +174,27 @@ DEVICE void add_rows(float (&sum)[Shape<D>::COLUMNS / 8][4], const uint32_t (&mi
     }
 }
 
+// A warp's sums for 16 queries and 8 N columns of dQ: added to what lower key tiles have left in `sums` (the lane's place), or written, to dq (bf16, the
+// lane's first two) and 8 rows on. first: the lane's first row, of n.
+template <int N> DEVICE void pass_on(const Bwd &a, int order, int of, const float (&x)[N][4], float *sums, uint32_t *dq, int first, int n)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float4 t = {x[j][0], x[j][1], x[j][2], x[j][3]};
+        if (order > 0) {
+            const float4 before = ld_v4(sums + j * 128);
+            t = {before.x + t.x, before.y + t.y, before.z + t.z, before.w + t.w};
+        }
+        if (order + 1 < of) {
+            st_v4(sums + j * 128, t);
+            continue;
+        }
+        uint32_t *to = dq + j * 4;
+        if (first < n) *to = pack_bf16(t.x * a.rule.scale, t.y * a.rule.scale);
+        if (first + 8 < n) to[4 * a.dq_stride] = pack_bf16(t.z * a.rule.scale, t.w * a.rule.scale);
+    }
+}
+
 // 8 N columns (from 8 x column on) of a warp's 16 queries of dQ: dS K, added to what lower key tiles have left, or written.
 template <int D, int N> DEVICE void add_dq(const Bwd &a, const Visit &v, const Work &w, int head, const unsigned char *shared, int column, float *sums)
 {
@@ -187,22 +208,9 @@ template <int D, int N> DEVICE void add_dq(const Bwd &a, const Visit &v, const W
         ldmatrix_x4_trans(ds, shared + H::DS + at<H::QUERIES>(j * 16 + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
         multiply_columns<D>(x, ds, shared, j * 16, column);
     }
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float4 t = {x[j][0], x[j][1], x[j][2], x[j][3]};
-        if (v.order > 0) {
-            const float4 before = ld_v4(sums + (j * 32 + lane) * 4);
-            t = {before.x + t.x, before.y + t.y, before.z + t.z, before.w + t.w};
-        }
-        if (v.order + 1 < v.of) {
-            st_v4(sums + (j * 32 + lane) * 4, t);
-            continue;
-        }
-        const int first = row + lane / 4;  // and + 8
-        uint32_t *dq = (uint32_t *)(a.dq + (w.seg.start + w.first + first) * a.dq_stride + (int64_t)head * D) + column * 4 + j * 4 + lane % 4;
-        if (first < w.n) *dq = pack_bf16(t.x * a.rule.scale, t.y * a.rule.scale);
-        if (first + 8 < w.n) dq[4 * a.dq_stride] = pack_bf16(t.z * a.rule.scale, t.w * a.rule.scale);
-    }
+    const int first = row + lane / 4;
+    uint32_t *dq = (uint32_t *)(a.dq + (w.seg.start + w.first + first) * a.dq_stride + (int64_t)head * D) + column * 4 + lane % 4;
+    pass_on(a, v.order, v.of, x, sums + lane * 4, dq, first, w.n);
 }
 
 // This block's part of dQ, when its turn has come.
@@ -221,17 +229,16 @@ template <int D> DEVICE void pass_dq(const Bwd &a, const Visit &v, const Work &w
     if (v.order + 1 < v.of && lane == 0) st_release(a.turn + part, (uint32_t)v.order + 1);
 }
 
-template <int D> DEVICE void write_rows(uint16_t *to, int64_t stride, const float (&sum)[Shape<D>::COLUMNS / 8][4], float factor, int n)
+// A warp's 16 rows, from `row` on, of those that there are: n.
+template <int N> DEVICE void write_rows(uint16_t *to, int64_t stride, const float (&sum)[N][4], float factor, int row, int n)
 {
-    using H = Shape<D>;
-    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, column = warp % H::SPLIT * H::COLUMNS;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const int row = warp / H::SPLIT * 16 + lane / 4 + r * 8;
-        if (row >= n) continue;
-        uint32_t *out = (uint32_t *)(to + row * stride + column);
+        const int here = row + (int)threadIdx.x % 32 / 4 + r * 8;
+        if (here >= n) continue;
+        uint32_t *out = (uint32_t *)(to + here * stride) + (int)threadIdx.x % 4;
 #pragma unroll
-        for (int j = 0; j < H::COLUMNS / 8; j++) out[j * 4 + lane % 4] = pack_bf16(sum[j][2 * r] * factor, sum[j][2 * r + 1] * factor);
+        for (int j = 0; j < N; j++) out[j * 4] = pack_bf16(sum[j][2 * r] * factor, sum[j][2 * r + 1] * factor);
     }
 }
 
@@ -305,8 +312,9 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd::Shape<D>:
         now = next;
     }
     const int64_t token = k.seg.start + k.first;
-    write_rows<D>(a.dk + token * a.dk_stride + (int64_t)kv * D, a.dk_stride, dk, a.rule.scale, k.n);
-    write_rows<D>(a.dv + token * a.dv_stride + (int64_t)kv * D, a.dv_stride, dv, 1, k.n);
+    const int warp = (int)threadIdx.x / 32, row = warp / H::SPLIT * 16, column = warp % H::SPLIT * H::COLUMNS;
+    write_rows(a.dk + token * a.dk_stride + (int64_t)kv * D + column, a.dk_stride, dk, a.rule.scale, row, k.n);
+    write_rows(a.dv + token * a.dv_stride + (int64_t)kv * D + column, a.dv_stride, dv, 1, row, k.n);
 }
 
 #endif

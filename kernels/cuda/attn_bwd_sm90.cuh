@@ -17,17 +17,16 @@
 #define IMF_CUDA_ATTN_BWD_SM90_CUH
 
 #include "kernels/cuda/attn_bwd.cuh"
-#include "kernels/cuda/attn_fwd_sm90.cuh"
+#include "kernels/cuda/sm90.cuh"
 
 namespace attn_bwd_sm90 {
 
 using namespace attn;
 using attn_bwd::Visit;
-using attn_sm90::give_back;
-using attn_sm90::GROUP;
-using attn_sm90::PANEL;
+using sm90::THREADS;  // attn has others
+using namespace sm90;
 
-enum { GROUPS = 2, THREADS = GROUP * (GROUPS + 1), ROWS = 64, KEYS = ROWS * GROUPS, WARPS = GROUP * GROUPS / 32, STAGES = 2, DQ_COLUMNS = 64 };
+enum { KEYS = ROWS * GROUPS, STAGES = 2, DQ_COLUMNS = 64 };
 enum { FETCHING = 40, COMPUTING = 232 };  // registers of a thread
 enum { CLEARED = 1, WEIGHED };            // named barriers
 
@@ -145,34 +144,6 @@ template <int D> DEVICE void fetch_all(const Bwd &b, const Work &k, int kv, cons
 
 // --- the warpgroups that compute -------------------------------------------------------------------------------------------------
 
-// Rows [from, to) of all panels of two tiles become zeros. Both warpgroups do half of it.
-template <int D> DEVICE void clear_rows(int thread, unsigned char *tile, int from, int to, int panel, int tile_bytes)
-{
-    if (from >= to) return;
-    for (int i = thread; i < (to - from) * (D / 8) * 2; i += GROUP * GROUPS) {
-        const int r = from + i / (D / 8 * 2), c = i % (D / 8), which = i / (D / 8) % 2;
-        st_u4((uint16_t *)(tile + which * tile_bytes + c / 8 * panel + r * 128 + c % 8 * 16), {0, 0, 0, 0});  // a whole row of a panel: swizzled or not
-    }
-    fence_proxy_async();
-    bar_sync(CLEARED, GROUP * GROUPS);
-}
-
-// Issues x = A B' over D columns: 64 rows of panels of KEYS rows, and a tile of queries.
-template <int D> DEVICE void multiply_keys(float (&x)[Shape<D>::QUERIES / 8][4], uint64_t a, uint64_t b)
-{
-    using H = Shape<D>;
-#pragma unroll
-    for (int d = 0; d < D / 16; d++)
-        wgmma_ss<H::QUERIES>(x, a + (uint64_t)((d / 4 * H::KEYS_PANEL + d % 4 * 32) >> 4), b + (uint64_t)((d / 4 * H::PANEL_BYTES + d % 4 * 32) >> 4), d > 0);
-}
-
-// Issues sum[64 keys][D] += weights[64 keys][QUERIES] x[QUERIES][D].
-template <int D> DEVICE void multiply_queries(float (&sum)[D / 8][4], const uint32_t (&w)[Shape<D>::QUERIES / 16][4], uint64_t x)
-{
-#pragma unroll
-    for (int k = 0; k < Shape<D>::QUERIES / 16; k++) wgmma_rs<D, true>(sum, w[k], x + (uint64_t)(k * 16 * 128 >> 4), 1);
-}
-
 // A computing thread's first key of the tile (it has the one 8 rows on, too), and its first query.
 DEVICE int row_of(int thread) { return thread / 32 * 16 + thread % 32 / 4; }
 DEVICE int column_of(int thread) { return thread % 4 * 2; }
@@ -243,12 +214,6 @@ template <int N> DEVICE void weigh_capped(float (&x)[N][4], float (&dp)[N][4], c
     }
 }
 
-template <int N> DEVICE void pack(uint32_t (&w)[N / 2][4], const float (&x)[N][4])
-{
-#pragma unroll
-    for (int j = 0; j < N / 2; j++) as_operand(w[j], x[2 * j], x[2 * j + 1]);
-}
-
 // A thread's operands into [KEYS][QUERIES].
 template <int QUERIES> DEVICE void put_weights(unsigned char *to, const uint32_t (&x)[QUERIES / 16][4], int thread)
 {
@@ -271,8 +236,7 @@ template <int D> DEVICE void multiply_slopes(float (&dq)[8][4], const unsigned c
     for (int j = 0; j < KEYS / 16; j++)
         ldmatrix_x4_trans(a[j], ds + at<Shape<D>::QUERIES>(j * 16 + lane / 16 * 8 + lane % 8, query / 8 + lane / 8 % 2));
     wgmma_fence();
-#pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) wgmma_rs<DQ_COLUMNS, true>(dq, a[j], k + (uint64_t)(j * 16 * 128 >> 4), j > 0);
+    sm90::multiply_columns(dq, a, k, false);
     wgmma_commit();
 }
 
@@ -284,22 +248,9 @@ template <int D> DEVICE void pass_dq(const attn_bwd::Bwd &a, const Step &t, cons
     float *sums = a.sums + part * 16 * DQ_COLUMNS + lane * 4;
     if (t.order > 0 && lane == 0) spin_until(a.turn + part, (uint32_t)t.order);
     __syncwarp();
-#pragma unroll
-    for (int j = 0; j < DQ_COLUMNS / 8; j++) {
-        float4 v = {x[j][0], x[j][1], x[j][2], x[j][3]};
-        if (t.order > 0) {
-            const float4 before = ld_v4(sums + j * 128);
-            v = {before.x + v.x, before.y + v.y, before.z + v.z, before.w + v.w};
-        }
-        if (t.order + 1 < t.of) {
-            st_v4(sums + j * 128, v);
-            continue;
-        }
-        const int first = query + lane / 4;  // and + 8
-        uint32_t *dq = (uint32_t *)(a.dq + (int64_t)(t.token + first) * a.dq_stride + (int64_t)t.head * D + column) + j * 4 + lane % 4;
-        if (first < t.n) *dq = pack_bf16(v.x * a.rule.scale, v.y * a.rule.scale);
-        if (first + 8 < t.n) dq[4 * a.dq_stride] = pack_bf16(v.z * a.rule.scale, v.w * a.rule.scale);
-    }
+    const int first = query + lane / 4;
+    uint32_t *dq = (uint32_t *)(a.dq + (int64_t)(t.token + first) * a.dq_stride + (int64_t)t.head * D + column) + lane % 4;
+    attn_bwd::pass_on(a, t.order, t.of, x, sums, dq, first, t.n);
     __syncwarp();
     if (t.order + 1 < t.of && lane == 0) st_release(a.turn + part, (uint32_t)t.order + 1);
 }
@@ -313,9 +264,9 @@ DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::Q
     const unsigned char *q = s.ring + stage * 2 * H::TILE;
     const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(thread) * 2;
     wgmma_fence();
-    multiply_keys<D>(x, operand(s.k + group * ROWS * 128, H::KEYS_PANEL), operand(q, H::PANEL_BYTES));
+    sm90::multiply_rows<D>(x, operand(s.k + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q, H::PANEL_BYTES), H::PANEL_BYTES);
     wgmma_commit();
-    multiply_keys<D>(y, operand(s.v + group * ROWS * 128, H::KEYS_PANEL), operand(q + H::TILE, H::PANEL_BYTES));
+    sm90::multiply_rows<D>(y, operand(s.v + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q + H::TILE, H::PANEL_BYTES), H::PANEL_BYTES);
     wgmma_commit();
     const auto columns = [&] { return columns_of(b.a.rule, s.step[stage].ahead, thread, s.keys->n); };
     if constexpr (CAP) {
@@ -344,24 +295,24 @@ template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Pla
     mbar_wait(s.full + stage, parity_of(number));
     const int n = s.step[stage].n;
     if (n == 0) return false;
-    clear_rows<D>(g.thread, s.ring + stage * 2 * H::TILE, n, H::QUERIES, H::PANEL_BYTES, H::TILE);
+    clear_rows<D, 2>(g.thread, s.ring + stage * 2 * H::TILE, n, H::QUERIES, H::PANEL_BYTES, CLEARED);
     uint32_t p[H::QUERIES / 16][4], slopes[H::QUERIES / 16][4], a[KEYS / 16][4];
     {
         float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
         weights<D, CAP>(x, y, b, g.thread, s, stage);
-        pack(p, x);
-        pack(slopes, y);
+        as_operands(p, x);
+        as_operands(slopes, y);
     }
     forget(stage);
     forget(g.thread);
     const unsigned char *q = s.ring + stage * 2 * H::TILE;
     unsigned char *ds = s.ds + stage * H::WEIGHTS;
     wgmma_fence();
-    multiply_queries<D>(g.dv, p, operand(q + H::TILE, H::PANEL_BYTES));
+    sm90::multiply_columns(g.dv, p, operand(q + H::TILE, H::PANEL_BYTES));
     wgmma_commit();
     put_weights<H::QUERIES>(ds, slopes, g.thread);
     wgmma_fence();
-    multiply_queries<D>(g.dk, slopes, operand(q, H::PANEL_BYTES));
+    sm90::multiply_columns(g.dk, slopes, operand(q, H::PANEL_BYTES));
     wgmma_commit();
     bar_sync(WEIGHED, GROUP * GROUPS);
     wgmma_wait<D == 64>();
@@ -383,17 +334,6 @@ template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Pla
     return true;
 }
 
-template <int D> DEVICE void write_rows(uint16_t *to, int64_t stride, const float (&sum)[D / 8][4], float factor, int row, int keys)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        if (row + r * 8 >= keys) continue;
-        uint32_t *out = (uint32_t *)(to + (int64_t)(row + r * 8) * stride) + (int)threadIdx.x % 4;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) out[j * 4] = pack_bf16(sum[j][2 * r] * factor, sum[j][2 * r + 1] * factor);
-    }
-}
-
 template <int D, bool CAP> DEVICE void compute(const Bwd &b, const Places<D> &s, int warp)
 {
     using H = Shape<D>;
@@ -402,13 +342,13 @@ template <int D, bool CAP> DEVICE void compute(const Bwd &b, const Places<D> &s,
     clear(g.dk);
     clear(g.dv);
     mbar_wait(s.kv_full, 0);
-    clear_rows<D>(g.thread, s.k, s.keys->n, KEYS, H::KEYS_PANEL, H::KEYS_TILE);
+    clear_rows<D, 2>(g.thread, s.k, s.keys->n, KEYS, H::KEYS_PANEL, CLEARED);
     for (int number = 0; turn<D, CAP>(g, b, s, number);) number++;
     const Keys k = *s.keys;
     const int64_t token = k.token;
-    const int row = row_of(g.thread);
-    write_rows<D>(b.a.dk + token * b.a.dk_stride + (int64_t)k.kv * D, b.a.dk_stride, g.dk, b.a.rule.scale, row, k.n);
-    write_rows<D>(b.a.dv + token * b.a.dv_stride + (int64_t)k.kv * D, b.a.dv_stride, g.dv, 1, row, k.n);
+    const int row = g.thread / 32 * 16;
+    attn_bwd::write_rows(b.a.dk + token * b.a.dk_stride + (int64_t)k.kv * D, b.a.dk_stride, g.dk, b.a.rule.scale, row, k.n);
+    attn_bwd::write_rows(b.a.dv + token * b.a.dv_stride + (int64_t)k.kv * D, b.a.dv_stride, g.dv, 1, row, k.n);
 }
 
 template <int D> DEVICE void init_barriers(const Places<D> &s)

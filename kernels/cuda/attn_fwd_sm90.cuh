@@ -15,15 +15,17 @@
 #define IMF_CUDA_ATTN_FWD_SM90_CUH
 
 #include "kernels/cuda/attn_softmax.cuh"
+#include "kernels/cuda/sm90.cuh"
 
 namespace attn_sm90 {
 
+using namespace sm90;
 using attn::Part;
 using attn::Sums;
 using attn::Tile;
 using attn::Work;
 
-enum { GROUP = 128, GROUPS = 2, THREADS = GROUP * (GROUPS + 1), ROWS = 64, QUERIES = ROWS * GROUPS, STAGES = 2, PANEL = 64 };
+enum { QUERIES = ROWS * GROUPS, STAGES = 2 };
 enum { FETCHING = 24, COMPUTING = 240 };  // registers of a thread
 enum { TURN = 1, CLEARED = TURN + GROUPS };  // named barriers
 
@@ -99,49 +101,15 @@ template <int D> DEVICE void fetch_all(const Fwd &a, const Work &w, const Walk &
 
 // --- the warpgroups that compute -------------------------------------------------------------------------------------------------
 
-// Issues scores = Q K'.
-template <int D> DEVICE void multiply_keys(float (&x)[Shape<D>::KEYS / 8][4], uint64_t q, uint64_t k)
-{
-    using S = Shape<D>;
-#pragma unroll
-    for (int d = 0; d < D / 16; d++)
-        wgmma_ss<S::KEYS>(x, q + (uint64_t)((d / 4 * S::ROWS_BYTES + d % 4 * 32) >> 4), k + (uint64_t)((d / 4 * S::KEYS_BYTES + d % 4 * 32) >> 4), d > 0);
-}
-
-// Issues output += weights V.
-template <int D> DEVICE void multiply_values(Sums<D> &s, const uint32_t (&w)[Shape<D>::KEYS / 16][4], uint64_t v)
-{
-#pragma unroll
-    for (int k = 0; k < Shape<D>::KEYS / 16; k++) wgmma_rs<D, true>(s.o, w[k], v + (uint64_t)(k * 16 * 128 >> 4), 1);
-}
-
-template <int KEYS> DEVICE void pack_weights(uint32_t (&w)[KEYS / 16][4], const float (&x)[KEYS / 8][4])
-{
-#pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) as_operand(w[k], x[2 * k], x[2 * k + 1]);
-}
-
-// A warp no longer reads what this barrier gives back.
-DEVICE void give_back(uint64_t *empty)
-{
-    if (threadIdx.x % 32 == 0) mbar_arrive(empty);
-}
-
-// Zeros in place of the values behind the segment's end, once they have come. Both warpgroups do half of it.
+// Zeros in place of the values behind the segment's end, once they have come.
 template <int D> DEVICE void clear_values(const Walk &l, const Places<D> &s, int step)
 {
     using S = Shape<D>;
     const Tile t = attn::tile_at<S::KEYS>(l.prefix, l.own, step);
-    const int rows = t.first + S::KEYS - t.len, stage = step % STAGES;  // the last rows
-    unsigned char *v = s.v + stage * S::TILE;
-    if (rows <= 0) return;
+    const int stage = step % STAGES;
+    if (t.len >= t.first + S::KEYS) return;
     mbar_wait(s.v_full + stage, parity_of(step));
-    for (int i = (int)threadIdx.x - GROUP; i < rows * (D / 8); i += GROUP * GROUPS) {
-        const int r = S::KEYS - rows + i / (D / 8), c = i % (D / 8);
-        st_u4((uint16_t *)(v + c / 8 * S::KEYS_BYTES + r * 128 + c % 8 * 16), {0, 0, 0, 0});  // a whole row of a panel: swizzled or not
-    }
-    fence_proxy_async();
-    bar_sync(CLEARED, GROUP * GROUPS);
+    clear_rows<D, 1>((int)threadIdx.x - GROUP, s.v + stage * S::TILE, t.len - t.first, S::KEYS, S::KEYS_BYTES, CLEARED);
 }
 
 // A warpgroup's queries.
@@ -162,12 +130,12 @@ template <int D, bool CAP, attn::Hidden HIDDEN, bool FIRST> DEVICE void turn(Gro
     mbar_wait(s.k_full + stage, parity_of(step));
     bar_sync(TURN + g.number, GROUP * GROUPS);
     wgmma_fence();
-    multiply_keys<D>(x, g.q, g.k + (uint64_t)stage * NEXT);
+    sm90::multiply_rows<D>(x, g.q, S::ROWS_BYTES, g.k + (uint64_t)stage * NEXT, S::KEYS_BYTES);
     wgmma_commit();
     if (!FIRST) {
         mbar_wait(s.v_full + before, parity_of(step - 1));
         wgmma_fence();
-        multiply_values<D>(g.sums, g.weights, g.v + (uint64_t)before * NEXT);
+        sm90::multiply_columns(g.sums.o, g.weights, g.v + (uint64_t)before * NEXT);
     }
     wgmma_commit();
     if (step + 1 < l.steps || g.number == 0) bar_arrive(TURN + (1 - g.number), GROUP * GROUPS);
@@ -181,7 +149,7 @@ template <int D, bool CAP, attn::Hidden HIDDEN, bool FIRST> DEVICE void turn(Gro
     hold(g.sums.o);
     if (!FIRST) give_back(s.v_empty + before);
     attn::scale(g.sums, shrink);
-    pack_weights<S::KEYS>(g.weights, x);
+    as_operands(g.weights, x);
     if (HIDDEN == attn::ANY) clear_values<D>(l, s, step);
 }
 
@@ -190,17 +158,16 @@ template <int D> DEVICE void last_values(Group<D> &g, const Walk &l, const Place
     const int stage = (l.steps - 1) % STAGES;
     mbar_wait(s.v_full + stage, parity_of(l.steps - 1));
     wgmma_fence();
-    multiply_values<D>(g.sums, g.weights, g.v + (uint64_t)stage * (Shape<D>::TILE >> 4));
+    sm90::multiply_columns(g.sums.o, g.weights, g.v + (uint64_t)stage * (Shape<D>::TILE >> 4));
     wgmma_commit();
     wgmma_wait<0>();
     hold(g.sums.o);
 }
 
 // Output of a warp's 16 rows, to the place of its queries, and their log-sum-exp.
-template <int D> DEVICE void finish_rows(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *rows, int first)
+template <int D> DEVICE void finish_rows(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *rows, int first, float factor)
 {
     const int lane = (int)threadIdx.x % 32;
-    const float factor = a.rule.softcap > 0 ? LOG2E : a.rule.scale * LOG2E;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = lane / 4 + r * 8;
@@ -223,12 +190,12 @@ template <int D> DEVICE void write_rows(const Fwd &a, const Work &w, const Walk 
     }
 }
 
-template <int D> DEVICE void write_out(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *q)
+template <int D> DEVICE void write_out(const Group<D> &g, const Fwd &a, const Work &w, const Walk &l, unsigned char *q, float factor)
 {
     const int warp = (int)threadIdx.x % GROUP / 32, first = g.number * ROWS + warp * 16;
     unsigned char *rows = q + g.number * Shape<D>::Q_BYTES + warp * 16 * D * 2;
     bar_sync(TURN + g.number, GROUP);  // nobody of this warpgroup reads queries any more
-    finish_rows(g, a, w, l, rows, first);
+    finish_rows(g, a, w, l, rows, first, factor);
     __syncwarp();
     write_rows<D>(a, w, l, rows, first);
 }
@@ -254,7 +221,7 @@ template <int D, bool CAP> DEVICE void compute(const Fwd &a, const Work &w, cons
         for (; step < l.steps && hidden(step) == ANY; step++) turn<D, CAP, ANY, false>(g, a, l, s, step);
     }
     last_values<D>(g, l, s);
-    write_out<D>(g, a, w, l, s.q);
+    write_out<D>(g, a, w, l, s.q, factor_of<CAP>(a.rule));
 }
 
 template <int D> DEVICE void init_barriers(const Places<D> &s)
@@ -263,8 +230,8 @@ template <int D> DEVICE void init_barriers(const Places<D> &s)
     for (int i = 0; i < STAGES; i++) {
         mbar_init(s.k_full + i, 1);
         mbar_init(s.v_full + i, 1);
-        mbar_init(s.k_empty + i, GROUPS * GROUP / 32);
-        mbar_init(s.v_empty + i, GROUPS * GROUP / 32);
+        mbar_init(s.k_empty + i, WARPS);
+        mbar_init(s.v_empty + i, WARPS);
     }
     fence_mbar_init();
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of bf16 in shared memory, and products of them with mma.sync; what wgmma is told of them.
+// Tiles of bf16 in shared memory, and products of them with mma.sync.
 //
 // Shared memory holds rows of bf16 in columns of 16 bytes, exchanged so that eight rows of a column lie in different banks: ldmatrix and
 // cp.async meet no conflict.
@@ -76,12 +76,6 @@ DEVICE void as_operand(uint32_t (&a)[4], const float (&left)[4], const float (&r
     a[1] = pack_bf16(left[2], left[3]);
     a[2] = pack_bf16(right[0], right[1]);
     a[3] = pack_bf16(right[2], right[3]);
-}
-
-// What the matrix at p is to wgmma: groups of 8 rows of 128 bytes, swizzled; from one panel of 64 columns to the next: `panel` bytes.
-DEVICE uint64_t operand(const unsigned char *p, int panel)
-{
-    return (uint64_t)1 << 62 | (uint64_t)(8 * 128 >> 4) << 32 | (uint64_t)(panel >> 4) << 16 | shared_address(p) >> 4;
 }
 
 #endif

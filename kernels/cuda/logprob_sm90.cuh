@@ -13,12 +13,14 @@
 #define IMF_CUDA_LOGPROB_SM90_CUH
 
 #include "kernels/cuda/logprob.cuh"
+#include "kernels/cuda/sm90.cuh"
 
 namespace logprob_sm90 {
 
+using namespace sm90;
 using logprob::Logprob;
 
-enum { GROUP = 128, GROUPS = 2, THREADS = GROUP * (GROUPS + 1), ROWS = 64, TOKENS = ROWS * GROUPS, LOGITS = 256, DEPTH = 64, STAGES = 4 };
+enum { TOKENS = ROWS * GROUPS, LOGITS = 256, DEPTH = PANEL, STAGES = 4 };
 enum { FETCHING = 24, COMPUTING = 240 };  // registers of a thread
 enum { BAND = 16 };
 enum { ROWS_BYTES = ROWS * DEPTH * 2, HIDDEN_BYTES = ROWS_BYTES * GROUPS, STAGE = HIDDEN_BYTES + LOGITS * DEPTH * 2, BYTES = STAGES * STAGE + 2 * STAGES * 8 };
@@ -51,7 +53,7 @@ DEVICE void init_barriers(const Places &s)
 {
     for (int i = 0; i < STAGES; i++) {
         mbar_init(s.full + i, 1);
-        mbar_init(s.empty + i, GROUPS * GROUP / 32);
+        mbar_init(s.empty + i, WARPS);
     }
     fence_mbar_init();
 }
@@ -108,7 +110,7 @@ DEVICE void multiply_all(Logits &x, const Places &s, int number, int steps)
         next(&t);
         multiply(x, s, t, hidden, head, false);
         wgmma_wait<1>();
-        if (threadIdx.x % 32 == 0) mbar_arrive(before);
+        give_back(before);
     }
     wgmma_wait<0>();
     hold(x);

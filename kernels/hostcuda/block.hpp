@@ -238,6 +238,9 @@ Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block
 
+// The 128-byte swizzle of bulk copies and wgmma: 16-byte columns are exchanged by bits 7 to 9 of an address whose blocks of 1024 are aligned.
+inline uintptr_t swizzled(uintptr_t a) { return a ^ (a >> 3 & 0x70); }
+
 extern bool counting;  // count.cc
 void count_access(const void *p, size_t n, const void *pc);
 

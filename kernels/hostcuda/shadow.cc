@@ -180,7 +180,7 @@ struct Look {
     Kind kind;
     Access me;
     const void *pc;
-    bool async;  // through the asynchronous proxy
+    bool async = false;  // through the asynchronous proxy
 };
 
 static void look(Cell *c, const Look &l, const void *p)
@@ -296,14 +296,14 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
         return;
     }
     if (counting && kind != Kind::ATOMIC) count_access(p, n, pc);
-    Look l = {kind, stamp_of(current, pc), pc, false};
+    Look l = {kind, stamp_of(current, pc), pc};
     l.me.atomic = kind == Kind::ATOMIC;
     touch(p, n, l);
 }
 
 void check_copy(const Copy &c, const void *pc)
 {
-    Look l = {Kind::READ, stamp_of(current, pc), pc, false};
+    Look l = {Kind::READ, stamp_of(current, pc), pc};
     l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
     l.me.epoch = c.group;
     if (counting && c.from) count_access(c.from, c.n, pc);

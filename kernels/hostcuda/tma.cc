@@ -46,12 +46,8 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuui
 
 // ---- a copy -----------------------------------------------------------------------------------------------------------
 
-// The address of byte x of row r: 16-byte columns are exchanged by address bits 7 to 9.
-static unsigned char *swizzled(unsigned char *to, int r, int x)
-{
-    const uintptr_t a = (uintptr_t)to + (uintptr_t)(r * SWIZZLED + x);
-    return (unsigned char *)(a ^ (a >> 3 & 0x70));
-}
+// Byte x of row r.
+static unsigned char *at_byte(unsigned char *to, int r, int x) { return (unsigned char *)swizzled((uintptr_t)to + (uintptr_t)(r * SWIZZLED + x)); }
 
 // Elements of row y of the box that lie inside of the tensor.
 static int inside(const BulkCopy &c, int r)
@@ -69,7 +65,7 @@ static void land(Block *b, const BulkCopy &c)
         for (int x = 0; x < c.columns * 2; x += 2) {
             uint16_t v = 0;
             if (x < there) memcpy(&v, row_of(c, r) + x, 2);
-            memcpy(swizzled(c.to, r, x), &v, 2);
+            memcpy(at_byte(c.to, r, x), &v, 2);
         }
     }
     Mbar *m = &b->mbars.at(c.bar);
@@ -106,7 +102,7 @@ void tma_load_2d(void *shared, const TensorMap *map, int x, int y, uint64_t *bar
     Mbar *b = expecting(bar, (int64_t)bytes, CALLER);
     for (int r = 0; r < c.rows; r++) {
         if (const int n = inside(c, r)) check_async(Kind::READ, row_of(c, r), (size_t)n * 2, b->agent, b->phase + 1, CALLER);
-        for (int col = 0; col < c.columns * 2; col += 16) check_async(Kind::WRITE, swizzled(c.to, r, col), 16, b->agent, b->phase + 1, CALLER);
+        for (int col = 0; col < c.columns * 2; col += 16) check_async(Kind::WRITE, at_byte(c.to, r, col), 16, b->agent, b->phase + 1, CALLER);
     }
     if (order() == Order::EARLY || (order() == Order::RANDOM && random_bits() % 2)) land(current->block, c);
     else current->block->flying.push_back(c);

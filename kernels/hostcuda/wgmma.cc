@@ -57,8 +57,6 @@ struct Operand {
     }
 };
 
-static uint32_t swizzled(uint32_t a) { return a ^ (a >> 3 & 0x70); }
-
 static Operand operand_of(uint64_t desc, bool turned, int rows, const void *pc)
 {
     const Operand o = {(uint32_t)(desc & 0x3fff) << 4, (uint32_t)(desc >> 16 & 0x3fff) << 4, (uint32_t)(desc >> 32 & 0x3fff) << 4, turned};
@@ -79,19 +77,11 @@ static void check_operand(const Operand &o, int rows, int agent, uint32_t group,
         for (int k = 0; k < DEPTH; k += o.turned ? 1 : 8) check_async(Kind::READ, b->shared + swizzled(o.at(r, k)), 16, agent, group, pc);
 }
 
-static float of_bf16(uint16_t v)
-{
-    const uint32_t u = (uint32_t)v << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
 static float value(const Block *b, const Operand &o, int row, int k)
 {
     uint16_t v;
     memcpy(&v, b->shared + swizzled(o.at(row, k)), 2);
-    return of_bf16(v);
+    return low_bf16(v);
 }
 
 // ---- a product ----------------------------------------------------------------------------------------------------------
@@ -112,7 +102,7 @@ static void read_a(float a[ROWS][DEPTH], const Block *b, Product *const op[GROUP
     for (int t = 0; t < GROUP; t++)  // register i: rows + 8 for odd i, columns + 8 for i >= 2, as in mma.m16n8k16
         for (int i = 0; i < 4; i++)
             for (int e = 0; e < 2; e++)
-                a[row_of(t, 0) + i % 2 * 8][t % 4 * 2 + i / 2 * 8 + e] = of_bf16((uint16_t)(op[t]->a[i] >> 16 * e));
+                a[row_of(t, 0) + i % 2 * 8][t % 4 * 2 + i / 2 * 8 + e] = e ? high_bf16(op[t]->a[i]) : low_bf16(op[t]->a[i]);
 }
 
 static void carry_out(const Block *b, Product *const op[GROUP])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Planted defects of Hopper's instructions: a pipeline of bulk copies and wgmma that is right, and the same with one defect. t25_defects.sh wants the
 // right one to pass in every order, and every defect to be found, whatever the order.
-#include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/sm90.cuh"
 #include "kernels/cuda/tensor_map.hpp"
 
 #include <cstdio>
@@ -61,7 +61,7 @@ DEVICE void write_a(unsigned char *a)
 
 template <int BAD> DEVICE void multiply(float (&x)[8][4], const unsigned char *a, const unsigned char *b, int step)
 {
-    uint64_t of_a = operand(a, TILE), of_b = operand(b, TILE);
+    uint64_t of_a = sm90::operand(a, TILE), of_b = sm90::operand(b, TILE);
     if (BAD == WRONG_START) of_a += 128 >> 4;
     if (BAD == WRONG_STRIDE) of_b += (uint64_t)(16 >> 4) << 32;
     if (BAD == WRONG_LAYOUT) of_b += (uint64_t)1 << 62;
