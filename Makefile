@@ -108,8 +108,9 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
-MUTATE   := math.cuh:attention_bwd fragments.cuh:attention attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention attn_fwd_sm90.cuh:attention attn_bwd.cuh:attention_bwd attn_bwd_sm90.cuh:attention_bwd decode.cuh:decode product.cuh:logprob logprob.cuh:logprob logprob_sm90.cuh:logprob \
-            dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
+MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention \
+            attn_fwd_sm90.cuh:attention attn_bwd.cuh:attention_bwd attn_bwd_sm90.cuh:attention_bwd decode.cuh:decode product.cuh:logprob \
+            logprob.cuh:logprob logprob_sm90.cuh:logprob dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
@@ -138,7 +139,8 @@ $(BUILD)/hostcuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPP) -Ikernels/hostcuda/mpi $(CFLAGS) -c -o $@ $<
-$(BUILD)/tests/hostcuda/ops $(BUILD)/tests/hostcuda/watch $(BUILD)/hostcuda/imf: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
+$(BUILD)/hostcuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o
+$(BUILD)/tests/hostcuda/ops $(BUILD)/tests/hostcuda/watch $(BUILD)/hostcuda/imf $(BUILD)/hostcuda/bench_gpu: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
 
@@ -154,18 +156,11 @@ $(BUILD)/cuda/%.o: %.cu
 	$(call say,NVCC)
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/cuda/kernels/cuda/ops_sample.o: NVCCFLAGS += --fmad=false  # the CPU's bits (kernels/sample.h)
-$(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
+$(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o
+$(BUILD)/cuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o
+$(BUILD)/cuda/imf $(BUILD)/cuda/bench_gpu: $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
 	$(call say,LD)
-	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
-
-# The bench of the ops on a GPU, and the same on hostcuda.
-GPU_OPS = $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
-$(BUILD)/cuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o $(GPU_OPS) $(BUILD)/libimf.a
-	$(call say,LD)
-	$(Q)$(CXX) -o $@ $^ $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
-$(BUILD)/hostcuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
-	$(call say,LD)
-	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
+	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
 
 $(BUILD)/src/model/safetensors.o: CFLAGS += $(if $(SANITIZE),,-O3)  # its loops over all weights want vectorising
 $(BUILD)/%.o: %.c $(CONFIG)
@@ -233,7 +228,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
-check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), a minute
+check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 8 minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu
 	@sh tests/run.sh $(BUILD) tests/hostcuda

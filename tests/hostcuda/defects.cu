@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Planted defects: kernels that are right, and with bad = true each has one. t25_hostcuda.sh wants every right one to pass in
+// Planted defects: kernels that are right, and with bad = true each has one. t25_defects.sh wants every right one to pass in
 // every order, and every defect to be found, whatever the order, with its kind and the line marked "DEFECT name".
 #include "kernels/cuda/ptx.cuh"
+
+#include "tests/hostcuda/find_defects.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -335,10 +337,7 @@ static bool go_barrier_count(bool bad)
     return good;
 }
 
-static const struct Case {
-    const char *name, *kind;
-    bool (*go)(bool bad);
-} cases[] = {
+static const Case cases[] = {
 #define PLAIN(name, kind, shared) {#name, kind, [](bool bad) { return GO(name, 1, shared, out, bad); }}
 #define COPY(name, kind) {#name, kind, [](bool bad) { return GO(name, 1, 2 * N * sizeof(Four), out, in, bad); }}
     PLAIN(missing_barrier, "race", N * 4),
@@ -369,26 +368,12 @@ static const struct Case {
     {"too_many_threads", "launch", [](bool bad) { return hostcuda::launch("nothing", nothing, 1, bad ? 1025 : N, 0, out, false); }},
 };
 
-// NAME: prints the report of its defect. No name: the names and kinds.
 int main(int argc, char **argv)
 {
-    const hostcuda::Order orders[] = {hostcuda::Order::EARLY, hostcuda::Order::LATE, hostcuda::Order::RANDOM};
-    int bad = 0;
-    for (const Case &c : cases) {
-        if (argc < 2) printf("%s:%s\n", c.name, c.kind);
-        else if (!strcmp(argv[1], c.name))
-            for (int seed = 0; seed < 12; seed++) {
-                hostcuda::set_order(orders[seed % 3], (uint64_t)seed);
-                prepare();
-                const bool passes = c.go(false);
-                if (!passes) printf("right but refused: %s\n", hostcuda::report());
-                release();
-                prepare();
-                const bool found = !c.go(true);
-                printf("%s\n", found ? hostcuda::report() : "not found");
-                bad += !passes || !found;
-                release();
-            }
-    }
-    return bad != 0;
+    return find_defects(argc, argv, cases, [](const Case &c, bool bad) {
+        prepare();
+        const bool good = c.go(bad);
+        release();
+        return good;
+    });
 }

@@ -3,8 +3,7 @@
 // right one to pass in every order, and every defect to be found, whatever the order.
 #include "kernels/cuda/sm90.cuh"
 #include "kernels/cuda/tensor_map.hpp"
-
-#include <cstdio>
+#include "tests/hostcuda/find_defects.hpp"
 
 enum { STEPS = 5, STAGES = 2, TILE = 64 * 64 * 2, THREADS = 256, BYTES = TILE + STAGES * TILE + 2 * STAGES * 8 };
 
@@ -129,11 +128,8 @@ template <int BAD> static bool run()
     return good;
 }
 
-static const struct Case {
-    const char *name, *kind;
-    bool (*go)();
-} cases[] = {
-#define CASE(bad, kind) {#bad, kind, run<bad>}
+static const Case cases[] = {
+#define CASE(wrong, kind) {#wrong, kind, [](bool bad) { return bad ? run<wrong>() : run<NOTHING>(); }}
     CASE(NO_INIT_FENCE, "barrier"),      CASE(TOO_FEW_BYTES, "barrier"),   CASE(TOO_MANY_BYTES, "deadlock"),      CASE(MISPLACED_COPY, "misaligned"),
     CASE(COPY_OUTSIDE, "out of bounds"), CASE(NO_MAP, "tensor map"),       CASE(NO_WAIT_FULL, "race|unwritten"),  CASE(NO_WAIT_EMPTY, "race"),
     CASE(WRONG_PARITY, "race|deadlock"), CASE(EARLY_GIVE_BACK, "race"),    CASE(NO_PROXY_FENCE, "proxy"),         CASE(NO_WGMMA_FENCE, "wgmma"),
@@ -142,21 +138,4 @@ static const struct Case {
     CASE(LANES_DIFFER, "warp divergence"), CASE(MORE_REGISTERS, "deadlock"), CASE(ODD_REGISTERS, "registers"),
 };
 
-// NAME: prints the report of its defect. No name: the names and kinds.
-int main(int argc, char **argv)
-{
-    const hostcuda::Order orders[] = {hostcuda::Order::EARLY, hostcuda::Order::LATE, hostcuda::Order::RANDOM};
-    int bad = 0;
-    for (const Case &c : cases) {
-        if (argc < 2) printf("%s:%s\n", c.name, c.kind);
-        else if (!strcmp(argv[1], c.name))
-            for (int seed = 0; seed < 12; seed++) {
-                hostcuda::set_order(orders[seed % 3], (uint64_t)seed);
-                if (!run<NOTHING>()) printf("right but refused: %s\n", hostcuda::report()), bad++;
-                const bool found = !c.go();
-                printf("%s\n", found ? hostcuda::report() : "not found");
-                bad += !found;
-            }
-    }
-    return bad != 0;
-}
+int main(int argc, char **argv) { return find_defects(argc, argv, cases, [](const Case &c, bool bad) { return c.go(bad); }); }

@@ -158,35 +158,9 @@ static void bench_attention(int64_t D, int64_t T)
     *seg = (Segment){0, (int32_t)T, -1, 0};
     const Segment first = {0, SLICE, -1, 0};
     const float scale = (float)(1 / sqrt((double)D));
-    AttnArgs f = {.q = t[0],
-                  .k = t[1],
-                  .v = t[2],
-                  .o = t[3],
-                  .lse = t[9].p,
-                  .seg = seg,
-                  .T = T,
-                  .S = 1,
-                  .N = N,
-                  .K = K,
-                  .D = D,
-                  .scale = scale},
-             c = f;
-    AttnBwdArgs b = {.q = t[0],
-                     .k = t[1],
-                     .v = t[2],
-                     .o = t[3],
-                     .dout = t[4],
-                     .dq = t[5],
-                     .dk = t[6],
-                     .dv = t[7],
-                     .lse = t[9].p,
-                     .seg = seg,
-                     .T = T,
-                     .S = 1,
-                     .N = N,
-                     .K = K,
-                     .D = D,
-                     .scale = scale};
+    AttnArgs f = {.q = t[0], .k = t[1], .v = t[2], .o = t[3], .lse = t[9].p, .seg = seg, .T = T, .S = 1, .N = N, .K = K, .D = D, .scale = scale}, c = f;
+    AttnBwdArgs b = {.q = f.q, .k = f.k, .v = f.v, .o = f.o, .dout = t[4], .dq = t[5], .dk = t[6], .dv = t[7], .lse = f.lse, .seg = seg, .T = T, .S = 1,
+                     .N = N, .K = K, .D = D, .scale = scale};
     const double forward = seconds(run_attn, &f), flop = 2.0 * (double)T * (double)T * (double)(N * D);
     c.o = t[8], c.lse = NULL, c.seg = &first, c.T = SLICE;
     c.workspace = space(op_attn_fwd_workspace(&cpu, &c));
@@ -236,19 +210,8 @@ static void bench_adamw(void)
     factor[0] = 1, factor[1] = 1e-5f;
     int64_t *step = space(sizeof *step);
     *step = 1;
-    AdamWArgs a = {.w = t[0].p,
-                   .m = t[1].p,
-                   .v = v,
-                   .g = t[3].p,
-                   .rounded = t[4].p,
-                   .n = n,
-                   .clip = factor,
-                   .lr = factor + 1,
-                   .step = step,
-                   .beta1 = 0.9f,
-                   .beta2 = 0.95f,
-                   .eps = 1e-8f,
-                   .decay = 0.1f};
+    AdamWArgs a = {.w = t[0].p, .m = t[1].p, .v = v, .g = t[3].p, .rounded = t[4].p, .n = n, .clip = factor, .lr = factor + 1, .step = step,
+                   .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .decay = 0.1f};
     row("AdamW", seconds(run_adamw, &a), 30.0 * (double)n, false, -1, "85 % of a copy");
     release(t, 6);
     device_free(gpu.device, step);
