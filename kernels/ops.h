@@ -277,7 +277,7 @@ typedef struct DecodeAttnArgs {
     const int32_t *own_page;     // [slots][max_own_pages]
     const int32_t *own_len;      // [slots] tokens in the slot's own pages, the newest included
     const int32_t *order;        // [slots] every slot once, group by group
-    const int32_t *group;        // [groups + 1] where each group begins in `order`; they say how to compute, not what
+    const int32_t *group;        // [groups + 1] where each group begins in `order`; they say how to compute, not what; some may be empty
     int64_t groups, slots, N, K, D, max_prefix_pages, max_own_pages;
     float scale, softcap;
     int32_t window;

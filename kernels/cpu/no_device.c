@@ -23,6 +23,10 @@ Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return (v
 Err device_copy(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
 void *device_stream(Device *d) { return (void)d, NULL; }
 Err device_zero(Device *d, void *p, int64_t bytes) { return (void)d, (void)p, (void)bytes, never(); }
+Err device_record(Device *d) { return (void)d, never(); }
+Err device_recorded(Device *d, DeviceGraph **out) { return (void)d, (void)out, never(); }
+Err device_replay(Device *d, DeviceGraph *g) { return (void)d, (void)g, never(); }
+void device_graph_free(DeviceGraph *g) { (void)g; }
 MemSource device_managed(Device *d) { return (MemSource){NULL, NULL, d}; }
 void device_free(Device *d, void *p) { (void)d, (void)p; }
 

@@ -60,6 +60,8 @@ DEVICE Item item_of(const Decode &a, int number)
     if (number < a.groups * prefix_chunks) {
         const int g = number / prefix_chunks;
         w.from = a.group[g], w.n = a.group[g + 1] - w.from, w.chunk = number % prefix_chunks;
+        w.len = w.first = 0;
+        if (!w.n) return w;
         const int slot = a.order[w.from];
         w.page = a.prefix_page + (int64_t)slot * a.max_prefix_pages, w.len = a.prefix_len[slot], w.first = w.chunk * CHUNK, w.pos0 = 0;
     } else {

@@ -114,3 +114,35 @@ Err device_zero(Device *d, void *p, int64_t bytes)
     TRY_CUDA(cudaMemsetAsync(p, 0, (size_t)bytes, d->stream));
     return OK;
 }
+
+// --- graphs --------------------------------------------------------------------------------------------------------------------
+
+Err device_record(Device *d)
+{
+    TRY_CUDA(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal));
+    return OK;
+}
+
+Err device_recorded(Device *d, DeviceGraph **out)
+{
+    cudaGraph_t taken = nullptr;
+    cudaGraphExec_t made = nullptr;
+    *out = nullptr;
+    TRY_CUDA(cudaStreamEndCapture(d->stream, &taken));
+    const cudaError_t e = cudaGraphInstantiate(&made, taken, 0);
+    (void)cudaGraphDestroy(taken);
+    TRY_CUDA(e);
+    *out = (DeviceGraph *)made;
+    return OK;
+}
+
+Err device_replay(Device *d, DeviceGraph *g)
+{
+    TRY_CUDA(cudaGraphLaunch((cudaGraphExec_t)g, d->stream));
+    return OK;
+}
+
+void device_graph_free(DeviceGraph *g)
+{
+    if (g) (void)cudaGraphExecDestroy((cudaGraphExec_t)g);
+}

@@ -44,6 +44,15 @@ Err device_get(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CH
 Err device_copy(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
 Err device_zero(Device *d, void *p, int64_t bytes) ERR_MUST_CHECK;
 
+// Ops that run again and again with the same arguments, launched with one call (a CUDA graph). Between device_record and device_recorded ops are
+// taken down and do not run; nothing may be waited for, and no memory taken or given back. What they point to must be there
+// at every replay. An op must have run once before it is recorded (its code is loaded then).
+typedef struct DeviceGraph DeviceGraph;
+Err device_record(Device *d) ERR_MUST_CHECK;
+Err device_recorded(Device *d, DeviceGraph **out) ERR_MUST_CHECK;  // also behind an op that failed: NULL then, with this call's error
+Err device_replay(Device *d, DeviceGraph *g) ERR_MUST_CHECK;       // into the stream
+void device_graph_free(DeviceGraph *g);                            // NULL: nothing
+
 void *device_stream(Device *d);  // its cudaStream_t, for libraries
 
 // bf16 operands; `add` only where y is fp32; `row` is read by the host, when the op is called.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams and events: lazy queues whose order the seed decides.
+// Streams and events: lazy queues whose order the seed decides. Graphs: queues that were written down.
 #include "kernels/hostcuda/cuda_runtime.h"
 
 #include <cstdlib>
@@ -26,8 +26,15 @@ struct Work {
 
 }  // namespace
 
+struct CUgraph_st {
+    std::deque<Work> queue;
+};
+struct CUgraphExec_st : CUgraph_st {};
+
 struct CUstream_st {
     std::deque<Work> queue;
+    std::unique_ptr<CUgraph_st> capture;  // where work goes instead; NULL: it captures nothing
+    bool spoilt = false;                  // the capture
 };
 
 namespace {
@@ -54,6 +61,15 @@ cudaError_t fail(cudaError_t e)
     return e;
 }
 
+// Whoever waits or touches memory while a stream captures spoils the capture.
+bool spoils()
+{
+    bool any = false;
+    for (CUstream_st *s : streams)
+        if (s->capture) any = s->spoilt = true;
+    return any;
+}
+
 bool can_run(const CUstream_st *s) { return !s->queue.empty() && (!s->queue.front().after || s->queue.front().after->reached >= s->queue.front().times); }
 
 // Runs one operation of some stream; false: none can.
@@ -74,6 +90,7 @@ bool run_one()
 
 template <typename Done> cudaError_t run_until(Done done)
 {
+    if (spoils()) return fail(cudaErrorStreamCaptureUnsupported);
     while (!done())
         if (!run_one()) return fail(cudaErrorInvalidResourceHandle);  // waits for an event that nobody records
     return sticky != cudaSuccess ? fail(sticky) : cudaSuccess;
@@ -86,12 +103,14 @@ void run_some()
         if (!run_one()) return;
 }
 
-cudaError_t put(cudaStream_t stream, Work w)
+cudaError_t put(cudaStream_t stream, Work w, bool captured = true)
 {
     CUstream_st *s = known(stream);
     if (!s) return fail(cudaErrorInvalidResourceHandle);
     if (sticky != cudaSuccess) return fail(sticky);
-    s->queue.push_back(std::move(w));
+    if (s->spoilt) return fail(cudaErrorStreamCaptureInvalidated);
+    if (s->capture && !captured) return s->spoilt = true, fail(cudaErrorStreamCaptureUnsupported);
+    (s->capture ? s->capture->queue : s->queue).push_back(std::move(w));
     return cudaSuccess;
 }
 
@@ -117,6 +136,8 @@ const char *cudaGetErrorString(cudaError_t e)
     case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
     }
     return "unknown error";
 }
@@ -134,17 +155,22 @@ cudaError_t cudaGetDeviceCount(int *n) { return *n = DEVICES, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) { return device >= 0 && device < DEVICES ? cudaSuccess : fail(cudaErrorInvalidValue); }
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *all) { return *unused = *all = (size_t)80 << 30, cudaSuccess; }
 
-cudaError_t cudaMalloc(void **p, size_t bytes) { return (*p = hostcuda::device_alloc(bytes)) ? cudaSuccess : fail(cudaErrorMemoryAllocation); }
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    if (spoils()) return fail(cudaErrorStreamCaptureUnsupported);
+    return (*p = hostcuda::device_alloc(bytes)) ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+}
 
 cudaError_t cudaMallocManaged(void **p, size_t bytes, unsigned)
 {
-    if ((*p = hostcuda::device_alloc(bytes))) return hostcuda::device_set(*p, 0, bytes) ? cudaSuccess : fail(cudaErrorInvalidValue);
-    return fail(cudaErrorMemoryAllocation);
+    const cudaError_t e = cudaMalloc(p, bytes);
+    return e != cudaSuccess || hostcuda::device_set(*p, 0, bytes) ? e : fail(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaFree(void *p)
 {
     const cudaError_t e = cudaDeviceSynchronize();  // as the device does
+    if (e == cudaErrorStreamCaptureUnsupported) return e;
     hostcuda::device_free(p);
     return e;
 }
@@ -191,13 +217,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
     const auto found = events.find(e);
     if (found == events.end()) return fail(cudaErrorInvalidResourceHandle);
-    return put(s, {[] { return cudaSuccess; }, found->second, found->second->wanted});
+    return put(s, {[] { return cudaSuccess; }, found->second, found->second->wanted}, false);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     CUstream_st *s = known(stream);
     if (!s) return fail(cudaErrorInvalidResourceHandle);
+    if (s->capture) return s->spoilt = true, fail(cudaErrorStreamCaptureUnsupported);
     run_some();
     return sticky != cudaSuccess ? fail(sticky) : s->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
@@ -217,6 +244,47 @@ cudaError_t cudaDeviceSynchronize(void)
     });
 }
 
+// ---- graphs -----------------------------------------------------------------------------------------------------------
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+{
+    CUstream_st *s = known(stream);
+    if (!s || !stream || s->capture) return fail(cudaErrorInvalidValue);  // never the default stream
+    s->capture.reset(new CUgraph_st);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    CUstream_st *s = known(stream);
+    *graph = nullptr;
+    if (!s || !s->capture) return fail(cudaErrorInvalidValue);
+    const bool spoilt = s->spoilt;
+    CUgraph_st *made = s->capture.release();
+    s->spoilt = false;
+    if (spoilt) return delete made, fail(cudaErrorStreamCaptureInvalidated);
+    *graph = made;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    *exec = new CUgraphExec_st{{graph->queue}};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+    for (const Work &w : exec->queue) {
+        const cudaError_t e = put(s, w);
+        if (e != cudaSuccess) return e;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+
 // ---- events -----------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
@@ -235,7 +303,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     if (found == events.end()) return fail(cudaErrorInvalidResourceHandle);
     const std::shared_ptr<CUevent_st> event = found->second;
     const uint64_t time = ++event->wanted;
-    return put(s, {[event, time] { return event->reached = time, cudaSuccess; }, nullptr});
+    return put(s, {[event, time] { return event->reached = time, cudaSuccess; }, nullptr}, false);
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t e)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels/cuda/device.h"
 
 // Frees *pp and allocates n elements; the old contents are lost.
 #define REPLACE(s, pp, n) replace((s), (pp), (n), (int64_t)sizeof **(pp))
@@ -160,6 +161,7 @@ void step_close(Step *s)
     SlotTables *t = &s->tables;
     void *const all[] = {t->prefix_page, t->prefix_len, t->own_page, t->own_len, t->order, t->group, s->x.p, s->h.p, s->qkv.p, s->att.p,
                          s->gate_up.p, s->act.p, s->token, s->pos, s->page, s->place, s->seg, s->workspace};
+    device_graph_free(s->graph);
     kv_close(&s->kv);
     for (size_t i = 0; s->ctx && i < sizeof all / sizeof *all; i++) ctx_free(s->ctx, all[i]);
     *s = (Step){0};
@@ -237,10 +239,9 @@ static Err store(Step *s, int64_t layer, int64_t T)
     return op_kv_store(s->ctx, &a);
 }
 
-static Err embed(Step *s, const int32_t *token, int64_t T)
+static Err embed(Step *s, int64_t T)
 {
     const ModelConfig *c = &s->model->cfg;
-    memcpy(s->token, token, (size_t)T * sizeof *token);
     EmbedArgs a = {.table = model_matrix(s->model, W_EMBED, -1),
                    .y = s->x,
                    .token = s->token,
@@ -256,8 +257,9 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
     const ModelConfig *c = &s->model->cfg;
     *s->seg = (Segment){0, (int32_t)n, -1, 0};
     const AttnArgs attn = prefill_args(s, s->seg);
+    memcpy(s->token, token, (size_t)n * sizeof *token);
     for (int64_t t = 0; t < n; t++) s->pos[t] = (int32_t)t, s->page[t] = page[t / KV_PAGE], s->place[t] = (int32_t)(t % KV_PAGE);
-    TRY(embed(s, token, n));
+    TRY(embed(s, n));
     for (int64_t l = 0; l < c->layers; l++) {
         TRY(project(s, l, n));
         TRY(store(s, l, n));
@@ -290,18 +292,11 @@ static void group_slots(SlotTables *t, int64_t active)
     t->group[t->groups] = (int32_t)active;
 }
 
-Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
+// The ops of one token for each slot, whose tables and tokens are in place.
+static Err decode_ops(Step *s, int64_t active, float *logits)
 {
     const ModelConfig *c = &s->model->cfg;
-    SlotTables *t = &s->tables;
-    group_slots(t, active);
-    for (int64_t i = 0; i < active; i++) {
-        const int32_t last = t->own_len[i] - 1;
-        s->pos[i] = t->prefix_len[i] + last;
-        s->page[i] = t->own_page[i * t->max_own + last / KV_PAGE];
-        s->place[i] = last % KV_PAGE;
-    }
-    TRY(embed(s, token, active));
+    TRY(embed(s, active));
     for (int64_t l = 0; l < c->layers; l++) {
         TRY(project(s, l, active));
         TRY(store(s, l, active));
@@ -312,4 +307,59 @@ Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
     }
     TRY(norm(s, 0, W_NORM_FINAL, -1, active));
     return model_logits(s->ctx, s->model, s->h, active, logits);
+}
+
+// --- replay on a device ----------------------------------------------------------------------------------------------
+
+// Empty groups, so that a recorded step still fits when samples of other prompts have come or gone.
+static void round_groups(SlotTables *t, int64_t active)
+{
+    enum { EACH = 8 };
+    int64_t groups = (t->groups + EACH - 1) / EACH * EACH;
+    if (groups > active) groups = active;
+    while (t->groups < groups) t->group[++t->groups] = (int32_t)active;
+}
+
+static StepShape shape_of(const Step *s, int64_t active, const float *logits)
+{
+    const SlotTables *t = &s->tables;
+    return (StepShape){active, t->groups, s->rows, t->max_prefix, t->max_own, s->workspace_bytes, s->kv.pages, (int64_t)(intptr_t)logits};
+}
+
+static Err record(Step *s, int64_t active, float *logits)
+{
+    Device *d = s->ctx->device;
+    TRY(device_record(d));
+    const Err err = decode_ops(s, active, logits), end = device_recorded(d, &s->graph);
+    return err != OK ? err : end;
+}
+
+// A step with a new shape runs op by op. One that has the shape of the step before it is recorded, and then replayed as long as that lasts.
+static Err decode_on_device(Step *s, int64_t active, float *logits)
+{
+    round_groups(&s->tables, active);
+    const StepShape shape = shape_of(s, active, logits);
+    const bool again = !memcmp(&shape, &s->shape, sizeof shape);
+    s->shape = shape;
+    if (!again) {
+        device_graph_free(s->graph);
+        s->graph = NULL;
+        return decode_ops(s, active, logits);
+    }
+    if (!s->graph) TRY(record(s, active, logits));
+    return device_replay(s->ctx->device, s->graph);
+}
+
+Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
+{
+    SlotTables *t = &s->tables;
+    group_slots(t, active);
+    memcpy(s->token, token, (size_t)active * sizeof *token);
+    for (int64_t i = 0; i < active; i++) {
+        const int32_t last = t->own_len[i] - 1;
+        s->pos[i] = t->prefix_len[i] + last;
+        s->page[i] = t->own_page[i * t->max_own + last / KV_PAGE];
+        s->place[i] = last % KV_PAGE;
+    }
+    return s->ctx->device ? decode_on_device(s, active, logits) : decode_ops(s, active, logits);
 }

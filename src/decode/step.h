@@ -14,6 +14,11 @@ typedef struct SlotTables {
     int64_t slots, max_prefix, max_own, groups;
 } SlotTables;
 
+// What decides which kernels a decode step launches and where they find what they read: buffers move only when they grow.
+typedef struct StepShape {
+    int64_t active, groups, rows, max_prefix, max_own, workspace_bytes, kv_pages, logits;
+} StepShape;
+
 typedef struct Step {
     Ctx *ctx;
     const Model *model;  // borrowed
@@ -26,6 +31,8 @@ typedef struct Step {
     Segment *seg;                // of the prompt at hand
     void *workspace;
     int64_t workspace_bytes;
+    StepShape shape;            // of the last decode step, on a device
+    struct DeviceGraph *graph;  // it, recorded; NULL: not yet
 } Step;
 
 Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots) ERR_MUST_CHECK;

@@ -62,7 +62,7 @@ static Cache fill(const Case &c)
     return x;
 }
 
-// Slots of one prompt next to each other, at most GROUP in a group (or each alone).
+// Slots of one prompt next to each other, at most GROUP in a group (or each alone, and two groups of none behind them).
 static void make_groups(const Case &c, bool alone, std::vector<int32_t> *order, std::vector<int32_t> *group)
 {
     group->push_back(0);
@@ -74,6 +74,7 @@ static void make_groups(const Case &c, bool alone, std::vector<int32_t> *order, 
         }
         if (group->back() < (int)order->size()) group->push_back((int)order->size());
     }
+    if (alone) group->insert(group->end(), 2, group->back());
 }
 
 template <int D> static bool go(const Decode &a)

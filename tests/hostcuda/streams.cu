@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams are lazy, events order them, what nothing orders the seed does; failures come when somebody asks, and stay.
+// Streams are lazy, events order them, what nothing orders the seed does; graphs are streams written down; failures come when somebody asks, and stay.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -70,6 +70,37 @@ static int early_reuse()
     return 0;
 }
 
+// Written down, work does not run; then it runs as often as it is launched, in its stream's order. What waits or allocates spoils the capture.
+static int graph()
+{
+    uint32_t *x, *y, back[N] = {0};
+    cudaStream_t s;
+    cudaGraph_t g, spoilt;
+    cudaGraphExec_t e;
+    WANT(cudaMalloc((void **)&x, sizeof back) == cudaSuccess && cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking) == cudaSuccess);
+    WANT(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal) == cudaErrorInvalidValue);
+    WANT(cudaMemsetAsync(x, 0, sizeof back, s) == cudaSuccess);
+    WANT(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    for (int i = 0; i < 2; i++) WANT(CUDA_LAUNCH(times_and_plus, 1, N, 0, s, x, 2, 3) == cudaSuccess);
+    WANT(cudaStreamEndCapture(s, &g) == cudaSuccess && cudaGraphInstantiate(&e, g, 0) == cudaSuccess && cudaGraphDestroy(g) == cudaSuccess);
+    WANT(cudaMemcpyAsync(back, x, sizeof back, cudaMemcpyDeviceToHost, s) == cudaSuccess && cudaStreamSynchronize(s) == cudaSuccess && back[0] == 0);
+    WANT(cudaGraphLaunch(e, s) == cudaSuccess && CUDA_LAUNCH(times_and_plus, 1, N, 0, s, x, 1, 1) == cudaSuccess && cudaGraphLaunch(e, s) == cudaSuccess);
+    WANT(cudaMemcpyAsync(back, x, sizeof back, cudaMemcpyDeviceToHost, s) == cudaSuccess && cudaStreamSynchronize(s) == cudaSuccess && back[0] == 49);
+    WANT(cudaGraphExecDestroy(e) == cudaSuccess);
+    for (int i = 0; i < 4; i++) {
+        const cudaError_t no = cudaErrorStreamCaptureUnsupported;
+        WANT(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+        if (i == 0) WANT(cudaStreamSynchronize(s) == no);
+        if (i == 1) WANT(cudaStreamQuery(s) == no);
+        if (i == 2) WANT(cudaMalloc((void **)&y, 4) == no);
+        if (i == 3) WANT(cudaFree(x) == no);
+        WANT(CUDA_LAUNCH(times_and_plus, 1, N, 0, s, x, 2, 3) == cudaErrorStreamCaptureInvalidated);
+        WANT(cudaStreamEndCapture(s, &spoilt) == cudaErrorStreamCaptureInvalidated && !spoilt);
+    }
+    WANT(cudaStreamSynchronize(s) == cudaSuccess && cudaStreamDestroy(s) == cudaSuccess && cudaFree(x) == cudaSuccess);
+    return 0;
+}
+
 static int limits()
 {
     uint32_t *x;
@@ -90,7 +121,7 @@ static int limits()
 int main()
 {
     std::set<uint32_t> ordered, loose;
-    if (two_streams(true, &ordered) || two_streams(false, &loose) || early_reuse() || limits()) return 1;
+    if (two_streams(true, &ordered) || two_streams(false, &loose) || early_reuse() || graph() || limits()) return 1;
     WANT(ordered.size() == 1 && *ordered.begin() == 16);
     WANT(loose.size() == 2 && loose.count(5));
     return 0;
