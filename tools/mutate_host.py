@@ -16,8 +16,8 @@ import sys
 
 FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c",
          "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
-CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|ctx_wait|op_fixed_(?:add|get)|"
-         r"absent_rows|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
+CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|see_whether_ended|ctx_wait|op_fixed_(?:add|get)|"
+         r"begin_on_device|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
          r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|send_weights|compute_sum_share")
 EQUIVALENT = {  # lines of code
     "return par_device_wait(d);": "what comes next waits as well; this wait looks after the other ranks meanwhile",

@@ -5,6 +5,7 @@
 #ifndef IMF_KERNELS_CPU_H
 #define IMF_KERNELS_CPU_H
 
+#include "kernels/cuda/device.h"
 #include "kernels/ops.h"
 
 // Computes items [from, to) of the op whose argument struct is `args`.
@@ -89,6 +90,7 @@ int64_t attn_blocks(int64_t T, int64_t S);  // at most this many blocks
 // op_x begins with it: where the ops of this ctx run on a device, the twin there does all of it.
 #define ON_DEVICE(op)                                      \
     do {                                                   \
+        RANGE_ON(ctx, #op);                                \
         if (ctx->device) return cuda_##op(ctx, a);         \
     } while (0)
 static inline bool on_device(const Ctx *ctx) { return ctx && ctx->device; }

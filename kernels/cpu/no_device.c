@@ -23,10 +23,16 @@ Err device_get(Device *d, void *to, const void *from, int64_t bytes) { return (v
 Err device_copy(Device *d, void *to, const void *from, int64_t bytes) { return (void)d, (void)to, (void)from, (void)bytes, never(); }
 void *device_stream(Device *d) { return (void)d, NULL; }
 Err device_zero(Device *d, void *p, int64_t bytes) { return (void)d, (void)p, (void)bytes, never(); }
+Err device_beside(Device *d, Device **out) { return (void)d, (void)out, never(); }
+Err device_mark(Device *d, DeviceMark **m) { return (void)d, (void)m, never(); }
+Err device_after(Device *d, const DeviceMark *m) { return (void)d, (void)m, never(); }
+void device_mark_free(DeviceMark *m) { (void)m; }
 Err device_record(Device *d) { return (void)d, never(); }
 Err device_recorded(Device *d, DeviceGraph **out) { return (void)d, (void)out, never(); }
 Err device_replay(Device *d, DeviceGraph *g) { return (void)d, (void)g, never(); }
 void device_graph_free(DeviceGraph *g) { (void)g; }
+bool device_range(const char *name) { return (void)name, false; }
+void device_range_end(const bool *begun) { (void)begun; }
 MemSource device_managed(Device *d) { return (MemSource){NULL, NULL, d}; }
 void device_free(Device *d, void *p) { (void)d, (void)p; }
 

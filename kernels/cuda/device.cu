@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/device.hpp"
 
+#include <nvtx3/nvToolsExt.h>
+
 #include <cstring>
 #include <new>
 
@@ -115,6 +117,44 @@ Err device_zero(Device *d, void *p, int64_t bytes)
     return OK;
 }
 
+// --- order between streams -----------------------------------------------------------------------------------------------------
+
+static Err open_beside(Device *d)
+{
+    int least, first;
+    TRY_CUDA(cudaDeviceGetStreamPriorityRange(&least, &first));
+    TRY_CUDA(cudaStreamCreateWithPriority(&d->stream, cudaStreamNonBlocking, first));
+    return OK;
+}
+
+Err device_beside(Device *, Device **out)
+{
+    Device *d = new (std::nothrow) Device();
+    CHECK(d, ERR_UNAVAILABLE, "no memory");
+    const Err err = open_beside(d);
+    if (err != OK) device_close(d);
+    else *out = d;
+    return err;
+}
+
+Err device_mark(Device *d, DeviceMark **m)
+{
+    if (!*m) TRY_CUDA(cudaEventCreateWithFlags((cudaEvent_t *)m, cudaEventDisableTiming));
+    TRY_CUDA(cudaEventRecord((cudaEvent_t)*m, d->stream));
+    return OK;
+}
+
+Err device_after(Device *d, const DeviceMark *m)
+{
+    if (m) TRY_CUDA(cudaStreamWaitEvent(d->stream, (cudaEvent_t)m, 0));
+    return OK;
+}
+
+void device_mark_free(DeviceMark *m)
+{
+    if (m) (void)cudaEventDestroy((cudaEvent_t)m);
+}
+
 // --- graphs --------------------------------------------------------------------------------------------------------------------
 
 Err device_record(Device *d)
@@ -145,4 +185,13 @@ Err device_replay(Device *d, DeviceGraph *g)
 void device_graph_free(DeviceGraph *g)
 {
     if (g) (void)cudaGraphExecDestroy((cudaGraphExec_t)g);
+}
+
+// --- ranges --------------------------------------------------------------------------------------------------------------------
+
+bool device_range(const char *name) { return (void)nvtxRangePushA(name), true; }
+
+void device_range_end(const bool *begun)
+{
+    if (*begun) (void)nvtxRangePop();
 }

@@ -44,6 +44,16 @@ Err device_get(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CH
 Err device_copy(Device *d, void *to, const void *from, int64_t bytes) ERR_MUST_CHECK;
 Err device_zero(Device *d, void *p, int64_t bytes) ERR_MUST_CHECK;
 
+// A second stream of the same GPU, for copies and collectives beside the ops of `d`: what it is given comes first where both could run.
+// No op runs on it and no memory is taken there. Closed before d is.
+Err device_beside(Device *d, Device **out) ERR_MUST_CHECK;
+
+// A place in a stream. device_after: what d is given from now on waits for the last place that was marked. *m NULL: none yet.
+typedef struct DeviceMark DeviceMark;
+Err device_mark(Device *d, DeviceMark **m) ERR_MUST_CHECK;
+Err device_after(Device *d, const DeviceMark *m) ERR_MUST_CHECK;
+void device_mark_free(DeviceMark *m);
+
 // Ops that run again and again with the same arguments, launched with one call (a CUDA graph). Between device_record and device_recorded ops are
 // taken down and do not run; nothing may be waited for, and no memory taken or given back. What they point to must be there
 // at every replay. An op must have run once before it is recorded (its code is loaded then).
@@ -52,6 +62,12 @@ Err device_record(Device *d) ERR_MUST_CHECK;
 Err device_recorded(Device *d, DeviceGraph **out) ERR_MUST_CHECK;  // also behind an op that failed: NULL then, with this call's error
 Err device_replay(Device *d, DeviceGraph *g) ERR_MUST_CHECK;       // into the stream
 void device_graph_free(DeviceGraph *g);                            // NULL: nothing
+
+// A name on the host's timeline for profilers (NVTX), for what is put into the streams until its end; ranges nest. RANGE_ON: the rest of the
+// enclosing block, when ctx has a device; once a block.
+bool device_range(const char *name);        // true, which device_range_end wants
+void device_range_end(const bool *begun);
+#define RANGE_ON(ctx, name) __attribute__((cleanup(device_range_end), unused)) const bool range_ = (ctx)->device && device_range(name)
 
 void *device_stream(Device *d);  // its cudaStream_t, for libraries
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/hostcuda/block.hpp"
+#include "kernels/hostcuda/nvtx3/nvToolsExt.h"
 
 // Recorded `wanted` times, of which `reached` have run.
 struct CUevent_st {
@@ -203,6 +204,9 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, cudaSuccess; }
+
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     if (!s || !known(s)) return fail(cudaErrorInvalidResourceHandle);
@@ -326,5 +330,11 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what
     shared_limit[kernel] = value;
     return cudaSuccess;
 }
+
+// ---- ranges -----------------------------------------------------------------------------------------------------------
+
+static int ranges;
+int nvtxRangePushA(const char *) { return ranges++; }
+int nvtxRangePop(void) { return ranges > 0 ? --ranges : -1; }
 
 }  // extern "C"

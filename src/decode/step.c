@@ -255,6 +255,7 @@ static Err embed(Step *s, int64_t T)
 Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, float *logits)
 {
     const ModelConfig *c = &s->model->cfg;
+    RANGE_ON(s->ctx, "prefill");
     *s->seg = (Segment){0, (int32_t)n, -1, 0};
     const AttnArgs attn = prefill_args(s, s->seg);
     memcpy(s->token, token, (size_t)n * sizeof *token);
@@ -352,6 +353,7 @@ static Err decode_on_device(Step *s, int64_t active, float *logits)
 
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits)
 {
+    RANGE_ON(s->ctx, "decode step");
     SlotTables *t = &s->tables;
     group_slots(t, active);
     memcpy(s->token, token, (size_t)active * sizeof *token);

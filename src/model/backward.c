@@ -4,6 +4,8 @@
 // forward's ops: the same bits.
 #include "model/acts.h"
 
+#include "kernels/cuda/device.h"
+
 typedef struct Back {  // what every step needs
     Ctx *ctx;
     const Model *m;
@@ -157,6 +159,7 @@ static Err backward(Back *k, Arena *arena, const Acts *acts, Tensor dhidden)
 Err model_backward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, const Acts *acts, const float *dhidden,
                    const GradSink *sink)
 {
+    RANGE_ON(ctx, "backward");
     Back k = {.ctx = ctx, .m = m, .b = b, .sink = sink};
     ArenaMark mark = arena_mark(arena);
     Err err = backward(&k, arena, acts, tensor_f32((float *)dhidden, m->cfg.H));

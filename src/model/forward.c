@@ -6,6 +6,8 @@
 // buffers. Both run the same ops on the same numbers, so the bits are the same.
 #include "model/acts.h"
 
+#include "kernels/cuda/device.h"
+
 Err acts_tensor(Arena *arena, DType dtype, int64_t T, int64_t width, Tensor *out)
 {
     *out = (Tensor){NULL, dtype, width};
@@ -165,6 +167,7 @@ static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, 
 
 Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep)
 {
+    RANGE_ON(ctx, "forward");
     const Tensor out = tensor_f32(hidden, m->cfg.H);
     TRY(check_batch(m, b));
     if (keep) {

@@ -29,6 +29,7 @@ static Err put_model(Compute *c)
 {
     TRY(find_shares(c));
     TRY(model_to_device(c->host, c->ctx.device, c->master, &c->on_device));
+    TRY(device_beside(c->ctx.device, &c->link));
     return ctx_alloc(&c->ctx, &c->bad, 1, sizeof *c->bad);
 }
 
@@ -54,10 +55,13 @@ Err compute_open(Compute *c, Ctx *host, Model *master)
 void compute_close(Compute *c)
 {
     if (compute_on_device(c)) {
-        void *const all[] = {c->edge, c->layer, c->sum, c->piece, c->bad};
+        void *const all[] = {c->edge, c->layer, c->sum, c->portion[0].x, c->portion[1].x, c->bad};
+        DeviceMark *const marks[] = {c->portion[0].made, c->portion[0].free, c->portion[1].made, c->portion[1].free, c->made, c->summed};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_free(c->ctx.device, all[i]);
         model_free(&c->on_device);
         par_device_close();
+        device_close(c->link);
+        for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) device_mark_free(marks[i]);
     }
     mem_free(c->share);
     *c = (Compute){0};
@@ -81,7 +85,7 @@ enum { SMALLEST = 1 << 16 };
 
 typedef struct Sizes {
     int64_t edge, layer, sum;  // elements
-    int64_t piece;             // that are exchanged at a time: a vocabulary's in fixed point would be gigabytes
+    int64_t portion;           // that are exchanged at a time
 } Sizes;
 
 static Sizes sizes_of(const Model *m, bool shard_grads, ParRange own)
@@ -92,7 +96,7 @@ static Sizes sizes_of(const Model *m, bool shard_grads, ParRange own)
         model_grad_part(m, p, &first, &n);
         if (n > *most) *most = n;
     }
-    if (shard_grads) s.piece = s.layer / 4 > SMALLEST ? s.layer / 4 : SMALLEST;
+    if (shard_grads) s.portion = s.layer / 8 > SMALLEST ? s.layer / 8 : SMALLEST;
     return s;
 }
 
@@ -101,7 +105,7 @@ static Sizes own_sizes(const Compute *c) { return sizes_of(c->model, c->shard_gr
 int64_t compute_sum_bytes(const Model *m, bool shard_grads, ParRange own)
 {
     const Sizes s = sizes_of(m, shard_grads, own);
-    return (s.edge + s.layer) * (int64_t)sizeof(float) + (s.sum + s.piece) * (int64_t)sizeof(int64_t);
+    return (s.edge + s.layer) * (int64_t)sizeof(float) + (s.sum + 2 * s.portion) * (int64_t)sizeof(int64_t);
 }
 
 static Err alloc_zero(Compute *c, void *pp, int64_t n, int64_t size)
@@ -119,16 +123,18 @@ static Err alloc_sums(Compute *c)
     TRY(alloc_zero(c, &c->edge, s.edge, sizeof *c->edge));
     TRY(alloc_zero(c, &c->layer, s.layer, sizeof *c->layer));
     TRY(alloc_zero(c, &c->sum, s.sum, sizeof *c->sum));
-    if (s.piece) TRY(alloc_zero(c, &c->piece, s.piece, sizeof *c->piece));
+    for (int i = 0; i < 2 && s.portion; i++) TRY(alloc_zero(c, &c->portion[i].x, s.portion, sizeof *c->portion[i].x));
     model_grad_part(c->model, 0, &first, &n);
     c->sink.head = tensor_f32(c->edge + (c->model->cfg.tied ? 0 : model_offset(c->model, W_HEAD, -1) - first), c->model->cfg.H);
     return OK;
 }
 
-Err compute_sum_begin(Compute *c)
+Err compute_sum_begin(Compute *c, int64_t rows, int64_t most)
 {
     if (!c->sum) TRY(alloc_sums(c));
     *c->bad = 0;
+    c->rows = rows;
+    c->absent = c->shard_grads ? most - rows : most > 0 && rows == 0;
     return device_zero(c->ctx.device, c->sum, own_sizes(c).sum * (int64_t)sizeof *c->sum);
 }
 
@@ -154,51 +160,77 @@ static Err owned(const Compute *c, int64_t first, int64_t n, ParRange **out)
     return OK;
 }
 
-// Sums n elements from `first` on over the ranks: their owners begin with what they have, all add their row's g (NULL: nothing).
-static Err exchange_piece(Compute *c, int64_t first, int64_t n, float *g, const ParRange *of)
+// Sums n elements from `first` on over the ranks: their owners begin with what they have, all add their row's g (NULL: nothing). The two
+// portions are used in turns: one travels while ops go on and fill the other. When a portion is free again, so is all that travelled before it; so
+// `kept`, which travelled with the row before, three parts ago at least.
+static Err exchange_portion(Compute *c, int64_t first, int64_t n, float *g, const ParRange *of)
 {
     Device *const d = c->ctx.device;
+    Portion *const p = &c->portion[c->turn ^= 1];
     const ParRange own = of[par_rank()];
     const int64_t bytes = (own.end - own.begin) * (int64_t)sizeof *c->sum;
     int64_t *const kept = c->sum + (first + own.begin - c->share[par_rank()].begin);
-    FixedAddArgs a = {g, c->piece, n, c->bad};
-    TRY(device_zero(d, c->piece, n * (int64_t)sizeof *c->piece));
-    if (bytes) TRY(device_copy(d, c->piece + own.begin, kept, bytes));
+    FixedAddArgs a = {g, p->x, n, c->bad};
+    TRY(device_after(d, p->free));
+    TRY(device_zero(d, p->x, n * (int64_t)sizeof *p->x));
+    if (bytes) TRY(device_copy(d, p->x + own.begin, kept, bytes));
     if (g) TRY(op_fixed_add(&c->ctx, &a));
-    TRY(par_device_sum_i64(d, c->piece, of));
-    return bytes ? device_copy(d, kept, c->piece + own.begin, bytes) : OK;
+    TRY(device_mark(d, &p->made));
+    TRY(device_after(c->link, p->made));
+    TRY(par_device_sum_i64(c->link, p->x, of));
+    if (bytes) TRY(device_copy(c->link, kept, p->x + own.begin, bytes));
+    return device_mark(c->link, &p->free);
+}
+
+// shard: states: n elements from `first` on are summed over this rank's rows.
+static Err exchange_sums(Compute *c, int64_t first, const ParRange *of)
+{
+    TRY(device_mark(c->ctx.device, &c->made));
+    TRY(device_after(c->link, c->made));
+    return par_device_sum_i64(c->link, c->sum + first, of);
 }
 
 static Err exchange(Compute *c, int64_t first, int64_t n, float *g)
 {
     ParRange *of;
     TRY(owned(c, first, n, &of));
-    Err err = exchange_piece(c, first, n, g, of);
+    Err err = c->shard_grads ? exchange_portion(c, first, n, g, of) : exchange_sums(c, first, of);
     mem_free(of);
     return err;
 }
 
-static Err add_part(Compute *c, int32_t part, float *g)
+// last: no row of this rank comes after it.
+static Err add_part(Compute *c, int32_t part, float *g, bool last)
 {
     int64_t first, n;
     model_grad_part(c->model, part, &first, &n);
     FixedAddArgs a = {g, c->sum + first, n, c->bad};
-    if (!c->shard_grads) return g ? op_fixed_add(&c->ctx, &a) : OK;
-    const int64_t piece = own_sizes(c).piece;
-    for (int64_t at = 0; at < n; at += piece) TRY(exchange(c, first + at, n - at < piece ? n - at : piece, g ? g + at : NULL));
+    if (!c->shard_grads && g) TRY(op_fixed_add(&c->ctx, &a));
+    if (!c->shard_grads) return last ? exchange(c, first, n, g) : OK;
+    const int64_t portion = own_sizes(c).portion;
+    for (int64_t at = 0; at < n; at += portion) TRY(exchange(c, first + at, n - at < portion ? n - at : portion, g ? g + at : NULL));
     return OK;
 }
 
-static Err part_end(void *user, int32_t part) { return add_part(user, part, buffer_of(user, part)); }
+static Err part_end(void *user, int32_t part)
+{
+    Compute *c = user;
+    TRY(add_part(c, part, buffer_of(c, part), c->rows == 1));
+    if (part + 1 == model_grad_parts(c->model)) c->rows--;
+    return OK;
+}
 
 Err compute_sum_absent(Compute *c)
 {
-    for (int32_t p = 0; p < model_grad_parts(c->model); p++) TRY(add_part(c, p, NULL));
+    for (; c->absent > 0; c->absent--)
+        for (int32_t p = 0; p < model_grad_parts(c->model); p++) TRY(add_part(c, p, NULL, true));
     return compute_wait(c);
 }
 
 Err compute_sum_share(Compute *c, const int64_t **sum)
 {
+    ASSERT(c->rows == 0 && c->absent == 0);
     *sum = c->shard_grads ? c->sum : c->sum + c->share[par_rank()].begin;
-    return c->shard_grads ? OK : par_device_sum_i64(c->ctx.device, c->sum, c->share);
+    TRY(device_mark(c->link, &c->summed));
+    return device_after(c->ctx.device, c->summed);
 }

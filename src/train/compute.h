@@ -13,6 +13,12 @@
 #include "par/par_device.h"
 #include "train/tiles.h"
 
+// What is exchanged at a time; no larger, since a vocabulary's gradient in fixed point would be gigabytes.
+typedef struct Portion {
+    int64_t *x;               // owned
+    DeviceMark *made, *free;  // x can travel; x can be used again; owned
+} Portion;
+
 typedef struct Compute {
     Ctx *host;           // borrowed
     Ctx ctx;             // of the model's ops and the optimiser's
@@ -27,7 +33,11 @@ typedef struct Compute {
     GradSink sink;       // of a row
     float *edge, *layer; // gradients of the embedding (a tied head's too) or head, and of other parts; owned, zero between parts
     int64_t *sum;        // over rows: [elements], or of the own share alone; owned
-    int64_t *piece;      // shard: grads: of what is exchanged at a time; owned
+    Device *link;        // a stream for what ranks exchange, beside the ops; owned
+    Portion portion[2];  // shard: grads: what is exchanged, in turns
+    int turn;
+    DeviceMark *made, *summed;  // shard: states: the last part is made; all is summed over ranks; owned
+    int64_t rows, absent;       // to come: own rows, and those that other ranks have and this one has not
     uint32_t *bad;       // a gradient was not finite, or too large; the host reaches it; owned
 } Compute;
 
@@ -41,9 +51,10 @@ static inline bool compute_on_device(const Compute *c) { return c->ctx.device; }
 Err compute_refresh(Compute *c) ERR_MUST_CHECK;
 
 // On a device. A step's sum begins at 0; c->sink adds rows to it. With shard: grads all ranks add equally many: the absent ones are
-// nothing. At the end compute_sum_share is collective: the sum over all ranks of the own share.
-Err compute_sum_begin(Compute *c) ERR_MUST_CHECK;
-Err compute_sum_absent(Compute *c) ERR_MUST_CHECK;
+// nothing. What ranks exchange runs beside the ops: with shard: grads behind each part of each row, with states behind each part of
+// the last one. compute_sum_share: the sum over all ranks of the own share, for ops that come next.
+Err compute_sum_begin(Compute *c, int64_t rows, int64_t most) ERR_MUST_CHECK;  // own rows; the most that any rank has
+Err compute_sum_absent(Compute *c) ERR_MUST_CHECK;                             // behind the own rows
 Err compute_sum_share(Compute *c, const int64_t **sum) ERR_MUST_CHECK;
 
 // What these sums and gradients take of a device, of a rank that owns `own` of the block.

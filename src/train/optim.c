@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/profile.h"
+#include "kernels/cuda/device.h"
 #include "par/par.h"
 
 enum { PUBLISH_TAG = 4400 };
@@ -289,6 +290,7 @@ static Err update_on_device(Optim *o)
 Err optim_step(Optim *o, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
 {
     PROFILE(PHASE_OPTIM);
+    RANGE_ON(&o->on->ctx, "optimiser");
     const OptimSpec *s = &o->spec;
     ASSERT(o->model->shared || par_size() == 1);
     TRY(on_device(o) ? norm_on_device(o, norm) : norm_on_host(o, sum, active, norm));

@@ -227,14 +227,12 @@ static int32_t rows_of(const StepJob *j, int32_t active, int rank)
     return j->step->first[last] - j->step->first[first];
 }
 
-// Ranks exchange gradients row by row: who has fewer rows than another one takes part with nothing.
-static Err absent_rows(const StepJob *j, int32_t active)
+static Err begin_on_device(const StepJob *j, int32_t active)
 {
     int32_t most = 0;
     for (int r = 0; r < par_size(); r++)
         if (rows_of(j, active, r) > most) most = rows_of(j, active, r);
-    for (int32_t n = rows_of(j, active, par_rank()); n < most; n++) TRY(compute_sum_absent(j->on));
-    return OK;
+    return compute_sum_begin(j->on, rows_of(j, active, par_rank()), most);
 }
 
 static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
@@ -242,10 +240,10 @@ static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
     int32_t first, last;
     chain_share(active, par_rank(), par_size(), &first, &last);
     if (j->sum) chain_reset(j->sum);
-    if (j->sum && compute_on_device(j->on)) TRY(compute_sum_begin(j->on));
+    if (j->sum && compute_on_device(j->on)) TRY(begin_on_device(j, active));
     TRY(reserve(j, first, last));
     for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
-    return j->sum && compute_on_device(j->on) ? absent_rows(j, active) : OK;
+    return j->sum && compute_on_device(j->on) ? compute_sum_absent(j->on) : OK;
 }
 
 typedef struct Entry {

@@ -29,9 +29,9 @@ typedef struct {
 } ncclUniqueId;
 typedef struct {
     size_t size;
-    int blocking;
+    int blocking, maxCTAs;
 } ncclConfig_t;
-#define NCCL_CONFIG_INITIALIZER {sizeof(ncclConfig_t), 1}
+#define NCCL_CONFIG_INITIALIZER {sizeof(ncclConfig_t), 1, 0}
 
 const char *ncclGetErrorString(ncclResult_t r);
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id);

@@ -19,7 +19,10 @@
 #include "base/profile.h"
 #include "par/par.h"
 
-enum { LOOK_EVERY = 20 * 1000 };  // microseconds
+enum {
+    LOOK_EVERY = 20 * 1000,  // microseconds
+    LINK_BLOCKS = 16         // blocks of a collective at most: it runs beside ops, which want the other processors
+};
 
 static struct {
     bool open;             // with several ranks
@@ -29,6 +32,7 @@ static struct {
     ncclComm_t comm;       // NULL: given up
     ncclResult_t state;    // what it last said
     bool busy;             // collectives were begun and have not been seen to end
+    Device *on;            // in whose stream the last one is
     int64_t since;         // agreements that had ended then
     double late;           // time at which they are
     ParBlame blame;
@@ -137,6 +141,15 @@ static void all_ended(void)
     unlock();
 }
 
+// Collectives may go on beside what was waited for.
+static Err see_whether_ended(Device *d)
+{
+    bool ended = true;
+    if (g.busy && g.on != d) TRY(device_ready(g.on, &ended));
+    if (ended) all_ended();
+    return OK;
+}
+
 // Until NCCL has done what it was asked for, with the lock: r is its answer.
 static Err settle(ncclResult_t r, const char *what)
 {
@@ -159,6 +172,7 @@ static Err join(ncclUniqueId id)
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    config.maxCTAs = LINK_BLOCKS;
     TRY(start_thread());
     lock();
     begin();
@@ -209,6 +223,7 @@ static Err collect(Collective *collective, Device *d, void *x, int64_t size, con
     if (!g.open) return OK;
     lock();
     begin();
+    g.on = d;
     const bool there = g.comm;
     if (there) return settle(group(collective, x, size, of, device_stream(d)), what);
     unlock();
@@ -245,6 +260,5 @@ Err par_device_wait(Device *d)
         TRY(device_ready(d, &ready));
         TRY(still_there("waiting for other ranks", NULL));
     }
-    all_ended();
-    return OK;
+    return see_whether_ended(d);
 }
