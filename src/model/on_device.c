@@ -3,36 +3,58 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/profile.h"
 #include "kernels/cuda/device.h"
 #include "model/weights.h"
 #include "par/par.h"
 
 enum { PIECE = 1 << 20 };  // values that are rounded at a time
 
-static Err put_matrix(Ctx *host, const float *w, uint16_t *piece, Model *out, const WeightSpec *s)
+typedef struct Pieces {
+    float *w;         // [PIECE] where they come from files
+    uint16_t *half;   // [PIECE]
+} Pieces;
+
+static Err pieces_alloc(Pieces *p)
 {
-    const int64_t n = s->rows * s->cols;
-    for (int64_t at = 0; at < n; at += PIECE) {
-        const int64_t some = n - at < PIECE ? n - at : PIECE;
-        RoundArgs a = {tensor_f32((float *)w + at, some), tensor_bf16(piece, some), 1, some};
-        TRY(op_round(host, &a));
-        TRY(device_put(out->device, (uint16_t *)out->bf16 + s->offset + at, piece, some * 2));
+    TRY(MEM_ARRAY(&p->w, PIECE));
+    return MEM_ARRAY(&p->half, PIECE);
+}
+
+static void pieces_free(Pieces *p)
+{
+    mem_free(p->w);
+    mem_free(p->half);
+}
+
+// At most PIECE values of s, from its value `at` on.
+static Err put_piece(Ctx *host, Model *out, const WeightSpec *s, int64_t at, const float *w, int64_t n, const Pieces *p)
+{
+    if (s->rows == 1) return device_put(out->device, out->vectors + s->vector + at, w, n * 4);
+    RoundArgs a = {tensor_f32((float *)w, n), tensor_bf16(p->half, n), 1, n};
+    TRY(op_round(host, &a));
+    return device_put(out->device, (uint16_t *)out->bf16 + s->offset + at, p->half, n * 2);
+}
+
+static int64_t some_of(int64_t left) { return left < PIECE ? left : PIECE; }
+
+static Err put_block(Ctx *host, const Model *m, Model *out, const Pieces *p)
+{
+    for (int32_t i = 0; i < m->specs; i++) {
+        const WeightSpec *s = &m->spec[i];
+        const int64_t n = s->rows * s->cols;
+        for (int64_t at = 0; at < n; at += PIECE) TRY(put_piece(host, out, s, at, m->w + s->offset + at, some_of(n - at), p));
     }
     return OK;
 }
 
 Err model_refresh(Ctx *host, const Model *m, Model *out)
 {
-    uint16_t *piece;
-    Err err = OK;
+    Pieces p = {0};
     ASSERT(m->w && !host->device);
-    TRY(MEM_ARRAY(&piece, PIECE));
-    for (int32_t i = 0; err == OK && i < m->specs; i++) {
-        const WeightSpec *s = &m->spec[i];
-        const float *w = m->w + s->offset;
-        err = s->rows > 1 ? put_matrix(host, w, piece, out, s) : device_put(out->device, out->vectors + s->vector, w, s->cols * 4);
-    }
-    mem_free(piece);
+    Err err = pieces_alloc(&p);
+    if (err == OK) err = put_block(host, m, out, &p);
+    pieces_free(&p);
     return err;
 }
 
@@ -51,29 +73,81 @@ static Err copy_layout(const Model *m, Model *out)
     return device_put(out->device, out->rope, m->rope, rope_bytes(&m->cfg));
 }
 
-Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
+// A model of m's layout on the device, its weights zero.
+static Err begin_on_device(const Model *m, Device *device, Model *out)
 {
-    Model master;
-    if (!ctx->gpu) {
-        TRY(model_load_as(out, dir, ctx->dtype, shared));
-        return model_pack(ctx, out);
-    }
-    TRY(model_load(&master, dir, shared));
-    Err err = model_to_device(ctx, ctx->gpu, &master, out);
-    if (shared) err = par_agree(err);
-    model_free(&master);
-    return err;
+    *out = *m;
+    out->spec = NULL, out->w = NULL, out->bf16 = NULL, out->vectors = NULL, out->rope = NULL, out->dir = NULL;
+    out->dtype = DT_BF16, out->shared = false, out->device = device;
+    return copy_layout(m, out);
 }
 
 Err model_to_device(Ctx *host, Device *device, Model *m, Model *out)
 {
     ASSERT(m->w && m->dtype == DT_F32);
     TRY(weight_mark_bf16(m));
-    *out = *m;
-    out->spec = NULL, out->w = NULL, out->bf16 = NULL, out->vectors = NULL, out->rope = NULL, out->dir = NULL;
-    out->dtype = DT_BF16, out->shared = false, out->device = device;
-    Err err = copy_layout(m, out);
+    Err err = begin_on_device(m, device, out);
     if (err == OK) err = model_refresh(host, m, out);
     if (err != OK) model_free(out);
     return err;
+}
+
+// --- from files ------------------------------------------------------------------------------------------------------
+
+static Err put_part(Ctx *host, const StDir *st, const WeightPart *part, Model *out, const WeightSpec *s, const Pieces *p)
+{
+    const StTensor *t;
+    TRY(weight_find(st, part, &t));
+    for (int64_t at = 0; at < t->n; at += PIECE) {
+        TRY(st_read(t, at, some_of(t->n - at), p->w));
+        TRY(put_piece(host, out, s, part->offset - s->offset + at, p->w, some_of(t->n - at), p));
+    }
+    return OK;
+}
+
+// Parts lie in the order of the specs that they belong to.
+static Err put_parts(Ctx *host, const StDir *st, Model *out, const Pieces *p)
+{
+    const WeightSpec *s = out->spec;
+    WeightPart *part;
+    int64_t n;
+    Err err = OK;
+    TRY(weight_parts(out, &part, &n));
+    for (int64_t i = 0; err == OK && i < n; i++) {
+        while (part[i].offset >= s->offset + s->rows * s->cols) s++;
+        err = put_part(host, st, &part[i], out, s, p);
+    }
+    mem_free(part);
+    return err;
+}
+
+static Err put_files(Ctx *host, const StDir *st, const Model *files, Model *out)
+{
+    Pieces p = {0};
+    Err err = begin_on_device(files, host->gpu, out);
+    if (err == OK) err = pieces_alloc(&p);
+    if (err == OK) err = put_parts(host, st, out, &p);
+    pieces_free(&p);
+    if (err != OK) model_free(out);
+    return err;
+}
+
+// No rank of a node holds the weights on the host, not even in turns.
+static Err load_to_device(Ctx *ctx, const char *dir, bool shared, Model *out)
+{
+    PROFILE(PHASE_IO);
+    Model files;
+    StDir st;
+    TRY(weight_files(&files, dir, DT_BF16, shared, &st));
+    const Err err = put_files(ctx, &st, &files, out);
+    st_close(&st);
+    model_free(&files);
+    return shared ? par_agree(err) : err;
+}
+
+Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
+{
+    if (ctx->gpu) return load_to_device(ctx, dir, shared, out);
+    TRY(model_load_as(out, dir, ctx->dtype, shared));
+    return model_pack(ctx, out);
 }

@@ -315,15 +315,15 @@ static Err alloc_weights(Model *m)
 static Err read_weights(Model *m, const StDir *dir, const Piece *piece, int64_t n, Id *hash)
 {
     TRY(read_pieces(m, piece, n, hash));
-    return m->dtype == DT_F32 ? OK : weight_pack_parts(m, dir);
+    return m->bf16 ? weight_pack_parts(m, dir) : OK;
 }
 
+// All but the weights, which are read only if there is memory for them.
 static Err fill_model(Model *m, const StDir *dir, const Piece *piece, int64_t n)
 {
     Id *hash = NULL;
     int64_t bytes = n * (int64_t)sizeof *hash;
     Err err = OK;
-    TRY_DONE(alloc_weights(m));
     TRY_DONE(weight_memory(m, bytes, &hash));
     TRY_DONE(agree(m->shared, read_weights(m, dir, piece, n, hash)));
     if (m->shared) TRY_DONE(par_node_barrier());
@@ -334,18 +334,37 @@ done:
     return err;
 }
 
+static Err load(Model *m, const char *dir, bool weights, StDir *st)
+{
+    Piece *piece = NULL;
+    int64_t n = 0;
+    Err err = agree(m->shared, open_model(m, dir, st, &piece, &n));
+    if (err == OK && weights) err = alloc_weights(m);
+    if (err == OK) err = fill_model(m, st, piece, n);
+    mem_free(piece);
+    return err;
+}
+
 Err model_load_as(Model *m, const char *dir, DType dtype, bool shared)
 {
     PROFILE(PHASE_IO);
     StDir st = {0};
-    Piece *piece = NULL;
-    int64_t n = 0;
     *m = (Model){.shared = shared, .dtype = dtype};
-    Err err = agree(shared, open_model(m, dir, &st, &piece, &n));
-    if (err == OK) err = fill_model(m, &st, piece, n);
-    mem_free(piece);
+    const Err err = load(m, dir, true, &st);
     st_close(&st);
     if (err != OK) model_free(m);
+    return err;
+}
+
+Err weight_files(Model *m, const char *dir, DType dtype, bool shared, StDir *st)
+{
+    PROFILE(PHASE_IO);
+    *st = (StDir){0};
+    *m = (Model){.shared = shared, .dtype = dtype};
+    const Err err = load(m, dir, false, st);
+    if (err == OK) return OK;
+    st_close(st);
+    model_free(m);
     return err;
 }
 

@@ -35,6 +35,9 @@ Err weight_mark_bf16(Model *m) ERR_MUST_CHECK;
 // Fills a bf16 model without master weights: packed and vectors from the opened directory. Local: this rank's share.
 Err weight_pack_parts(Model *m, const StDir *dir) ERR_MUST_CHECK;
 
+// A model as model_load_as makes it, but without weights; *st stays open for who reads them, and is the caller's to close. Collective when `shared`.
+Err weight_files(Model *m, const char *dir, DType dtype, bool shared, StDir *st) ERR_MUST_CHECK;
+
 // Fills m->rope for cfg (spec 1.2, 1.3). Collective when m->shared.
 Err model_rope_table(Model *m) ERR_MUST_CHECK;
 int64_t rope_bytes(const ModelConfig *c);
