@@ -234,10 +234,11 @@ check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.
 	@sh tests/run.sh $(BUILD) tests/hostcuda
 check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
 	@sh tests/gpu/check_gpu.sh $(BUILD)
-bench-gpu:        ## times of the ops on a GPU beside its peaks, kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
+bench-gpu:        ## ops, a training step and decoding on a GPU beside its peaks, kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
 	@nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2>/dev/null || { echo "no GPU is here (nvidia-smi): nothing was measured"; exit 77; }
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/cuda/bench_gpu
-	@echo "$$(date -u +%F), make bench-gpu, $(VERSION)"; $(BUILD)/cuda/bench_gpu
+	@$(MAKE) --no-print-directory -j$$(nproc) CUDA=1
+	@sh tests/gpu/bench_gpu.sh $(BUILD) '$(VERSION)'
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA) $(BUILD)/libimf.a
