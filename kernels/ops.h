@@ -216,6 +216,15 @@ typedef struct SwigluBwdArgs {
 } SwigluBwdArgs;
 Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
 
+// y = gelu(g) * u and its gradients, with gelu's tanh form (Hendrycks & Gimpel 2016; Gemma's gelu_pytorch_tanh):
+//   gelu(x) = x / 2 (1 + tanh z) = x sigmoid(2 z), z = GELU_SCALE (x + GELU_CUBE x^3)
+#define GELU_SCALE 0.79788456080286536  // sqrt(2 / pi)
+#define GELU_CUBE 0.044715
+typedef SwigluArgs GegluArgs;
+typedef SwigluBwdArgs GegluBwdArgs;
+Err op_geglu_fwd(Ctx *ctx, const GegluArgs *a) ERR_MUST_CHECK;
+Err op_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a) ERR_MUST_CHECK;
+
 // y = a + b, [T][H]. y may be a or b.
 typedef struct AddArgs {
     Tensor a, b, y;

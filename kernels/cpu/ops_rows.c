@@ -162,28 +162,50 @@ Err op_rope(Ctx *ctx, const RopeArgs *a)
     return OK;
 }
 
-Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+static Err glu_fwd(const Ctx *ctx, Piece *piece, const SwigluArgs *a)
 {
-    ON_DEVICE(swiglu_fwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
     CHECK_SAME(a->y, a->g);
-    pieces(ctx, form_of(ctx)->swiglu_fwd, a, a->T, TOKEN_GRAIN);
+    pieces(ctx, piece, a, a->T, TOKEN_GRAIN);
     return OK;
 }
 
-Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+static Err glu_bwd(const Ctx *ctx, Piece *piece, const SwigluBwdArgs *a)
 {
-    ON_DEVICE(swiglu_bwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
     CHECK_SAME(a->dy, a->g);
     CHECK_SAME(a->dg, a->g);
     CHECK_SAME(a->du, a->g);
-    pieces(ctx, form_of(ctx)->swiglu_bwd, a, a->T, TOKEN_GRAIN);
+    pieces(ctx, piece, a, a->T, TOKEN_GRAIN);
     return OK;
+}
+
+Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+{
+    ON_DEVICE(swiglu_fwd);
+    return glu_fwd(ctx, form_of(ctx)->swiglu_fwd, a);
+}
+
+Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+{
+    ON_DEVICE(swiglu_bwd);
+    return glu_bwd(ctx, form_of(ctx)->swiglu_bwd, a);
+}
+
+Err op_geglu_fwd(Ctx *ctx, const GegluArgs *a)
+{
+    ON_DEVICE(geglu_fwd);
+    return glu_fwd(ctx, form_of(ctx)->geglu_fwd, a);
+}
+
+Err op_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a)
+{
+    ON_DEVICE(geglu_bwd);
+    return glu_bwd(ctx, form_of(ctx)->geglu_bwd, a);
 }
 
 Err op_add(Ctx *ctx, const AddArgs *a)

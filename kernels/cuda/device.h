@@ -58,6 +58,8 @@ Err cuda_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_rope(Ctx *ctx, const RopeArgs *a) ERR_MUST_CHECK;
 Err cuda_swiglu_fwd(Ctx *ctx, const SwigluArgs *a) ERR_MUST_CHECK;
 Err cuda_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
+Err cuda_geglu_fwd(Ctx *ctx, const GegluArgs *a) ERR_MUST_CHECK;
+Err cuda_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
 Err cuda_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_adamw(Ctx *ctx, const AdamWArgs *a) ERR_MUST_CHECK;

@@ -101,6 +101,20 @@ static void check_norms()
     }
 }
 
+// Gate and up side by side in rows of in; gradients take their place.
+static void check_glu(const char *name, Err (*fwd)(Ctx *, const SwigluArgs *), Err (*bwd)(Ctx *, const SwigluBwdArgs *), const Managed<uint16_t> &in, const Managed<uint16_t> &dy)
+{
+    enum { S = 2 * F };
+    Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in;
+    const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
+    SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
+    both(fwd(&cpu, &a), fwd(&gpu, &b));
+    near(name, y, y_cpu, BF16);
+    SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
+    both(bwd(&cpu, &d), bwd(&gpu, &e));
+    near(name, back, back_cpu, BF16);
+}
+
 static void check_activations()
 {
     enum { S = 2 * F, W = N * D };
@@ -109,14 +123,8 @@ static void check_activations()
     std::vector<int32_t> at(T);
     for (int t = 0; t < T; t++) at[t] = t * 3 % 10;
     const Managed<int32_t> pos(at);
-    Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in, turned = q, turned_cpu = q;
-    const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
-    SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
-    both(op_swiglu_fwd(&cpu, &a), op_swiglu_fwd(&gpu, &b));
-    near("swiglu", y, y_cpu, BF16);
-    SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
-    both(op_swiglu_bwd(&cpu, &d), op_swiglu_bwd(&gpu, &e));
-    near("swiglu's gradients", back, back_cpu, BF16);
+    Managed<uint16_t> turned = q, turned_cpu = q;
+    check_glu("swiglu", op_swiglu_fwd, op_swiglu_bwd, in, dy), check_glu("geglu", op_geglu_fwd, op_geglu_bwd, in, dy);
     for (bool inverse : {false, true}) {
         RopeArgs r = {tensor_bf16(turned_cpu.p, W), pos.p, table.p, T, N, D, inverse}, s = r;
         s.x = tensor_bf16(turned.p, W);
