@@ -51,18 +51,21 @@ static Err copy_layout(const Model *m, Model *out)
     return device_put(out->device, out->rope, m->rope, rope_bytes(&m->cfg));
 }
 
-Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
+Err model_load_to_compute(Ctx *ctx, const char *dir, bool shared, Model *out)
 {
     Model master;
-    if (!ctx->gpu) {
-        TRY(model_load_as(out, dir, ctx->dtype, shared));
-        return model_pack(ctx, out);
-    }
+    if (!ctx->gpu) return model_load_as(out, dir, ctx->dtype, shared);
     TRY(model_load(&master, dir, shared));
     Err err = model_to_device(ctx, ctx->gpu, &master, out);
     if (shared) err = par_agree(err);
     model_free(&master);
     return err;
+}
+
+Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
+{
+    TRY(model_load_to_compute(ctx, dir, shared, out));
+    return out->device ? OK : model_pack(ctx, out);
 }
 
 Err model_to_device(Ctx *host, Device *device, Model *m, Model *out)

@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "kernels/cuda/device.h"
 #include "model/export.h"
 #include "model/safetensors.h"
 #include "par/par.h"
@@ -187,10 +188,11 @@ done:
     return err;
 }
 
-Err reward_load(RewardModel *r, const char *dir, DType dtype, bool shared)
+Err reward_load(RewardModel *r, Ctx *ctx, const char *dir, bool shared)
 {
     *r = (RewardModel){0};
-    TRY(model_load_as(&r->model, dir, dtype, shared));
+    TRY(model_load_to_compute(ctx, dir, shared, &r->model));
+    if (r->model.device) r->memory = device_managed(r->model.device);
     Err err = load_head(r, dir);
     if (shared) err = par_agree(err);
     if (err != OK) reward_free(r);
@@ -202,6 +204,9 @@ void reward_free(RewardModel *r)
     reward_head_free(&r->head);
     model_free(&r->model);
 }
+
+const MemSource *reward_memory(const RewardModel *r) { return r->model.device ? &r->memory : NULL; }
+const char *reward_device(const RewardModel *r) { return r->model.device ? "cuda" : NULL; }
 
 // --- saving ------------------------------------------------------------------------------------------------------------
 
@@ -279,13 +284,13 @@ int64_t reward_gating_position(const RewardHead *h, const int32_t *id, int64_t n
     return -1;
 }
 
-int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversations)
+int64_t reward_hidden_bytes(Ctx *ctx, const Model *m, int64_t tokens, int64_t conversations)
 {
     Arena arena = {.counting = true};
     const Batch b = {.rows = (int32_t)conversations, .T = tokens, .S = conversations};
     float *hidden;
     if (arena_alloc(&arena, &hidden, tokens * m->cfg.H, (int64_t)sizeof *hidden) != OK) return INT64_MAX;
-    return model_forward_count(NULL, m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
+    return model_forward_count(ctx, m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
 }
 
 static Err make_batch(Arena *arena, const RewardInput *in, int64_t count, Batch *b)
@@ -319,6 +324,7 @@ static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInp
     TRY(make_batch(arena, in, count, &b));
     TRY(ARENA_ARRAY(arena, &hidden, b.T * H));
     TRY(model_forward(ctx, m, &b, arena, hidden, NULL));
+    TRY(ctx_wait(ctx));
     for (int64_t i = 0; i < count; i++) {
         memcpy(last + i * H, hidden + (b.row[i + 1] - 1) * H, (size_t)H * sizeof *last);
         memcpy(gating + i * H, hidden + (b.row[i] + in[i].gating) * H, (size_t)H * sizeof *last);
@@ -329,9 +335,12 @@ static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInp
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating)
 {
+    Ctx on = *ctx;
+    on.device = backbone->device;
+    ASSERT(!on.device || arena->source);
     for (int64_t i = 0; i < count; i++) TRY(model_check_ids(backbone, in[i].id, in[i].n));
     ArenaMark mark = arena_mark(arena);
-    Err err = hidden_states(ctx, backbone, arena, in, count, last, gating);
+    Err err = hidden_states(&on, backbone, arena, in, count, last, gating);
     arena_rewind(arena, mark);
     return err;
 }
