@@ -128,8 +128,14 @@ ALWAYS void glu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool 
         }
 }
 
-ALWAYS void swiglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half) { glu_bwd_rows(a, from, to, half, false); }
-ALWAYS void geglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half) { glu_bwd_rows(a, from, to, half, true); }
+ALWAYS void swiglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+{
+    glu_bwd_rows(a, from, to, half, false);
+}
+ALWAYS void geglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+{
+    glu_bwd_rows(a, from, to, half, true);
+}
 
 void NAME(swiglu_bwd)(const void *args, int64_t from, int64_t to)
 {

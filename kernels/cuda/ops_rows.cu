@@ -67,7 +67,8 @@ Err cuda_rope(Ctx *ctx, const RopeArgs *a)
     return OK;
 }
 
-static_assert(rows::GELU_W1 == (float)(2 * GELU_SCALE) && rows::GELU_W3 == (float)(2 * GELU_SCALE * GELU_CUBE), "the CPU's gelu");
+static_assert(rows::GELU_W1 == (float)(2 * GELU_SCALE), "the CPU's gelu");
+static_assert(rows::GELU_W3 == (float)(2 * GELU_SCALE * GELU_CUBE), "the CPU's gelu");
 
 template <typename Gate> static Err glu(Ctx *ctx, const SwigluArgs *a)
 {

@@ -89,7 +89,8 @@ DEVICE void add_warps(float *part, float sum, float *to)
     __syncthreads();
 }
 
-// *rest = 1 - sigmoid(x), to its own last digits: a gate's slope multiplies it by much, and rcp may make 1 - s of what is 0. No e^-x is infinite.
+// *rest = 1 - sigmoid(x), to its own last digits: a gate's slope multiplies it by much, and with rcp's error 1 - s is not 0
+// where it should be. No e^-x is infinite.
 DEVICE float sigmoid(float x, float *rest)
 {
     const float e = ex2(fminf(-x * LOG2E, 126)), s = rcp(1 + e);

@@ -45,10 +45,11 @@ typedef struct RewardModel {
     Model model;      // backbone, headless
     RewardHead head;
     Id fingerprint;   // of both
-    MemSource memory; // of the backbone's device
+    MemSource memory;  // of the backbone's device
 } RewardModel;
 
-// The backbone in ctx->dtype, on ctx->gpu where there is one; the head stays the host's. Errors as model_load; collective when `shared`.
+// The backbone in ctx->dtype, on ctx->gpu where there is one; the head stays the host's. Errors as model_load; collective when
+// `shared`.
 Err reward_load(RewardModel *r, Ctx *ctx, const char *dir, bool shared) ERR_MUST_CHECK;
 void reward_free(RewardModel *r);
 // What an arena for reward_hidden takes its memory from; valid until r is freed. NULL: mem_alloc.
@@ -70,8 +71,9 @@ typedef struct RewardInput {
     int64_t gating;     // reward_gating_position
 } RewardInput;
 
-// last[count][H], gating[count][H], of the host: each conversation is a row of its own, so that alone == batched, bit for bit. Memory:
-// that of a forward without kept activations over all their tokens, which a backbone on a device must reach. Waits for the device.
+// last[count][H], gating[count][H], of the host: each conversation is a row of its own, so that alone == batched, bit for bit.
+// Memory: that of a forward without kept activations over all their tokens, from an arena that the backbone's device reaches
+// (reward_memory). Waits for the device.
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating) ERR_MUST_CHECK;
 // What it takes of its arena, but for ids and positions (12 bytes a token); for plans.

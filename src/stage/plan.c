@@ -172,8 +172,8 @@ static Err refuse_gpu(Plan *p, const PlanStage *s, int64_t want)
     int64_t ranks;
     char advice[80] = "no number of ranks would do";
     if (s->work == WORK_SCORE) {
-        snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU, and one has %.0f bytes (--gpu-memory); the model is not shared out, "
-                 "device: cpu is what is left", s->stage, s->who, (long long)want, p->gpu_memory);
+        snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU, and one has %.0f bytes (--gpu-memory); its model "
+                 "is not shared out: set device: cpu for this stage", s->stage, s->who, (long long)want, p->gpu_memory);
         return OK;
     }
     TRY(least_gpus(p, s, &ranks));

@@ -302,7 +302,10 @@ Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 
 Err plan_device(const PlanStage *p, int64_t ranks, DeviceNeed *out)
 {
-    if (p->work == WORK_SCORE) return *out = (DeviceNeed){.weights = model_device_bytes(&p->model), .activations = p->batch}, OK;
+    if (p->work == WORK_SCORE) {
+        *out = (DeviceNeed){.weights = model_device_bytes(&p->model), .activations = p->batch};
+        return OK;
+    }
     return train_need_of_device(&p->train, &p->model, !strcmp(deck_str(p->deck, "shard"), "grads"), ranks, out);
 }
 

@@ -392,9 +392,9 @@ static Err make_header(const Scorer *s, const Id *inputs, json_t **out)
     TRY(hash_new(&h));
     hash_add_text(h, chat_template_name(s->chat));
     hash_add_i64(h, s->max_length);
-    *out = json_pack("{s:o, s:{s:o, s:o, s:o, s:o, s:s*}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(inputs[0]),
-                     "samples", json_id(inputs[1]), "reward", json_id(s->model.fingerprint), "tokenizer",
-                     json_id(tok_fingerprint(s->tok)), "device", reward_device(&s->model));
+    *out = json_pack("{s:o, s:{s:o, s:o, s:o, s:o, s:s*}}", "recipe", json_id(hash_end(h)), "inputs",
+                     "prompts", json_id(inputs[0]), "samples", json_id(inputs[1]), "reward", json_id(s->model.fingerprint),
+                     "tokenizer", json_id(tok_fingerprint(s->tok)), "device", reward_device(&s->model));
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }

@@ -72,7 +72,8 @@ Err record_same_header(const char *path, const json_t *theirs, const json_t *min
     CHECK(record_same_field(theirs, mine, "recipe"), ERR_RECIPE,
           "%s was made with another recipe; give this recipe a run_dir of its own, or remove that directory to make it anew", path);
     CHECK(!input, ERR_RECIPE,
-          "%s was made with other inputs (%s); give this recipe a run_dir of its own, or remove that directory to make it anew", path, input);
+          "%s was made with other inputs (%s); give this recipe a run_dir of its own, or remove that directory to make it anew",
+          path, input);
     return OK;
 }
 
