@@ -98,9 +98,13 @@ static void score_all(Case *c, const RewardModel *r, int batch, Result *out)
     for (int i = 0; i < ROWS; i += batch) {
         int n = ROWS - i < batch ? ROWS - i : batch;
         ok(reward_hidden(&c->ctx, &r->model, &c->arena, c->in + i, n, last, gating));
-        for (int j = 0; j < n; j++)
-            ok(reward_score(&r->head, &c->arena, last + j * H, gating + j * H, out[i + j].objectives, out[i + j].gate,
-                            &out[i + j].score));
+        double objectives[BATCH * K], gate[BATCH * K], score[BATCH];
+        ok(reward_score(&c->ctx, &r->head, &c->arena, n, last, gating, objectives, gate, score));
+        for (int j = 0; j < n; j++) {
+            memcpy(out[i + j].objectives, objectives + j * K, sizeof out->objectives);
+            memcpy(out[i + j].gate, gate + j * K, sizeof out->gate);
+            out[i + j].score = score[j];
+        }
     }
     mem_free(last);
     mem_free(gating);

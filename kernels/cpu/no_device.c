@@ -31,6 +31,7 @@ void device_free(Device *d, void *p) { (void)d, (void)p; }
 ABSENT(gemm_fwd, GemmArgs)
 ABSENT(gemm_bwd_x, GemmDxArgs)
 ABSENT(gemm_bwd_w, GemmDwArgs)
+ABSENT(linear_f64, LinearF64Args)
 ABSENT(round, RoundArgs)
 ABSENT(add, AddArgs)
 ABSENT(rmsnorm_fwd, RmsNormArgs)

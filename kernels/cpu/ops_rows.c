@@ -100,6 +100,34 @@ Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
     return OK;
 }
 
+// Items: output features. Ascending sums of four tokens side by side: one alone would wait for each of its additions.
+static void linear_f64(const void *args, int64_t from, int64_t to)
+{
+    enum { SIDE = 4 };
+    const LinearF64Args *a = args;
+    for (int64_t o = from; o < to; o++)
+        for (int64_t t = 0; t < a->T; t += SIDE) {
+            const int64_t last = a->T - 1, in = a->in;
+            const double *x[SIDE];
+            double sum[SIDE] = {0};
+            for (int s = 0; s < SIDE; s++) x[s] = a->x + (t + s < last ? t + s : last) * in;
+            for (int64_t i = 0; i < in; i++)
+                for (int s = 0; s < SIDE; s++) sum[s] += (double)a->w[o * in + i] * x[s][i];
+            for (int s = 0; s < SIDE && t + s < a->T; s++) {
+                if (a->bias) sum[s] += (double)a->bias[o];
+                a->y[(t + s) * a->out + o] = a->relu && sum[s] < 0 ? 0 : sum[s];
+            }
+        }
+}
+
+Err op_linear_f64(Ctx *ctx, const LinearF64Args *a)
+{
+    ON_DEVICE(linear_f64);
+    PROFILE(PHASE_GEMM);
+    pieces(ctx, linear_f64, a, a->out, COLUMN_GRAIN);
+    return OK;
+}
+
 Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {
     ON_DEVICE(embed_fwd);

@@ -51,6 +51,7 @@ Err cuda_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
 Err cuda_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
 Err cuda_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
+Err cuda_linear_f64(Ctx *ctx, const LinearF64Args *a) ERR_MUST_CHECK;
 Err cuda_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
 Err cuda_add(Ctx *ctx, const AddArgs *a) ERR_MUST_CHECK;
 Err cuda_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a) ERR_MUST_CHECK;

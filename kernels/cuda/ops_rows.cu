@@ -13,6 +13,13 @@ static unsigned groups(int64_t T, int64_t width) { return blocks_of(T * ((width 
 
 static unsigned warps(int64_t T) { return blocks_of(T, THREADS / rows::WARP); }
 
+Err cuda_linear_f64(Ctx *ctx, const LinearF64Args *a)
+{
+    const rows::LinearF64 l = {a->x, a->w, a->bias, a->y, a->T, a->in, a->out, a->relu};
+    TRY_CUDA(CUDA_LAUNCH(linear_f64, warps(a->T * a->out), THREADS, 0, stream_of(ctx), l));
+    return OK;
+}
+
 Err cuda_round(Ctx *ctx, const RoundArgs *a)
 {
     ASSERT_TYPE(a->x, DT_F32);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums. As there, the residual stream, its gradient,
+// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums; a linear layer in fp64. As there, the residual stream, its gradient,
 // gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
 #ifndef IMF_CUDA_ROWS_CUH
 #define IMF_CUDA_ROWS_CUH
@@ -157,6 +157,14 @@ struct Sum {  // y = a + b; or y (bf16) = a rounded
     float *y;
     uint16_t *rounded;
     int64_t a_stride, b_stride, y_stride, T, H;
+};
+
+struct LinearF64 {
+    const double *x;
+    const float *w, *bias;  // bias NULL: none
+    double *y;
+    int64_t T, in, out;
+    bool relu;
 };
 
 struct Embed {
@@ -333,6 +341,22 @@ inline __global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::S
     float x[WIDE];
     load(x, a.a + s.t * a.a_stride + s.column, n);
     store(a.rounded + s.t * a.y_stride + s.column, x, n);
+}
+
+// A warp an element of y: each lane every 32nd product, then halves are added. Warps that run at once share a token's x.
+inline __global__ void __launch_bounds__(rows::THREADS) linear_f64(const rows::LinearF64 a)
+{
+    using namespace rows;
+    const int64_t t = warp_row() / a.out, o = warp_row() % a.out;
+    if (t >= a.T) return;
+    const int lane = (int)threadIdx.x % WARP;
+    double sum = 0;
+    for (int64_t i = lane; i < a.in; i += WARP) sum += (double)a.w[o * a.in + i] * a.x[t * a.in + i];
+#pragma unroll
+    for (int step = WARP / 2; step > 0; step /= 2) sum += shuffle_double(sum, lane ^ step);
+    if (lane != 0) return;
+    if (a.bias) sum += (double)a.bias[o];
+    a.y[t * a.out + o] = a.relu && sum < 0 ? 0 : sum;
 }
 
 inline __global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)

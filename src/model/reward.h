@@ -30,6 +30,8 @@ typedef struct RewardHead {
     int32_t pattern[REWARD_PATTERN];
     int32_t pattern_len;
     float *block;                       // owns all arrays above
+    struct Device *device;              // has a copy of the block too; NULL: none
+    float *on_device;                   // that copy
 } RewardHead;
 
 // Allocates zeroed arrays (transform = identity, logit_scale 1, temperature 10, ArmoRM's pattern). names: copied, or NULL.
@@ -48,7 +50,7 @@ typedef struct RewardModel {
     MemSource memory;  // of the backbone's device
 } RewardModel;
 
-// The backbone in ctx->dtype, on ctx->gpu where there is one; the head stays the host's. Errors as model_load; collective when
+// The backbone in ctx->dtype, it and a copy of the head on ctx->gpu where there is one. Errors as model_load; collective when
 // `shared`.
 Err reward_load(RewardModel *r, Ctx *ctx, const char *dir, bool shared) ERR_MUST_CHECK;
 void reward_free(RewardModel *r);
@@ -79,8 +81,9 @@ Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInp
 // What it takes of its arena, but for ids and positions (12 bytes a token); for plans.
 int64_t reward_hidden_bytes(Ctx *ctx, const Model *m, int64_t tokens, int64_t conversations);  // ctx NULL: on the host
 
-// From hidden states to numbers: objectives[objectives] = r (before T), gate[objectives], *score. In double, in fixed order.
-Err reward_score(const RewardHead *h, Arena *arena, const float *last, const float *gating, double *objectives, double *gate,
-                 double *score) ERR_MUST_CHECK;
+// From hidden states to numbers, of count conversations: objectives[count][objectives] = r (before T), gate[count][objectives],
+// score[count]. In double, each in an order that the head and the place of its copy decide. The arena: as for reward_hidden.
+Err reward_score(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                 double *objectives, double *gate, double *score) ERR_MUST_CHECK;
 
 #endif

@@ -98,17 +98,15 @@ static Err score_batch(Scoring *s, const Job *job)
 {
     const RewardHead *h = &s->reward.head;
     float *last, *gating;
-    double *objectives, *gate, score;
+    double *objectives, *gate, score[BATCH];
     arena_reset(&s->arena);
     TRY(ARENA_ARRAY(&s->arena, &last, s->count * h->H));
     TRY(ARENA_ARRAY(&s->arena, &gating, s->count * h->H));
-    TRY(ARENA_ARRAY(&s->arena, &objectives, h->objectives));
-    TRY(ARENA_ARRAY(&s->arena, &gate, h->objectives));
+    TRY(ARENA_ARRAY(&s->arena, &objectives, s->count * h->objectives));
+    TRY(ARENA_ARRAY(&s->arena, &gate, s->count * h->objectives));
     TRY(reward_hidden(job->ctx, &s->reward.model, &s->arena, s->in, s->count, last, gating));
-    for (int i = 0; i < s->count; i++) {
-        TRY(reward_score(h, &s->arena, last + i * h->H, gating + i * h->H, objectives, gate, &score));
-        TRY(write_score(s, s->item[i], score, NULL));
-    }
+    TRY(reward_score(job->ctx, h, &s->arena, s->count, last, gating, objectives, gate, score));
+    for (int i = 0; i < s->count; i++) TRY(write_score(s, s->item[i], score[i], NULL));
     s->count = 0;
     return OK;
 }

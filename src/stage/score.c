@@ -64,12 +64,19 @@ static void scorer_close(Scorer *s)
 // Scores of n <= BATCH_ROWS conversations.
 static Err score_batch(Scorer *s, const RewardInput *in, int64_t n, Verdict *out)
 {
-    int64_t H = s->model.model.cfg.H;
+    const RewardHead *h = &s->model.head;
+    const int64_t K = h->objectives;
+    double *objectives, *gate, score[BATCH_ROWS];
     arena_reset(&s->arena);
     TRY(reward_hidden(s->ctx, &s->model.model, &s->arena, in, n, s->last, s->gating));
-    for (int64_t i = 0; i < n; i++)
-        TRY(reward_score(&s->model.head, &s->arena, s->last + i * H, s->gating + i * H, out[i].objectives, out[i].gate,
-                         &out[i].score));
+    TRY(ARENA_ARRAY(&s->arena, &objectives, n * K));
+    TRY(ARENA_ARRAY(&s->arena, &gate, n * K));
+    TRY(reward_score(s->ctx, h, &s->arena, n, s->last, s->gating, objectives, gate, score));
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(out[i].objectives, objectives + i * K, (size_t)K * sizeof *objectives);
+        memcpy(out[i].gate, gate + i * K, (size_t)K * sizeof *gate);
+        out[i].score = score[i];
+    }
     return OK;
 }
 

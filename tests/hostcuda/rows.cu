@@ -22,6 +22,7 @@ static std::vector<float> random_floats(size_t n)
 }
 
 static double value(float x) { return x; }
+static double value(double x) { return x; }
 static double value(uint16_t x) { return of_bf16(x); }
 
 // Every value of [t][width] is what `want` says, within `part` of the size that it gives.
@@ -219,6 +220,25 @@ static bool check_sums(int H)
            });
 }
 
+static bool check_linear(int in, int out)
+{
+    const auto x32 = random_floats(T * in), w = random_floats(out * in), bias = random_floats(out);
+    const std::vector<double> x(x32.begin(), x32.end());
+    for (bool relu : {false, true}) {
+        Array<double> x_(x), y_(T * out);
+        Array<float> w_(w), bias_(bias);
+        const rows::LinearF64 a = {x_.p, w_.p, relu ? bias_.p : nullptr, y_.p, T, in, out, relu};
+        if (!ran(launch("linear_f64", linear_f64, (unsigned)(T * out + 3) / 4, rows::THREADS, 0, a))) return false;
+        const bool good = near("linear in fp64", y_.read(), T, out, out, 1e-15, [&](int64_t t, int64_t o) {
+            Want v = {relu ? (double)bias[o] : 0, relu ? std::fabs((double)bias[o]) : 0};
+            for (int64_t i = 0; i < in; i++) v.value += (double)w[o * in + i] * x[t * in + i], v.size += std::fabs((double)w[o * in + i] * x[t * in + i]);
+            return Want{relu && v.value < 0 ? 0 : v.value, v.size};
+        });
+        if (!good) return false;
+    }
+    return true;
+}
+
 static bool check_optimiser(int n)
 {
     const auto w = random_floats(n), m = random_floats(n), g = random_floats(n);
@@ -292,6 +312,7 @@ int main()
         hostcuda::set_order(hostcuda::Order::RANDOM, (uint64_t)seed);
         for (int width : WIDTHS)
             if (!check_norm(width) || !check_bias(width) || !check_glu<rows::Silu>(width) || !check_glu<rows::Gelu>(width) || !check_sums(width)) return 1;
+        if (!check_linear(1, 1) || !check_linear(100, 19) || !check_linear(32, 5)) return 1;
         if (!check_norm_alone() || !check_rope(64, 3) || !check_rope(128, 1) || !check_rope(6, 2)) return 1;
         for (int n : {1, 100, 4096, 9001})
             if (!check_optimiser(n) || !check_fixed(n, 0x3p-41f) || !check_fixed(n, 2048) || !check_fixed(n, NAN)) return 1;
