@@ -151,6 +151,18 @@ typedef struct GemmDwArgs {
 int64_t op_gemm_bwd_w_workspace(const Ctx *ctx, const GemmDwArgs *a);  // bf16: both operands packed, for the longest row; fp32: 0
 Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
+// y[t][o] = sum over i of w[o][i] x[t][i] (+ bias[o]); with relu 0 where that is negative. Products and sums in fp64: for the small heads
+// that reward models end with.
+typedef struct LinearF64Args {
+    const double *x;  // [T][in]
+    const float *w;   // [out][in]
+    const float *bias;  // [out] or NULL
+    double *y;        // [T][out]
+    int64_t T, in, out;
+    bool relu;
+} LinearF64Args;
+Err op_linear_f64(Ctx *ctx, const LinearF64Args *a) ERR_MUST_CHECK;
+
 // --- embedding -----------------------------------------------------------------------------------------------------
 
 // y[t] = table[token[t]]; y is fp32. packed: the fp32 table was rearranged by op_pack (out = V, in = H).
@@ -215,6 +227,15 @@ typedef struct SwigluBwdArgs {
     int64_t T, F;
 } SwigluBwdArgs;
 Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
+
+// y = gelu(g) * u and its gradients, with gelu's tanh form (Hendrycks & Gimpel 2016; Gemma's gelu_pytorch_tanh):
+//   gelu(x) = x / 2 (1 + tanh z) = x sigmoid(2 z), z = GELU_SCALE (x + GELU_CUBE x^3)
+#define GELU_SCALE 0.79788456080286536  // sqrt(2 / pi)
+#define GELU_CUBE 0.044715
+typedef SwigluArgs GegluArgs;
+typedef SwigluBwdArgs GegluBwdArgs;
+Err op_geglu_fwd(Ctx *ctx, const GegluArgs *a) ERR_MUST_CHECK;
+Err op_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a) ERR_MUST_CHECK;
 
 // y = a + b, [T][H]. y may be a or b.
 typedef struct AddArgs {

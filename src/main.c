@@ -41,7 +41,7 @@ static const Command commands[] = {
     // pipeline order: `run` executes those that need a recipe from select to eval
     {"select", stage_select, RECIPE | RUN_DIR, "prompts select", "import prompts, drop duplicates, give ids", NULL},
     {"sample", stage_sample, RECIPE | RUN_DIR | GPU, "sources sample", "sample n answers a prompt from every source model", NULL},
-    {"score", stage_score, RECIPE | RUN_DIR | DIRECT, "reward",
+    {"score", stage_score, RECIPE | RUN_DIR | DIRECT | GPU, "reward",
      "score every sample with the reward model; or score --model DIR < JSONL", usage_score},
     {"verify", stage_verify, RECIPE | RUN_DIR | SANDBOX, "verify", "check math answers and run code against its tests", NULL},
     {"pair", stage_pair, RECIPE | RUN_DIR, "pair", "best answers to SFT rows, best against worst to pairs", NULL},

@@ -218,15 +218,15 @@ static void embedding_gathers_and_scatters(void **state)
 // All element-wise ops over the same inputs; out[] receives every result, one after the other.
 typedef struct Rows {
     float *x, *dy, *w, *u, *table;
-    float *y, *rstd, *dx, *dw, *rope, *back, *silu, *dg, *du, *sum;
+    float *y, *rstd, *dx, *dw, *rope, *back, *silu, *dg, *du, *gelu, *gelu_dg, *gelu_du, *sum;
 } Rows;
 enum { TABLE = 100 };
 
 static Rows rows_new(void)
 {
     Rows r = {.x = randoms(T * H, 1), .dy = randoms(T * H, 2), .w = randoms(H, 3), .u = randoms(T * H, 4), .table = randoms(TABLE * D, 5)};
-    float **out[] = {&r.y, &r.dx, &r.rope, &r.back, &r.silu, &r.dg, &r.du, &r.sum};
-    for (int i = 0; i < 8; i++) *out[i] = array(T * H);
+    float **out[] = {&r.y, &r.dx, &r.rope, &r.back, &r.silu, &r.dg, &r.du, &r.gelu, &r.gelu_dg, &r.gelu_du, &r.sum};
+    for (int i = 0; i < 11; i++) *out[i] = array(T * H);
     r.rstd = array(T), r.dw = array(H);
     for (int i = 0; i < T * H; i++) r.x[i] *= 6;  // gates in (-6, 6)
     return r;
@@ -234,8 +234,8 @@ static Rows rows_new(void)
 
 static void rows_free(Rows *r)
 {
-    float *all[] = {r->x, r->dy, r->w, r->u, r->table, r->y, r->rstd, r->dx, r->dw, r->rope, r->back, r->silu, r->dg, r->du, r->sum};
-    for (int i = 0; i < 15; i++) mem_free(all[i]);
+    float *all[] = {r->x, r->dy, r->w, r->u, r->table, r->y, r->rstd, r->dx, r->dw, r->rope, r->back, r->silu, r->dg, r->du, r->gelu, r->gelu_dg, r->gelu_du, r->sum};
+    for (int i = 0; i < 18; i++) mem_free(all[i]);
 }
 
 // Tokens [first, T) only, so that a test can compare a part with the whole.
@@ -261,6 +261,9 @@ static void rows_run(Ctx *ctx, Rows *r, int first)
     assert_int_equal(op_swiglu_fwd(ctx, &silu), OK);
     SwigluBwdArgs silu_back = {.g = x, .u = u, .dy = dy, .dg = tensor_f32(r->dg + at, H), .du = tensor_f32(r->du + at, H), .T = n, .F = H};
     assert_int_equal(op_swiglu_bwd(ctx, &silu_back), OK);
+    silu.y.p = r->gelu + at, silu_back.dg.p = r->gelu_dg + at, silu_back.du.p = r->gelu_du + at;
+    assert_int_equal(op_geglu_fwd(ctx, &silu), OK);
+    assert_int_equal(op_geglu_bwd(ctx, &silu_back), OK);
     AddArgs add = {.a = x, .b = u, .y = tensor_f32(r->sum + at, H), .T = n, .H = H};
     assert_int_equal(op_add(ctx, &add), OK);
 }
@@ -275,6 +278,9 @@ static void rows_close(const Rows *got, const Rows *want)
     close_to(got->silu, want->silu, T * H, ROW_TOLERANCE, "swiglu");
     close_to(got->dg, want->dg, T * H, ROW_TOLERANCE, "dg");
     close_to(got->du, want->du, T * H, ROW_TOLERANCE, "du");
+    close_to(got->gelu, want->gelu, T * H, ROW_TOLERANCE, "geglu");
+    close_to(got->gelu_dg, want->gelu_dg, T * H, ROW_TOLERANCE, "geglu dg");
+    close_to(got->gelu_du, want->gelu_du, T * H, ROW_TOLERANCE, "geglu du");
     close_to(got->sum, want->sum, T * H, 0, "add");
 }
 
@@ -289,6 +295,7 @@ static double norm_loss(const double *x, const float *dy, const float *w)
 }
 
 static double silu_loss(double g, double u, double dy) { return dy * g / (1 + exp(-g)) * u; }
+static double gelu_loss(double g, double u, double dy) { return dy * g / 2 * (1 + tanh(sqrt(2 / M_PI) * (g + 0.044715 * g * g * g))) * u; }
 
 static void plain_rows_match_finite_differences(void **state)
 {
@@ -312,6 +319,9 @@ static void plain_rows_match_finite_differences(void **state)
             assert_true(fabs((double)r.silu[i] - silu_loss(g, u, 1)) < 1e-5);
             assert_true(fabs((double)r.dg[i] - (silu_loss(g + step, u, dy) - silu_loss(g - step, u, dy)) / (2 * step)) < 1e-5);
             assert_true(fabs((double)r.du[i] - silu_loss(g, 1, dy)) < 1e-5);
+            assert_true(fabs((double)r.gelu[i] - gelu_loss(g, u, 1)) < 1e-5);
+            assert_true(fabs((double)r.gelu_dg[i] - (gelu_loss(g + step, u, dy) - gelu_loss(g - step, u, dy)) / (2 * step)) < 1e-5);
+            assert_true(fabs((double)r.gelu_du[i] - gelu_loss(g, 1, dy)) < 1e-5);
         }
     }
     double dw = 0;
@@ -356,6 +366,8 @@ static void fast_rows_match_plain_and_law1(void **state)
             same_bits(part.rope + rope_at, whole.rope + rope_at, (T - first) * HEADS * D, "rope");
             same_bits(part.silu + at, whole.silu + at, m, "swiglu");
             same_bits(part.dg + at, whole.dg + at, m, "dg");
+            same_bits(part.gelu + at, whole.gelu + at, m, "geglu");
+            same_bits(part.gelu_dg + at, whole.gelu_dg + at, m, "geglu dg");
             if (first == 0) same_bits(part.dw, whole.dw, H, "rmsnorm dw");
         }
     }

@@ -69,7 +69,7 @@ static void check_rows(Ctx *ctx)
     mem_free(x), mem_free(w), mem_free(y), mem_free(table), mem_free(q), mem_free(y16.p), mem_free(q16.p);
 }
 
-static void check_swiglu(Ctx *ctx)
+static void check_glu(Ctx *ctx, Err (*fwd)(Ctx *, const SwigluArgs *), Err (*bwd)(Ctx *, const SwigluBwdArgs *), const char *what)
 {
     float *x = exact(T * 2 * F, 5), *dy = exact(T * F, 6), *y = array(T * F), *dx = array(T * 2 * F);
     for (int i = 0; i < T * 2 * F; i++) x[i] *= 4;
@@ -78,12 +78,12 @@ static void check_swiglu(Ctx *ctx)
     SwigluArgs a = {in, tensor_at(in, F), tensor_f32(y, F), T, F}, h = {in16, tensor_at(in16, F), y16, T, F};
     SwigluBwdArgs b = {in, tensor_at(in, F), tensor_f32(dy, F), back, tensor_at(back, F), T, F};
     SwigluBwdArgs g = {in16, tensor_at(in16, F), dy16, back16, tensor_at(back16, F), T, F};
-    assert_int_equal(op_swiglu_fwd(ctx, &a), OK);
-    assert_int_equal(op_swiglu_fwd(ctx, &h), OK);
-    assert_int_equal(op_swiglu_bwd(ctx, &b), OK);
-    assert_int_equal(op_swiglu_bwd(ctx, &g), OK);
-    rounded_to(&y16, y, T, F, ROUNDED, "swiglu");
-    rounded_to(&back16, dx, T, 2 * F, ROUNDED, "swiglu backward");
+    assert_int_equal(fwd(ctx, &a), OK);
+    assert_int_equal(fwd(ctx, &h), OK);
+    assert_int_equal(bwd(ctx, &b), OK);
+    assert_int_equal(bwd(ctx, &g), OK);
+    rounded_to(&y16, y, T, F, ROUNDED, what);
+    rounded_to(&back16, dx, T, 2 * F, ROUNDED, what);
     mem_free(x), mem_free(dy), mem_free(y), mem_free(dx);
     mem_free(in16.p), mem_free(dy16.p), mem_free(y16.p), mem_free(back16.p);
 }
@@ -205,7 +205,8 @@ static void bf16_ops_match_fp32(void **state)
     ctx[n++] = plain_ctx;
     for (int i = 0; i < n; i++) {
         check_rows(&ctx[i]);
-        check_swiglu(&ctx[i]);
+        check_glu(&ctx[i], op_swiglu_fwd, op_swiglu_bwd, "swiglu");
+        check_glu(&ctx[i], op_geglu_fwd, op_geglu_bwd, "geglu");
         check_gemms(&ctx[i]);
         check_embedding(&ctx[i]);
         check_attention(&ctx[i]);

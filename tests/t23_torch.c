@@ -67,7 +67,7 @@ static void check_attention(Ctx *ctx)
 static void check_rows(Ctx *ctx)
 {
     float *x = numbers("x"), *w = numbers("norm_w"), *g = numbers("g"), *u = numbers("u"), *dy = numbers("dy"), *y = array(T * H);
-    float *rstd = array(T), *dx = array(T * H), *dw = array(H), *q = numbers("q"), *table = numbers("rope_table");
+    float *rstd = array(T), *dx = array(T * H), *dw = array(H), *dg = array(T * H), *du = array(T * H), *q = numbers("q"), *table = numbers("rope_table");
     int32_t row[2] = {0, T}, pos[16];
     for (int t = 0; t < T; t++) pos[t] = t;
     RmsNormArgs f = {.x = tensor_f32(x, H), .y = tensor_f32(y, H), .w = w, .rstd = rstd, .T = T, .H = H, .eps = 1e-5f};
@@ -78,14 +78,18 @@ static void check_rows(Ctx *ctx)
     SwigluArgs s = {.g = tensor_f32(g, H), .u = tensor_f32(u, H), .y = f.y, .T = T, .F = H};
     assert_int_equal(op_swiglu_fwd(ctx, &s), OK);
     is_torch(y, "swiglu_y");
+    SwigluBwdArgs e = {.g = s.g, .u = s.u, .dy = b.dy, .dg = tensor_f32(dg, H), .du = tensor_f32(du, H), .T = T, .F = H};
+    assert_int_equal(op_geglu_fwd(ctx, &s), OK);
+    assert_int_equal(op_geglu_bwd(ctx, &e), OK);
+    is_torch(y, "geglu_y"), is_torch(dg, "geglu_dg"), is_torch(du, "geglu_du");
     SwigluBwdArgs t = {.g = s.g, .u = s.u, .dy = b.dy, .dg = s.g, .du = s.u, .T = T, .F = H};  // in place
     assert_int_equal(op_swiglu_bwd(ctx, &t), OK);
     is_torch(g, "dg"), is_torch(u, "du");
     RopeArgs r = {.x = tensor_f32(q, N * D), .pos = pos, .table = table, .T = T, .heads = N, .D = D};
     assert_int_equal(op_rope(ctx, &r), OK);
     is_torch(q, "rope_q");
-    float *all[] = {x, w, g, u, dy, y, rstd, dx, dw, q, table};
-    for (int i = 0; i < 11; i++) mem_free(all[i]);
+    float *all[] = {x, w, g, u, dy, y, rstd, dx, dw, dg, du, q, table};
+    for (int i = 0; i < 13; i++) mem_free(all[i]);
 }
 
 static void check_logprob(Ctx *ctx)

@@ -56,7 +56,7 @@ static void open_case(Case *c)
     memset(c, 0, sizeof *c);
     data_path(dir);
     ok(ctx_init(&c->ctx, 1));
-    ok(reward_load(&c->r, dir, DT_F32, false));
+    ok(reward_load(&c->r, &c->ctx, dir, false));
     ok(io_join(path, dir, "expect.safetensors"));
     ok(st_open_file(path, &st));
     get(&st, "n", ROWS, n);
@@ -98,9 +98,13 @@ static void score_all(Case *c, const RewardModel *r, int batch, Result *out)
     for (int i = 0; i < ROWS; i += batch) {
         int n = ROWS - i < batch ? ROWS - i : batch;
         ok(reward_hidden(&c->ctx, &r->model, &c->arena, c->in + i, n, last, gating));
-        for (int j = 0; j < n; j++)
-            ok(reward_score(&r->head, &c->arena, last + j * H, gating + j * H, out[i + j].objectives, out[i + j].gate,
-                            &out[i + j].score));
+        double objectives[BATCH * K], gate[BATCH * K], score[BATCH];
+        ok(reward_score(&c->ctx, &r->head, &c->arena, n, last, gating, objectives, gate, score));
+        for (int j = 0; j < n; j++) {
+            memcpy(out[i + j].objectives, objectives + j * K, sizeof out->objectives);
+            memcpy(out[i + j].gate, gate + j * K, sizeof out->gate);
+            out[i + j].score = score[j];
+        }
     }
     mem_free(last);
     mem_free(gating);
@@ -158,13 +162,13 @@ static void test_save_and_load(void **state)
     assert_non_null(mkdtemp(dir));
     ok(io_join(to, dir, "saved"));
     ok(reward_save(&c.r.model, &c.r.head, from, to, DT_F32, NULL));
-    ok(reward_load(&back, to, DT_F32, false));
+    ok(reward_load(&back, &c.ctx, to, false));
     score_all(&c, &c.r, BATCH, before);
     score_all(&c, &back, BATCH, after);
     assert_memory_equal(before, after, sizeof before);
     reward_free(&back);
     ok(reward_save(&c.r.model, &c.r.head, NULL, to, DT_BF16, "# card\n"));  // without a directory to start from
-    ok(reward_load(&back, to, DT_F32, false));
+    ok(reward_load(&back, &c.ctx, to, false));
     assert_int_equal(back.head.pattern_len, 5);
     assert_memory_equal(back.head.pattern, c.r.head.pattern, 5 * sizeof(int32_t));
     assert_false(id_equal(back.fingerprint, c.r.fingerprint));
@@ -185,6 +189,8 @@ static void test_save_from_language_model(void **state)
         Model m;
         RewardHead h;
         RewardModel back;
+        Ctx ctx;
+        ok(ctx_init(&ctx, 1));
         if (!tied) assert_non_null(mkdtemp(dir));
         ok(io_join(to, dir, "saved"));
         ok(model_init_random(&m, &cfg, 3, false));
@@ -192,7 +198,7 @@ static void test_save_from_language_model(void **state)
         h.pattern[0] = 4;
         h.pattern_len = 1;
         ok(reward_save(&m, &h, NULL, to, DT_F32, NULL));
-        ok(reward_load(&back, to, DT_F32, false));
+        ok(reward_load(&back, &ctx, to, false));
         assert_string_equal(back.head.name[1], "form");
         assert_true(back.head.temperature == 10.0f);
         reward_free(&back);
@@ -218,10 +224,12 @@ static void test_not_a_reward_model(void **state)
 {
     (void)state;
     RewardModel r;
+    Ctx ctx;
     const char *root = getenv("IMF_TEST_DATA");
     char dir[IO_PATH];
+    ok(ctx_init(&ctx, 1));
     snprintf(dir, sizeof dir, "%s/model/llama3", root ? root : "tests/data");
-    assert_int_equal(reward_load(&r, dir, DT_F32, false), ERR_DATA);
+    assert_int_equal(reward_load(&r, &ctx, dir, false), ERR_DATA);
     assert_non_null(strstr(err_message(), "num_objectives"));
 }
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Breaks what the host does with devices, one call at a time, and sees whether training and sampling on hostcuda notice.
+"""Breaks what the host does with devices, one call at a time, and sees whether training, sampling and scoring on hostcuda notice.
 
     python3 tools/mutate_host.py [--build build] [--only N] [--write tests/hostcuda/mutants_host.txt]
 
 Mutants: every call below CALLS in FILES deleted (its result is success). Each is built in a copy of the tree and must change the
-weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint (shard: states), or greedy samples; or end in
+weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint (shard: states), greedy samples or their scores; or end in
 an error, or not end within a minute. stdout: a line a mutant; exit 1 when fewer than 95 % are noticed, equivalent ones (EQUIVALENT) aside.
 """
 import argparse
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 
-FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c",
+FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c", "src/model/reward.c",
          "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
 CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|see_whether_ended|ctx_wait|op_fixed_(?:add|get)|"
          r"begin_on_device|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
@@ -64,7 +64,7 @@ def run(argv, cwd, seconds):
 
 
 def read(path):
-    """A file's bytes, or the token ids of a record set, sorted."""
+    """A file's bytes, or the token ids and scores of a record set, sorted."""
     if not os.path.isdir(path):
         with open(path, "rb") as f:
             return f.read()
@@ -72,7 +72,7 @@ def read(path):
     for name in os.listdir(path):
         if name.endswith(".jsonl"):
             with open(f"{path}/{name}", "rb") as f:
-                ids += re.findall(rb'"ids":\[[0-9,]*\]', f.read())
+                ids += re.findall(rb'"ids":\[[0-9,]*\]|"score":[-0-9.e]*', f.read())
     return b"".join(sorted(ids))
 
 
@@ -93,7 +93,8 @@ def outcome(work, imf):
              (["mpirun", "-n", "2", imf, "sft", f"{work}/r.yaml", "--set", "shard=states"] + common, model),
              (["mpirun", "-n", "1", imf, "sft", f"{work}/r.yaml", "--set", "shard=states"] + common, model),
              (["mpirun", "-n", "1", imf, "select", f"{work}/r.yaml"] + common, None),
-             (["mpirun", "-n", "1", imf, "sample", f"{work}/r.yaml"] + common, "samples")]
+             (["mpirun", "-n", "1", imf, "sample", f"{work}/r.yaml"] + common, "samples"),
+             (["mpirun", "-n", "1", imf, "score", f"{work}/r.yaml"] + common, "scores")]
     for i, (argv, made) in enumerate(steps):
         code = run(argv, ".", 60)
         if code is None:
@@ -112,6 +113,7 @@ device: cuda
 prompts: [{{path: {root}/input/demo/prompts.jsonl}}]
 select: {{max_prompts: 2}}
 sources: [{{name: abacus, path: {root}/input/demo/abacus, temperature: 0, n: 1, max_new_tokens: 4}}]
+reward: {{path: {root}/input/demo/reward}}
 target: {{path: {root}/input/demo/novice}}
 sft: {{data: {work}/rows.jsonl, global_batch: 3, max_steps: 3, learning_rate: 0.001, max_length: 64, grad_chains: 2, row_tokens: 32, save_steps: 2, lr_scheduler_type: constant, warmup_ratio: 0}}
 """

@@ -25,7 +25,7 @@ typedef struct LogprobBlock {
 typedef struct Form {
     Piece *rmsnorm_fwd, *rmsnorm_bwd_x;  // items: tokens
     Piece *rmsnorm_bwd_w;                // columns
-    Piece *rope, *swiglu_fwd, *swiglu_bwd, *add;  // tokens
+    Piece *rope, *swiglu_fwd, *swiglu_bwd, *geglu_fwd, *geglu_bwd, *add;  // tokens
     Piece *attn_pack;                    // AttnArgs: (segment, kv head) pairs; NULL: nothing to pack
     Piece *attn_fwd;                     // (head, block of queries) pairs
     Piece *attn_bwd_pack;                // AttnBwdArgs: (segment, kv head) pairs

@@ -33,6 +33,7 @@ typedef int32_t vi __attribute__((vector_size(VL * 4)));
 
 extern const Form NAME(form);
 Piece NAME(rmsnorm_fwd), NAME(rmsnorm_bwd_x), NAME(rmsnorm_bwd_w), NAME(rope), NAME(swiglu_fwd), NAME(swiglu_bwd), NAME(add);
+Piece NAME(geglu_fwd), NAME(geglu_bwd);
 Piece NAME(attn_pack), NAME(attn_fwd), NAME(attn_bwd_pack), NAME(attn_bwd), NAME(attn_bwd_sum), NAME(attn_decode);
 Piece NAME(logprob_fwd), NAME(logprob_bwd), NAME(adamw), NAME(sqnorm), NAME(gemm_panel), NAME(gemm_packed);
 

@@ -84,15 +84,24 @@ void NAME(rope)(const void *args, int64_t from, int64_t to)
     EITHER(rope_rows, a->x);
 }
 
-ALWAYS void swiglu_rows(const SwigluArgs *a, int64_t from, int64_t to, bool half)
+// Both gates are x sigmoid(w): w = x for SwiGLU, 2 z for GeGLU (ops.h).
+ALWAYS vf gate_inner(vf x, bool gelu)
+{
+    return gelu ? x * (vset((float)(2 * GELU_SCALE)) + vset((float)(2 * GELU_SCALE * GELU_CUBE)) * x * x) : x;
+}
+
+ALWAYS void glu_rows(const SwigluArgs *a, int64_t from, int64_t to, bool half, bool gelu)
 {
     for (int64_t t = from; t < to; t++)
         for (int64_t f = 0; f < a->F; f += VL) {
             int64_t n = a->F - f;
             vf gate = vload_at(half, &a->g, t, f, n);
-            vstore_at(half, &a->y, t, f, gate / (vset(1) + vexp(-gate)) * vload_at(half, &a->u, t, f, n), n);
+            vstore_at(half, &a->y, t, f, gate / (vset(1) + vexp(-gate_inner(gate, gelu))) * vload_at(half, &a->u, t, f, n), n);
         }
 }
+
+ALWAYS void swiglu_rows(const SwigluArgs *a, int64_t from, int64_t to, bool half) { glu_rows(a, from, to, half, false); }
+ALWAYS void geglu_rows(const SwigluArgs *a, int64_t from, int64_t to, bool half) { glu_rows(a, from, to, half, true); }
 
 void NAME(swiglu_fwd)(const void *args, int64_t from, int64_t to)
 {
@@ -100,22 +109,44 @@ void NAME(swiglu_fwd)(const void *args, int64_t from, int64_t to)
     EITHER(swiglu_rows, a->g);
 }
 
-ALWAYS void swiglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+void NAME(geglu_fwd)(const void *args, int64_t from, int64_t to)
+{
+    const GegluArgs *a = args;
+    EITHER(geglu_rows, a->g);
+}
+
+ALWAYS void glu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half, bool gelu)
 {
     for (int64_t t = from; t < to; t++)
         for (int64_t f = 0; f < a->F; f += VL) {
             int64_t n = a->F - f;
             vf gate = vload_at(half, &a->g, t, f, n), up = vload_at(half, &a->u, t, f, n), d = vload_at(half, &a->dy, t, f, n);
-            vf s = vset(1) / (vset(1) + vexp(-gate)), silu = gate * s;
-            vstore_at(half, &a->dg, t, f, d * up * (s + silu * (vset(1) - s)), n);
-            vstore_at(half, &a->du, t, f, d * silu, n);
+            vf s = vset(1) / (vset(1) + vexp(-gate_inner(gate, gelu))), y = gate * s, slope = y * (vset(1) - s);
+            if (gelu) slope *= vset((float)(2 * GELU_SCALE)) + vset((float)(6 * GELU_SCALE * GELU_CUBE)) * gate * gate;
+            vstore_at(half, &a->dg, t, f, d * up * (s + slope), n);
+            vstore_at(half, &a->du, t, f, d * y, n);
         }
+}
+
+ALWAYS void swiglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+{
+    glu_bwd_rows(a, from, to, half, false);
+}
+ALWAYS void geglu_bwd_rows(const SwigluBwdArgs *a, int64_t from, int64_t to, bool half)
+{
+    glu_bwd_rows(a, from, to, half, true);
 }
 
 void NAME(swiglu_bwd)(const void *args, int64_t from, int64_t to)
 {
     const SwigluBwdArgs *a = args;
     EITHER(swiglu_bwd_rows, a->g);
+}
+
+void NAME(geglu_bwd)(const void *args, int64_t from, int64_t to)
+{
+    const GegluBwdArgs *a = args;
+    EITHER(geglu_bwd_rows, a->g);
 }
 
 void NAME(add)(const void *args, int64_t from, int64_t to)
@@ -227,6 +258,8 @@ const Form NAME(form) = {
     .rope = NAME(rope),
     .swiglu_fwd = NAME(swiglu_fwd),
     .swiglu_bwd = NAME(swiglu_bwd),
+    .geglu_fwd = NAME(geglu_fwd),
+    .geglu_bwd = NAME(geglu_bwd),
     .add = NAME(add),
     .attn_pack = NAME(attn_pack),
     .attn_fwd = NAME(attn_fwd),

@@ -100,6 +100,34 @@ Err op_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a)
     return OK;
 }
 
+// Items: output features. Ascending sums of four tokens side by side: one alone would wait for each of its additions.
+static void linear_f64(const void *args, int64_t from, int64_t to)
+{
+    enum { SIDE = 4 };
+    const LinearF64Args *a = args;
+    for (int64_t o = from; o < to; o++)
+        for (int64_t t = 0; t < a->T; t += SIDE) {
+            const int64_t last = a->T - 1, in = a->in;
+            const double *x[SIDE];
+            double sum[SIDE] = {0};
+            for (int s = 0; s < SIDE; s++) x[s] = a->x + (t + s < last ? t + s : last) * in;
+            for (int64_t i = 0; i < in; i++)
+                for (int s = 0; s < SIDE; s++) sum[s] += (double)a->w[o * in + i] * x[s][i];
+            for (int s = 0; s < SIDE && t + s < a->T; s++) {
+                if (a->bias) sum[s] += (double)a->bias[o];
+                a->y[(t + s) * a->out + o] = a->relu && sum[s] < 0 ? 0 : sum[s];
+            }
+        }
+}
+
+Err op_linear_f64(Ctx *ctx, const LinearF64Args *a)
+{
+    ON_DEVICE(linear_f64);
+    PROFILE(PHASE_GEMM);
+    pieces(ctx, linear_f64, a, a->out, COLUMN_GRAIN);
+    return OK;
+}
+
 Err op_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {
     ON_DEVICE(embed_fwd);
@@ -162,28 +190,50 @@ Err op_rope(Ctx *ctx, const RopeArgs *a)
     return OK;
 }
 
-Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+static Err glu_fwd(const Ctx *ctx, Piece *piece, const SwigluArgs *a)
 {
-    ON_DEVICE(swiglu_fwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
     CHECK_SAME(a->y, a->g);
-    pieces(ctx, form_of(ctx)->swiglu_fwd, a, a->T, TOKEN_GRAIN);
+    pieces(ctx, piece, a, a->T, TOKEN_GRAIN);
     return OK;
 }
 
-Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+static Err glu_bwd(const Ctx *ctx, Piece *piece, const SwigluBwdArgs *a)
 {
-    ON_DEVICE(swiglu_bwd);
     PROFILE(PHASE_ELEMENTWISE);
     CHECK_FLOAT(a->g);
     CHECK_SAME(a->u, a->g);
     CHECK_SAME(a->dy, a->g);
     CHECK_SAME(a->dg, a->g);
     CHECK_SAME(a->du, a->g);
-    pieces(ctx, form_of(ctx)->swiglu_bwd, a, a->T, TOKEN_GRAIN);
+    pieces(ctx, piece, a, a->T, TOKEN_GRAIN);
     return OK;
+}
+
+Err op_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+{
+    ON_DEVICE(swiglu_fwd);
+    return glu_fwd(ctx, form_of(ctx)->swiglu_fwd, a);
+}
+
+Err op_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+{
+    ON_DEVICE(swiglu_bwd);
+    return glu_bwd(ctx, form_of(ctx)->swiglu_bwd, a);
+}
+
+Err op_geglu_fwd(Ctx *ctx, const GegluArgs *a)
+{
+    ON_DEVICE(geglu_fwd);
+    return glu_fwd(ctx, form_of(ctx)->geglu_fwd, a);
+}
+
+Err op_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a)
+{
+    ON_DEVICE(geglu_bwd);
+    return glu_bwd(ctx, form_of(ctx)->geglu_bwd, a);
 }
 
 Err op_add(Ctx *ctx, const AddArgs *a)

@@ -88,6 +88,31 @@ void plain_swiglu_bwd(const void *args, int64_t from, int64_t to)
         }
 }
 
+// gelu(x) = x s, s = sigmoid(2 z)
+void plain_geglu_fwd(const void *args, int64_t from, int64_t to)
+{
+    const GegluArgs *a = args;
+    for (int64_t t = from; t < to; t++)
+        for (int64_t f = 0; f < a->F; f++) {
+            double gate = tensor_get(&a->g, t, f), z = GELU_SCALE * (gate + GELU_CUBE * gate * gate * gate);
+            tensor_put(&a->y, t, f, (float)(gate / (1 + exp(-2 * z)) * tensor_get(&a->u, t, f)));
+        }
+}
+
+// gelu'(x) = s + x s (1 - s) 2 z'
+void plain_geglu_bwd(const void *args, int64_t from, int64_t to)
+{
+    const GegluBwdArgs *a = args;
+    for (int64_t t = from; t < to; t++)
+        for (int64_t f = 0; f < a->F; f++) {
+            double gate = tensor_get(&a->g, t, f), up = tensor_get(&a->u, t, f), dy = tensor_get(&a->dy, t, f);
+            double z = GELU_SCALE * (gate + GELU_CUBE * gate * gate * gate), slope = GELU_SCALE * (1 + 3 * GELU_CUBE * gate * gate);
+            double s = 1 / (1 + exp(-2 * z));
+            tensor_put(&a->dg, t, f, (float)(dy * up * (s + gate * s * (1 - s) * 2 * slope)));
+            tensor_put(&a->du, t, f, (float)(dy * gate * s));
+        }
+}
+
 void plain_add(const void *args, int64_t from, int64_t to)
 {
     const AddArgs *a = args;

@@ -76,6 +76,7 @@ Err cuda_gemm_fwd(Ctx *ctx, const GemmArgs *a) ERR_MUST_CHECK;
 Err cuda_gemm_bwd_x(Ctx *ctx, const GemmDxArgs *a) ERR_MUST_CHECK;
 Err cuda_gemm_bwd_w(Ctx *ctx, const GemmDwArgs *a) ERR_MUST_CHECK;
 
+Err cuda_linear_f64(Ctx *ctx, const LinearF64Args *a) ERR_MUST_CHECK;
 Err cuda_round(Ctx *ctx, const RoundArgs *a) ERR_MUST_CHECK;
 Err cuda_add(Ctx *ctx, const AddArgs *a) ERR_MUST_CHECK;
 Err cuda_rmsnorm_fwd(Ctx *ctx, const RmsNormArgs *a) ERR_MUST_CHECK;
@@ -83,6 +84,8 @@ Err cuda_rmsnorm_bwd(Ctx *ctx, const RmsNormBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_rope(Ctx *ctx, const RopeArgs *a) ERR_MUST_CHECK;
 Err cuda_swiglu_fwd(Ctx *ctx, const SwigluArgs *a) ERR_MUST_CHECK;
 Err cuda_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) ERR_MUST_CHECK;
+Err cuda_geglu_fwd(Ctx *ctx, const GegluArgs *a) ERR_MUST_CHECK;
+Err cuda_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a) ERR_MUST_CHECK;
 Err cuda_embed_bwd(Ctx *ctx, const EmbedBwdArgs *a) ERR_MUST_CHECK;
 Err cuda_adamw(Ctx *ctx, const AdamWArgs *a) ERR_MUST_CHECK;

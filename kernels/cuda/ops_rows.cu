@@ -13,6 +13,13 @@ static unsigned groups(int64_t T, int64_t width) { return blocks_of(T * ((width 
 
 static unsigned warps(int64_t T) { return blocks_of(T, THREADS / rows::WARP); }
 
+Err cuda_linear_f64(Ctx *ctx, const LinearF64Args *a)
+{
+    const rows::LinearF64 l = {a->x, a->w, a->bias, a->y, a->T, a->in, a->out, a->relu};
+    TRY_CUDA(CUDA_LAUNCH(linear_f64, warps(a->T * a->out), THREADS, 0, stream_of(ctx), l));
+    return OK;
+}
+
 Err cuda_round(Ctx *ctx, const RoundArgs *a)
 {
     ASSERT_TYPE(a->x, DT_F32);
@@ -67,32 +74,40 @@ Err cuda_rope(Ctx *ctx, const RopeArgs *a)
     return OK;
 }
 
-Err cuda_swiglu_fwd(Ctx *ctx, const SwigluArgs *a)
+static_assert(rows::GELU_W1 == (float)(2 * GELU_SCALE), "the CPU's gelu");
+static_assert(rows::GELU_W3 == (float)(2 * GELU_SCALE * GELU_CUBE), "the CPU's gelu");
+
+template <typename Gate> static Err glu(Ctx *ctx, const SwigluArgs *a)
 {
     ASSERT_TYPE(a->g, DT_BF16);
     ASSERT_TYPE(a->u, DT_BF16);
     ASSERT_TYPE(a->y, DT_BF16);
-    rows::Swiglu s = {};
+    rows::Glu s = {};
     s.g = bf16(a->g), s.u = bf16(a->u), s.y = bf16(a->y);
     s.g_stride = a->g.stride, s.u_stride = a->u.stride, s.y_stride = a->y.stride, s.T = a->T, s.F = a->F;
-    TRY_CUDA(CUDA_LAUNCH(swiglu_fwd, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(glu_fwd<Gate>, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
 
-Err cuda_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a)
+template <typename Gate> static Err glu_back(Ctx *ctx, const SwigluBwdArgs *a)
 {
     ASSERT_TYPE(a->g, DT_BF16);
     ASSERT_TYPE(a->u, DT_BF16);
     ASSERT_TYPE(a->dy, DT_BF16);
     ASSERT_TYPE(a->dg, DT_BF16);
     ASSERT_TYPE(a->du, DT_BF16);
-    rows::Swiglu s = {};
+    rows::Glu s = {};
     s.g = bf16(a->g), s.u = bf16(a->u), s.dy = bf16(a->dy), s.dg = bf16(a->dg), s.du = bf16(a->du);
     s.g_stride = a->g.stride, s.u_stride = a->u.stride, s.dy_stride = a->dy.stride, s.dg_stride = a->dg.stride, s.du_stride = a->du.stride;
     s.T = a->T, s.F = a->F;
-    TRY_CUDA(CUDA_LAUNCH(swiglu_bwd, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(glu_bwd<Gate>, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
+
+Err cuda_swiglu_fwd(Ctx *ctx, const SwigluArgs *a) { return glu<rows::Silu>(ctx, a); }
+Err cuda_swiglu_bwd(Ctx *ctx, const SwigluBwdArgs *a) { return glu_back<rows::Silu>(ctx, a); }
+Err cuda_geglu_fwd(Ctx *ctx, const GegluArgs *a) { return glu<rows::Gelu>(ctx, a); }
+Err cuda_geglu_bwd(Ctx *ctx, const GegluBwdArgs *a) { return glu_back<rows::Gelu>(ctx, a); }
 
 Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, embedding, sums. As there, the residual stream, its gradient,
+// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums; a linear layer in fp64. As there, the residual stream, its gradient,
 // gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
 #ifndef IMF_CUDA_ROWS_CUH
 #define IMF_CUDA_ROWS_CUH
@@ -89,7 +89,25 @@ DEVICE void add_warps(float *part, float sum, float *to)
     __syncthreads();
 }
 
-DEVICE float sigmoid(float x) { return rcp(1 + ex2(-x * LOG2E)); }
+// *rest = 1 - sigmoid(x), to its own last digits: a gate's slope multiplies it by much, and with rcp's error 1 - s is not 0
+// where it should be. No e^-x is infinite.
+DEVICE float sigmoid(float x, float *rest)
+{
+    const float e = ex2(fminf(-x * LOG2E, 126)), s = rcp(1 + e);
+    *rest = e * s;
+    return s;
+}
+
+// Gates are act(x) = x sigmoid(w(x)): w and its derivative.
+struct Silu {
+    DEVICE float inner(float x) { return x; }
+    DEVICE float slope(float) { return 1; }
+};
+constexpr float GELU_W1 = 1.59576912f, GELU_W3 = 0.0713548163f;
+struct Gelu {  // the tanh form of kernels/ops.h: w = 2 z
+    DEVICE float inner(float x) { return x * (GELU_W1 + GELU_W3 * x * x); }
+    DEVICE float slope(float x) { return GELU_W1 + 3 * GELU_W3 * x * x; }
+};
 
 template <typename Y> struct Norm {  // Y: uint16_t (bf16) or float
     const float *x;
@@ -128,7 +146,7 @@ struct Rope {
     bool inverse;
 };
 
-struct Swiglu {
+struct Glu {
     const uint16_t *g, *u, *dy;
     uint16_t *y, *dg, *du;
     int64_t g_stride, u_stride, dy_stride, y_stride, dg_stride, du_stride, T, F;
@@ -139,6 +157,14 @@ struct Sum {  // y = a + b; or y (bf16) = a rounded
     float *y;
     uint16_t *rounded;
     int64_t a_stride, b_stride, y_stride, T, H;
+};
+
+struct LinearF64 {
+    const double *x;
+    const float *w, *bias;  // bias NULL: none
+    double *y;
+    int64_t T, in, out;
+    bool relu;
 };
 
 struct Embed {
@@ -256,34 +282,35 @@ inline __global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
     store(x + half, high, n);
 }
 
-inline __global__ void __launch_bounds__(rows::THREADS) swiglu_fwd(const rows::Swiglu a)
+// y = act(g) u
+template <typename Gate> __global__ void __launch_bounds__(rows::THREADS) glu_fwd(const rows::Glu a)
 {
     using namespace rows;
     Spot s;
     if (!spot_of(&s, a.T, a.F)) return;
     const int64_t n = a.F - s.column;
-    float g[WIDE], u[WIDE];
+    float g[WIDE], u[WIDE], rest;
     load(g, a.g + s.t * a.g_stride + s.column, n);
     load(u, a.u + s.t * a.u_stride + s.column, n);
 #pragma unroll
-    for (int i = 0; i < WIDE; i++) g[i] = g[i] * sigmoid(g[i]) * u[i];
+    for (int i = 0; i < WIDE; i++) g[i] = g[i] * sigmoid(Gate::inner(g[i]), &rest) * u[i];
     store(a.y + s.t * a.y_stride + s.column, g, n);
 }
 
-// silu'(g) = s + g s (1 - s), s = sigmoid(g)
-inline __global__ void __launch_bounds__(rows::THREADS) swiglu_bwd(const rows::Swiglu a)
+// act'(g) = s + g s (1 - s) w'(g), s = sigmoid(w(g))
+template <typename Gate> __global__ void __launch_bounds__(rows::THREADS) glu_bwd(const rows::Glu a)
 {
     using namespace rows;
     Spot s;
     if (!spot_of(&s, a.T, a.F)) return;
     const int64_t n = a.F - s.column;
-    float g[WIDE], u[WIDE], dy[WIDE];
+    float g[WIDE], u[WIDE], dy[WIDE], rest;
     load(g, a.g + s.t * a.g_stride + s.column, n);
     load(u, a.u + s.t * a.u_stride + s.column, n);
     load(dy, a.dy + s.t * a.dy_stride + s.column, n);
 #pragma unroll
     for (int i = 0; i < WIDE; i++) {
-        const float x = sigmoid(g[i]), dg = dy[i] * u[i] * (x + g[i] * x * (1 - x));
+        const float x = sigmoid(Gate::inner(g[i]), &rest), dg = dy[i] * u[i] * (x + g[i] * x * rest * Gate::slope(g[i]));
         u[i] = dy[i] * g[i] * x;
         g[i] = dg;
     }
@@ -314,6 +341,22 @@ inline __global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::S
     float x[WIDE];
     load(x, a.a + s.t * a.a_stride + s.column, n);
     store(a.rounded + s.t * a.y_stride + s.column, x, n);
+}
+
+// A warp an element of y: each lane every 32nd product, then halves are added. Warps that run at once share a token's x.
+inline __global__ void __launch_bounds__(rows::THREADS) linear_f64(const rows::LinearF64 a)
+{
+    using namespace rows;
+    const int64_t t = warp_row() / a.out, o = warp_row() % a.out;
+    if (t >= a.T) return;
+    const int lane = (int)threadIdx.x % WARP;
+    double sum = 0;
+    for (int64_t i = lane; i < a.in; i += WARP) sum += (double)a.w[o * a.in + i] * a.x[t * a.in + i];
+#pragma unroll
+    for (int step = WARP / 2; step > 0; step /= 2) sum += shuffle_double(sum, lane ^ step);
+    if (lane != 0) return;
+    if (a.bias) sum += (double)a.bias[o];
+    a.y[t * a.out + o] = a.relu && sum < 0 ? 0 : sum;
 }
 
 inline __global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Embed a)

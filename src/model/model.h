@@ -94,7 +94,9 @@ Err model_pack(Ctx *ctx, Model *m) ERR_MUST_CHECK;
 // Refresh: again, after the block has changed. Local.
 Err model_to_device(Ctx *host, struct Device *device, Model *m, Model *out) ERR_MUST_CHECK;
 Err model_refresh(Ctx *host, const Model *m, Model *on_device) ERR_MUST_CHECK;
-// A model for generation in ctx->dtype: packed, or on ctx->gpu where there is one, straight from its files. Collective when `shared`.
+// A model for inference in ctx->dtype, on ctx->gpu where there is one: straight from its files. Collective when `shared`.
+// To decode: packed where it is not on a device.
+Err model_load_to_compute(Ctx *ctx, const char *dir, bool shared, Model *out) ERR_MUST_CHECK;
 Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out) ERR_MUST_CHECK;
 void model_free(Model *m);
 

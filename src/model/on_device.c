@@ -145,9 +145,13 @@ static Err load_to_device(Ctx *ctx, const char *dir, bool shared, Model *out)
     return shared ? par_agree(err) : err;
 }
 
+Err model_load_to_compute(Ctx *ctx, const char *dir, bool shared, Model *out)
+{
+    return ctx->gpu ? load_to_device(ctx, dir, shared, out) : model_load_as(out, dir, ctx->dtype, shared);
+}
+
 Err model_load_to_decode(Ctx *ctx, const char *dir, bool shared, Model *out)
 {
-    if (ctx->gpu) return load_to_device(ctx, dir, shared, out);
-    TRY(model_load_as(out, dir, ctx->dtype, shared));
-    return model_pack(ctx, out);
+    TRY(model_load_to_compute(ctx, dir, shared, out));
+    return out->device ? OK : model_pack(ctx, out);
 }

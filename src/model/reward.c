@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "kernels/cuda/device.h"
 #include "model/export.h"
 #include "model/safetensors.h"
 #include "par/par.h"
@@ -28,11 +29,16 @@ static Err copy_names(RewardHead *h, const char *const *names)
     return OK;
 }
 
-static Err head_alloc(RewardHead *h, const char *const *names)
+static int64_t head_elements(const RewardHead *h)
 {
     int64_t n = h->objectives * (h->H + h->objectives);
     for (int64_t i = 0; i < h->gate_layers; i++) n += (reward_gate_in(h, i) + 1) * reward_gate_out(h, i);
-    TRY(MEM_ARRAY(&h->block, n));
+    return n;
+}
+
+static Err head_alloc(RewardHead *h, const char *const *names)
+{
+    TRY(MEM_ARRAY(&h->block, head_elements(h)));
     float *p = h->block;
     h->regression = p, p += h->objectives * h->H;
     h->transform = p, p += h->objectives * h->objectives;
@@ -61,6 +67,7 @@ void reward_head_free(RewardHead *h)
     for (int64_t i = 0; h->name && i < h->objectives; i++) mem_free(h->name[i]);
     mem_free(h->name);
     mem_free(h->block);
+    if (h->device) device_free(h->device, h->on_device);
     *h = (RewardHead){0};
 }
 
@@ -187,11 +194,21 @@ done:
     return err;
 }
 
-Err reward_load(RewardModel *r, const char *dir, DType dtype, bool shared)
+static Err head_to_device(RewardHead *h, Device *d)
+{
+    const int64_t bytes = head_elements(h) * (int64_t)sizeof *h->block;
+    TRY(device_alloc(d, &h->on_device, bytes));
+    h->device = d;
+    return device_put(d, h->on_device, h->block, bytes);
+}
+
+Err reward_load(RewardModel *r, Ctx *ctx, const char *dir, bool shared)
 {
     *r = (RewardModel){0};
-    TRY(model_load_as(&r->model, dir, dtype, shared));
+    TRY(model_load_to_compute(ctx, dir, shared, &r->model));
+    if (r->model.device) r->memory = device_managed(r->model.device);
     Err err = load_head(r, dir);
+    if (err == OK && r->model.device) err = head_to_device(&r->head, r->model.device);
     if (shared) err = par_agree(err);
     if (err != OK) reward_free(r);
     return err;
@@ -202,6 +219,9 @@ void reward_free(RewardModel *r)
     reward_head_free(&r->head);
     model_free(&r->model);
 }
+
+const MemSource *reward_memory(const RewardModel *r) { return r->model.device ? &r->memory : NULL; }
+const char *reward_device(const RewardModel *r) { return r->model.device ? "cuda" : NULL; }
 
 // --- saving ------------------------------------------------------------------------------------------------------------
 
@@ -279,13 +299,13 @@ int64_t reward_gating_position(const RewardHead *h, const int32_t *id, int64_t n
     return -1;
 }
 
-int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversations)
+int64_t reward_hidden_bytes(Ctx *ctx, const Model *m, int64_t tokens, int64_t conversations)
 {
     Arena arena = {.counting = true};
     const Batch b = {.rows = (int32_t)conversations, .T = tokens, .S = conversations};
     float *hidden;
     if (arena_alloc(&arena, &hidden, tokens * m->cfg.H, (int64_t)sizeof *hidden) != OK) return INT64_MAX;
-    return model_forward_count(NULL, m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
+    return model_forward_count(ctx, m, &b, &arena, false) == OK ? arena.most : INT64_MAX;
 }
 
 static Err make_batch(Arena *arena, const RewardInput *in, int64_t count, Batch *b)
@@ -319,6 +339,7 @@ static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInp
     TRY(make_batch(arena, in, count, &b));
     TRY(ARENA_ARRAY(arena, &hidden, b.T * H));
     TRY(model_forward(ctx, m, &b, arena, hidden, NULL));
+    TRY(ctx_wait(ctx));
     for (int64_t i = 0; i < count; i++) {
         memcpy(last + i * H, hidden + (b.row[i + 1] - 1) * H, (size_t)H * sizeof *last);
         memcpy(gating + i * H, hidden + (b.row[i] + in[i].gating) * H, (size_t)H * sizeof *last);
@@ -329,18 +350,14 @@ static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInp
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating)
 {
+    Ctx on = *ctx;
+    on.device = backbone->device;
+    ASSERT(!on.device || arena->source);
     for (int64_t i = 0; i < count; i++) TRY(model_check_ids(backbone, in[i].id, in[i].n));
     ArenaMark mark = arena_mark(arena);
-    Err err = hidden_states(ctx, backbone, arena, in, count, last, gating);
+    Err err = hidden_states(&on, backbone, arena, in, count, last, gating);
     arena_rewind(arena, mark);
     return err;
-}
-
-static double dot(const float *w, const double *x, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)w[i] * x[i];
-    return sum;
 }
 
 static void softmax(double *x, int64_t n, double temperature, double scale)
@@ -351,19 +368,27 @@ static void softmax(double *x, int64_t n, double temperature, double scale)
     for (int64_t i = 0; i < n; i++) x[i] *= scale / sum;
 }
 
-// Gate of a hidden state; x and y are scratch of the widest layer, x holds the hidden state.
-static void gate_forward(const RewardHead *h, double *x, double *y, double *gate)
+// Where the head's ops find an array of it.
+static const float *place(const RewardHead *h, const float *p) { return h->device ? h->on_device + (p - h->block) : p; }
+
+static Err widened(Arena *arena, const float *x, int64_t n, double **out)
+{
+    TRY(ARENA_ARRAY(arena, out, n));
+    for (int64_t i = 0; i < n; i++) (*out)[i] = (double)x[i];
+    return OK;
+}
+
+// What the gate's softmax takes, [count][objectives], of hidden states x.
+static Err gate_forward(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const double *x, double **out)
 {
     for (int64_t l = 0; l < h->gate_layers; l++) {
-        int64_t in = reward_gate_in(h, l), out = reward_gate_out(h, l);
-        for (int64_t o = 0; o < out; o++) {
-            y[o] = dot(h->gate_w[l] + o * in, x, in) + (double)h->gate_b[l][o];
-            if (l < h->gate_layers - 1 && y[o] < 0) y[o] = 0;
-        }
-        memcpy(x, y, (size_t)out * sizeof *x);
+        LinearF64Args a = {.x = x, .w = place(h, h->gate_w[l]), .bias = place(h, h->gate_b[l]), .T = count, .in = reward_gate_in(h, l),
+                           .out = reward_gate_out(h, l), .relu = l < h->gate_layers - 1};
+        TRY(ARENA_ARRAY(arena, &a.y, count * a.out));
+        TRY(op_linear_f64(ctx, &a));
+        x = *out = a.y;
     }
-    memcpy(gate, x, (size_t)h->objectives * sizeof *gate);
-    softmax(gate, h->objectives, (double)h->temperature, (double)h->logit_scale);
+    return OK;
 }
 
 static double mix(const RewardHead *h, const double *objectives, const double *gate)
@@ -377,20 +402,37 @@ static double mix(const RewardHead *h, const double *objectives, const double *g
     return score;
 }
 
-Err reward_score(const RewardHead *h, Arena *arena, const float *last, const float *gating, double *objectives, double *gate,
-                 double *score)
+static Err compute_heads(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                         double *objectives, double *gate)
 {
-    int64_t widest = h->H > h->gate_hidden ? h->H : h->gate_hidden;
-    if (widest < h->objectives) widest = h->objectives;
-    double *x, *y;
+    const int64_t K = h->objectives;
+    double *x, *z, *r, *g = NULL;
+    TRY(widened(arena, last, count * h->H, &x));
+    TRY(widened(arena, gating, count * h->H, &z));
+    TRY(ARENA_ARRAY(arena, &r, count * K));
+    LinearF64Args a = {.x = x, .w = place(h, h->regression), .y = r, .T = count, .in = h->H, .out = K};
+    TRY(op_linear_f64(ctx, &a));
+    TRY(gate_forward(ctx, h, arena, count, z, &g));
+    TRY(ctx_wait(ctx));
+    memcpy(objectives, r, (size_t)(count * K) * sizeof *r);
+    memcpy(gate, g, (size_t)(count * K) * sizeof *g);
+    return OK;
+}
+
+Err reward_score(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                 double *objectives, double *gate, double *score)
+{
+    const int64_t K = h->objectives;
+    Ctx on = *ctx;
+    on.device = h->device;
+    ASSERT(!on.device || arena->source);
     ArenaMark mark = arena_mark(arena);
-    TRY(ARENA_ARRAY(arena, &x, widest));
-    TRY(ARENA_ARRAY(arena, &y, widest));
-    for (int64_t i = 0; i < h->H; i++) x[i] = (double)last[i];
-    for (int64_t k = 0; k < h->objectives; k++) objectives[k] = dot(h->regression + k * h->H, x, h->H);
-    for (int64_t i = 0; i < h->H; i++) x[i] = (double)gating[i];
-    gate_forward(h, x, y, gate);
-    *score = mix(h, objectives, gate);
+    Err err = compute_heads(&on, h, arena, count, last, gating, objectives, gate);
     arena_rewind(arena, mark);
+    TRY(err);
+    for (int64_t i = 0; i < count; i++) {
+        softmax(gate + i * K, K, (double)h->temperature, (double)h->logit_scale);
+        score[i] = mix(h, objectives + i * K, gate + i * K);
+    }
     return OK;
 }

@@ -30,6 +30,8 @@ typedef struct RewardHead {
     int32_t pattern[REWARD_PATTERN];
     int32_t pattern_len;
     float *block;                       // owns all arrays above
+    struct Device *device;              // has a copy of the block too; NULL: none
+    float *on_device;                   // that copy
 } RewardHead;
 
 // Allocates zeroed arrays (transform = identity, logit_scale 1, temperature 10, ArmoRM's pattern). names: copied, or NULL.
@@ -45,11 +47,17 @@ typedef struct RewardModel {
     Model model;      // backbone, headless
     RewardHead head;
     Id fingerprint;   // of both
+    MemSource memory;  // of the backbone's device
 } RewardModel;
 
-// Errors as model_load; collective when `shared`.
-Err reward_load(RewardModel *r, const char *dir, DType dtype, bool shared) ERR_MUST_CHECK;
+// The backbone in ctx->dtype, it and a copy of the head on ctx->gpu where there is one. Errors as model_load; collective when
+// `shared`.
+Err reward_load(RewardModel *r, Ctx *ctx, const char *dir, bool shared) ERR_MUST_CHECK;
 void reward_free(RewardModel *r);
+// What an arena for reward_hidden takes its memory from; valid until r is freed. NULL: mem_alloc.
+const MemSource *reward_memory(const RewardModel *r);
+// "cuda" where the backbone lies on a device, else NULL: for headers of records, as bits depend on it.
+const char *reward_device(const RewardModel *r);
 
 // model_export's directory with the head's tensors (fp32) and keys besides. The backbone's own output head is left out. Local.
 Err reward_save(const Model *backbone, const RewardHead *h, const char *from, const char *dir, DType storage,
@@ -65,15 +73,17 @@ typedef struct RewardInput {
     int64_t gating;     // reward_gating_position
 } RewardInput;
 
-// last[count][H], gating[count][H]: each conversation is a row of its own, so that alone == batched, bit for bit. Memory: that
-// of a forward without kept activations over all their tokens.
+// last[count][H], gating[count][H], of the host: each conversation is a row of its own, so that alone == batched, bit for bit.
+// Memory: that of a forward without kept activations over all their tokens, from an arena that the backbone's device reaches
+// (reward_memory). Waits for the device.
 Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInput *in, int64_t count, float *last,
                   float *gating) ERR_MUST_CHECK;
 // What it takes of its arena, but for ids and positions (12 bytes a token); for plans.
-int64_t reward_hidden_bytes(const Model *m, int64_t tokens, int64_t conversations);
+int64_t reward_hidden_bytes(Ctx *ctx, const Model *m, int64_t tokens, int64_t conversations);  // ctx NULL: on the host
 
-// From hidden states to numbers: objectives[objectives] = r (before T), gate[objectives], *score. In double, in fixed order.
-Err reward_score(const RewardHead *h, Arena *arena, const float *last, const float *gating, double *objectives, double *gate,
-                 double *score) ERR_MUST_CHECK;
+// From hidden states to numbers, of count conversations: objectives[count][objectives] = r (before T), gate[count][objectives],
+// score[count]. In double, each in an order that the head and the place of its copy decide. The arena: as for reward_hidden.
+Err reward_score(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                 double *objectives, double *gate, double *score) ERR_MUST_CHECK;
 
 #endif

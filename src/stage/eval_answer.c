@@ -220,11 +220,11 @@ static Err decode_shared(Answering *a, const Job *job, const Model *m, const jso
 // ---- one model ---------------------------------------------------------------------------------------------------------
 
 // What the answers depend on besides the items' ids (prompt, protocol, decoding, seed): the model's and the tokenizer's files,
-// and a template that the recipe names.
+// a template that the recipe names, and where the model computes.
 static Err make_header(const Model *m, const Tokenizer *t, const char *template, json_t **out)
 {
-    *out = json_pack("{s:{s:o, s:o, s:s*}}", "inputs", "model", json_id(m->fingerprint), "tokenizer", json_id(tok_fingerprint(t)),
-                     "template", *template ? template : NULL);
+    *out = json_pack("{s:{s:o, s:o, s:s*, s:s*}}", "inputs", "model", json_id(m->fingerprint), "tokenizer", json_id(tok_fingerprint(t)),
+                     "template", *template ? template : NULL, "device", m->device ? "cuda" : NULL);
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }

@@ -39,7 +39,7 @@ static Err open_reward(const Job *job, Scoring *s)
     TRY(par_agree(tok_load(dir, &s->tok)));
     TRY(par_agree(chat_template(s->tok, deck_str(job->deck, "reward.template"), &s->chat)));
     TRY(par_agree(model_check_tokenizer(dir, s->tok, s->chat)));
-    return par_agree(reward_load(&s->reward, dir, job->ctx->dtype, true));
+    return par_agree(reward_load(&s->reward, job->ctx, dir, true));
 }
 
 // The whole conversation: the prompt's messages and the answer.
@@ -98,17 +98,15 @@ static Err score_batch(Scoring *s, const Job *job)
 {
     const RewardHead *h = &s->reward.head;
     float *last, *gating;
-    double *objectives, *gate, score;
+    double *objectives, *gate, score[BATCH];
     arena_reset(&s->arena);
     TRY(ARENA_ARRAY(&s->arena, &last, s->count * h->H));
     TRY(ARENA_ARRAY(&s->arena, &gating, s->count * h->H));
-    TRY(ARENA_ARRAY(&s->arena, &objectives, h->objectives));
-    TRY(ARENA_ARRAY(&s->arena, &gate, h->objectives));
+    TRY(ARENA_ARRAY(&s->arena, &objectives, s->count * h->objectives));
+    TRY(ARENA_ARRAY(&s->arena, &gate, s->count * h->objectives));
     TRY(reward_hidden(job->ctx, &s->reward.model, &s->arena, s->in, s->count, last, gating));
-    for (int i = 0; i < s->count; i++) {
-        TRY(reward_score(h, &s->arena, last + i * h->H, gating + i * h->H, objectives, gate, &score));
-        TRY(write_score(s, s->item[i], score, NULL));
-    }
+    TRY(reward_score(job->ctx, h, &s->arena, s->count, last, gating, objectives, gate, score));
+    for (int i = 0; i < s->count; i++) TRY(write_score(s, s->item[i], score[i], NULL));
     s->count = 0;
     return OK;
 }
@@ -125,7 +123,8 @@ static Err score_share(Scoring *s, const Job *job, const EvalModel *m, const Eva
 
 static Err make_header(const Scoring *s, const Id *answers, json_t **out)
 {
-    *out = json_pack("{s:{s:o, s:o}}", "inputs", "answers", json_id(*answers), "reward", json_id(s->reward.fingerprint));
+    *out = json_pack("{s:{s:o, s:o, s:s*}}", "inputs", "answers", json_id(*answers), "reward", json_id(s->reward.fingerprint), "device",
+                     reward_device(&s->reward));
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }
@@ -150,6 +149,7 @@ Err eval_score(const Job *job, const EvalModel *m, const EvalItems *items)
     if (!*deck_str(job->deck, "reward.path")) return OK;
     TRY(par_agree(MEM_ARRAY(&s, 1)));
     TRY_DONE(open_reward(job, s));
+    s->arena.source = reward_memory(&s->reward);
     TRY_DONE(record_require(&s->answers, job->run_dir, m->answers, "eval", &digest));
     TRY_DONE(par_agree(make_header(s, &digest, &header)));
     TRY_DONE(record_begin(job->run_dir, m->scores, header, &done));
@@ -158,10 +158,10 @@ Err eval_score(const Job *job, const EvalModel *m, const EvalItems *items)
 done:
     if (s->answers) record_free(s->answers);
     if (s->had) record_free(s->had);
+    arena_free(&s->arena);
     reward_free(&s->reward);
     tok_free(s->tok);
     for (int i = 0; i < BATCH; i++) ids_free(&s->ids[i]);
-    arena_free(&s->arena);
     json_decref(header);
     mem_free(s);
     return err;

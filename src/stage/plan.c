@@ -171,6 +171,11 @@ static Err refuse_gpu(Plan *p, const PlanStage *s, int64_t want)
 {
     int64_t ranks;
     char advice[80] = "no number of ranks would do";
+    if (s->work == WORK_SCORE) {
+        snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU, and one has %.0f bytes (--gpu-memory); its model "
+                 "is not shared out: set device: cpu for this stage", s->stage, s->who, (long long)want, p->gpu_memory);
+        return OK;
+    }
     TRY(least_gpus(p, s, &ranks));
     if (ranks) snprintf(advice, sizeof advice, "%lld ranks would do", (long long)ranks);
     snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU with %lld rank%s, and one has %.0f bytes (--gpu-memory); %s; %s%s.row_tokens "
@@ -186,7 +191,8 @@ static Err print_gpu(Plan *p, const PlanStage *s)
     const int64_t all = sum_of_device(&n), bytes[] = {n.weights, n.gradients, n.optimiser, n.activations, all};
     static const char *const name[] = {"weights", "gradients", "optimiser state", "activations", "all"};
     printf("  %-16s %16s\n", "GPU memory", "of each");
-    for (int i = 0; i < 5; i++) printf("  %-16s %12.1f MiB\n", name[i], (double)bytes[i] / MIB);
+    for (int i = 0; i < 5; i++)
+        if (bytes[i]) printf("  %-16s %12.1f MiB\n", name[i], (double)bytes[i] / MIB);
     printf("  CUDA's own context and libraries come on top\n");
     return p->gpu_memory > 0 && (double)all > p->gpu_memory && !*p->refusal ? refuse_gpu(p, s, all) : OK;
 }

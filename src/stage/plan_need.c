@@ -217,16 +217,18 @@ static Err open_score(PlanStage *p, const Job *job)
     const ChatTemplate *chat = NULL;
     const char *dir;
     const int64_t before = mem_now(), longest = deck_i64(job->deck, "reward.max_length");
+    Ctx ctx = *job->ctx;
     p->work = WORK_SCORE;
+    p->on_device = !strcmp(deck_str(job->deck, "device"), "cuda");
+    if (p->on_device) TRY(device_plan(&ctx.device));
     TRY(deck_need(job->deck, "reward.path", &dir));
     TRY(open_model(p, dir, job->ctx->dtype));
     Err err = open_text(dir, deck_str(job->deck, "reward.template"), &tok, &chat);
     p->text = mem_now() - before;
     tok_free(tok);
-    p->batch_rows = SCORE_ROWS;
-    p->batch_tokens = longest > SCORE_TOKENS ? longest : SCORE_TOKENS;
-    if (p->batch_tokens > p->model.cfg.max_positions && p->model.cfg.max_positions > SCORE_TOKENS)
-        p->batch_tokens = p->model.cfg.max_positions;
+    int64_t tokens = longest > SCORE_TOKENS ? longest : SCORE_TOKENS;
+    if (tokens > p->model.cfg.max_positions && p->model.cfg.max_positions > SCORE_TOKENS) tokens = p->model.cfg.max_positions;
+    p->batch = reward_hidden_bytes(&ctx, &p->model, tokens, SCORE_ROWS);
     return err;
 }
 
@@ -287,18 +289,23 @@ Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
     memset(bytes, 0, PLAN_KINDS * sizeof *bytes);
     bytes[PLAN_OTHER] = own_bytes(p, l);
     if (p->work == WORK_PROGRAMS) return bytes[PLAN_OTHER] += p->programs * l.per_node, OK;
+    if (p->work == WORK_SCORE && p->on_device) return OK;
     const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
     bytes[PLAN_WEIGHTS] = m.weights;
     bytes[PLAN_COPY] = m.copy;
     bytes[PLAN_OTHER] += m.rope;
     if (p->work == WORK_TRAIN) return train_bytes(p, l, bytes);
     if (p->work == WORK_DECODE) return decode_bytes(p, l, bytes);
-    bytes[PLAN_ACTIVATIONS] = reward_hidden_bytes(&p->model, p->batch_tokens, p->batch_rows) * l.per_node;
+    bytes[PLAN_ACTIVATIONS] = p->batch * l.per_node;
     return OK;
 }
 
 Err plan_device(const PlanStage *p, int64_t ranks, DeviceNeed *out)
 {
+    if (p->work == WORK_SCORE) {
+        *out = (DeviceNeed){.weights = model_device_bytes(&p->model), .activations = p->batch};
+        return OK;
+    }
     return train_need_of_device(&p->train, &p->model, !strcmp(deck_str(p->deck, "shard"), "grads"), ranks, out);
 }
 
@@ -307,7 +314,7 @@ static int64_t file_bytes(const Model *m, DType storage) { return m->elements * 
 int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
 {
     if (p->work == WORK_PROGRAMS) return 0;
-    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
+    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN || p->on_device);
     return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p, l);
 }
 

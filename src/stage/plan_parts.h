@@ -27,9 +27,9 @@ typedef struct PlanStage {
     Model model;             // configuration and layout only
     TrainSpec spec;          // WORK_TRAIN
     TrainWork train;
-    bool on_device;          // WORK_TRAIN on GPUs, one a rank
+    bool on_device;          // WORK_TRAIN and WORK_SCORE on GPUs, one a rank
     DecodeShape decode;      // WORK_DECODE
-    int64_t batch_tokens, batch_rows;  // WORK_SCORE
+    int64_t batch;           // WORK_SCORE: bytes of a batch's activations
     int64_t programs;        // WORK_PROGRAMS: bytes of a candidate program
     int64_t text;            // a rank's tokenizer and examples, as measured
     OwnMemory base;          // program and libraries, as measured: of a rank, and (files) of a node

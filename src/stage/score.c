@@ -44,7 +44,8 @@ static Err scorer_open(Scorer *s, Ctx *ctx, const char *dir, const char *templat
     if (err == OK) err = chat_template(s->tok, template && *template ? template : NULL, &s->chat);
     if (err == OK) err = model_check_tokenizer(dir, s->tok, s->chat);
     TRY(shared ? par_agree(err) : err);
-    TRY(reward_load(&s->model, dir, ctx->dtype, shared));
+    TRY(reward_load(&s->model, ctx, dir, shared));
+    s->arena.source = reward_memory(&s->model);
     int64_t positions = s->model.model.rope_positions, H = s->model.model.cfg.H;
     s->max_length = max_length < positions ? max_length : positions;
     TRY(MEM_ARRAY(&s->last, BATCH_ROWS * H));
@@ -63,12 +64,19 @@ static void scorer_close(Scorer *s)
 // Scores of n <= BATCH_ROWS conversations.
 static Err score_batch(Scorer *s, const RewardInput *in, int64_t n, Verdict *out)
 {
-    int64_t H = s->model.model.cfg.H;
+    const RewardHead *h = &s->model.head;
+    const int64_t K = h->objectives;
+    double *objectives, *gate, score[BATCH_ROWS];
     arena_reset(&s->arena);
     TRY(reward_hidden(s->ctx, &s->model.model, &s->arena, in, n, s->last, s->gating));
-    for (int64_t i = 0; i < n; i++)
-        TRY(reward_score(&s->model.head, &s->arena, s->last + i * H, s->gating + i * H, out[i].objectives, out[i].gate,
-                         &out[i].score));
+    TRY(ARENA_ARRAY(&s->arena, &objectives, n * K));
+    TRY(ARENA_ARRAY(&s->arena, &gate, n * K));
+    TRY(reward_score(s->ctx, h, &s->arena, n, s->last, s->gating, objectives, gate, score));
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(out[i].objectives, objectives + i * K, (size_t)K * sizeof *objectives);
+        memcpy(out[i].gate, gate + i * K, (size_t)K * sizeof *gate);
+        out[i].score = score[i];
+    }
     return OK;
 }
 
@@ -383,16 +391,17 @@ done:
     return err;
 }
 
-// What decides the scores: samples, the reward model itself (not its place: it may have been trained anew there), the renderer.
+// What decides the scores: samples, the reward model itself (not its place: it may have been trained anew there), the renderer, and
+// where it computes.
 static Err make_header(const Scorer *s, const Id *inputs, json_t **out)
 {
     Hash *h;
     TRY(hash_new(&h));
     hash_add_text(h, chat_template_name(s->chat));
     hash_add_i64(h, s->max_length);
-    *out = json_pack("{s:o, s:{s:o, s:o, s:o, s:o}}", "recipe", json_id(hash_end(h)), "inputs", "prompts", json_id(inputs[0]),
-                     "samples", json_id(inputs[1]), "reward", json_id(s->model.fingerprint), "tokenizer",
-                     json_id(tok_fingerprint(s->tok)));
+    *out = json_pack("{s:o, s:{s:o, s:o, s:o, s:o, s:s*}}", "recipe", json_id(hash_end(h)), "inputs",
+                     "prompts", json_id(inputs[0]), "samples", json_id(inputs[1]), "reward", json_id(s->model.fingerprint),
+                     "tokenizer", json_id(tok_fingerprint(s->tok)), "device", reward_device(&s->model));
     CHECK(*out, ERR_UNAVAILABLE, "out of memory for JSON");
     return OK;
 }

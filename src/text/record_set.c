@@ -51,24 +51,29 @@ bool record_same_field(const json_t *a, const json_t *b, const char *key)
     return x && y ? json_equal(x, y) : x == y;
 }
 
-bool record_same_inputs(const json_t *a, const json_t *b)
+// The name of one that differs, or NULL.
+static const char *other_input(const json_t *a, const json_t *b)
 {
     const char *name;
     json_t *value;
-    if (json_object_size(a) != json_object_size(b)) return false;
     json_object_foreach((json_t *)a, name, value) {
         const json_t *other = json_object_get(b, name);
-        if (!other || !(json_is_null(value) || json_is_null(other) || json_equal(value, other))) return false;
+        if (!other || !(json_is_null(value) || json_is_null(other) || json_equal(value, other))) return name;
     }
-    return true;
+    json_object_foreach((json_t *)b, name, value) if (!json_object_get(a, name)) return name;
+    return NULL;
 }
+
+bool record_same_inputs(const json_t *a, const json_t *b) { return !other_input(a, b); }
 
 Err record_same_header(const char *path, const json_t *theirs, const json_t *mine)
 {
-    const bool recipe = record_same_field(theirs, mine, "recipe");
-    CHECK(recipe && record_same_inputs(json_object_get(theirs, "inputs"), json_object_get(mine, "inputs")), ERR_RECIPE,
-          "%s was made with %s; give this recipe a run_dir of its own, or remove that directory to make it anew", path,
-          recipe ? "other inputs" : "another recipe");
+    const char *input = other_input(json_object_get(theirs, "inputs"), json_object_get(mine, "inputs"));
+    CHECK(record_same_field(theirs, mine, "recipe"), ERR_RECIPE,
+          "%s was made with another recipe; give this recipe a run_dir of its own, or remove that directory to make it anew", path);
+    CHECK(!input, ERR_RECIPE,
+          "%s was made with other inputs (%s); give this recipe a run_dir of its own, or remove that directory to make it anew",
+          path, input);
     return OK;
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # make check-gpu: the program on a real GPU, one rank: SFT and LN-DPO follow the CPU's bf16 curve, a second run and shard: grads give the same
-# bits, DPO begins at ln 2, greedy answers are the CPU's; then compute-sanitizer's memcheck, racecheck and synccheck on two steps. Prints
+# bits, DPO begins at ln 2, greedy answers and scores are the CPU's; then compute-sanitizer's memcheck, racecheck and synccheck on two steps. Prints
 # device and driver. Exit 77 without a GPU. IMF_GPU=build/hostcuda/imf tries this script itself on the emulation.
 set -u
 build=$1
@@ -42,6 +42,13 @@ done
 [ -s "$dir/cpu.ids" ] || fail "no samples"
 echo "greedy answers: $(comm -12 "$dir/cpu.ids" "$dir/gpu.ids" | wc -l) of $(wc -l <"$dir/cpu.ids") are the CPU's"
 [ "$(comm -12 "$dir/cpu.ids" "$dir/gpu.ids" | wc -l)" -ge 15 ] || fail "greedy answers differ in more than a near-tie"
+answers 64
+# scored PROGRAM RUN DTYPE DEVICE
+scored() { ran "$1" score "$2" --set samples.path="$dir/own.jsonl" --set reward.path=input/demo/reward --set dtype="$3" --set device="$4"; }
+scored "$cpu" fp32-score float32 cpu
+scored "$cpu" cpu-score bfloat16 cpu
+scored "$gpu" gpu-score bfloat16 cuda
+near_scores fp32-score cpu-score gpu-score
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
         rm -rf "$dir/sane"

@@ -51,3 +51,29 @@ assert gpu[-1] < gpu[0] and abs(sum(ours)) / 20 <= 1e-2 and max(map(abs, ours)) 
 assert sys.argv[2] == "sft" or gpu[0] == cpu[0] == 0.693147182, (gpu[0], cpu[0])
 END
 }
+
+# answers N: $dir/own.jsonl for samples.path, an answer to each of the demo's first N prompts.
+answers() {
+    awk -v n="$1" -v OFS= 'NR <= n { sub(/^{/, ""); print "{\"source\":\"s\",\"answer\":\"", substr("the answer of this is a number, which I give here as " NR, 1, 8 + 4 * NR), "\",", $0 }' \
+        input/demo/prompts.jsonl >"$dir/own.jsonl"
+}
+
+# near_scores FP32 CPU GPU: scores, objectives and gates of run GPU are those of run CPU (bf16), in the mean as near as these are to run FP32, and
+# each within twice the largest distance between those.
+near_scores() {
+    python3 - "$dir" "$@" <<'END' || fail "the scores leave the CPU's"
+import glob, json, sys
+def read(run):
+    rows = [json.loads(line) for path in glob.glob(f"{sys.argv[1]}/{run}/scores/*.jsonl") for line in open(path)]
+    return {r["data"]["sample"]: ([r["data"]["score"]], r["data"]["objectives"], r["data"]["gate"]) for r in rows if "data" in r}
+fp32, cpu, gpu = map(read, sys.argv[2:5])
+assert len(gpu) >= 12 and fp32.keys() == cpu.keys() == gpu.keys()
+def rms(a, b, part):
+    d = [(x - y) ** 2 for i in a for x, y in zip(a[i][part], b[i][part])]
+    return (sum(d) / len(d)) ** 0.5, max(d) ** 0.5
+for part, name in enumerate(("scores", "objectives", "gates")):
+    ours, rounding = rms(gpu, cpu, part), rms(cpu, fp32, part)
+    print(name, "off the CPU's by (rms, most)", ours, "which are off fp32's by", rounding)
+    assert ours[0] <= rounding[0] and ours[1] <= 2 * rounding[1]
+END
+}

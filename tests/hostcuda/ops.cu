@@ -55,6 +55,7 @@ static void both(Err on_cpu, Err on_gpu)
 }
 
 static double value(float x) { return x; }
+static double value(double x) { return x; }
 static double value(uint16_t x) { return of_bf16(x); }
 
 // Sums are formed in another order; a bf16 result may fall to the other side of a tie: 2^-7 of it.
@@ -71,7 +72,7 @@ template <typename V_> static void near(const char *name, const Managed<V_> &got
     if (!(size > 0) || !(wrong <= tolerance / 4 * size)) printf("%s: off by %g of its size\n", name, wrong / size), exit(1);
 }
 
-static const double FP32 = 4e-6, BF16 = 0x1p-7;
+static const double FP64 = 1e-13, FP32 = 4e-6, BF16 = 0x1p-7;
 
 static void check_norms()
 {
@@ -101,6 +102,20 @@ static void check_norms()
     }
 }
 
+// Gate and up side by side in rows of in; gradients take their place.
+static void check_glu(const char *name, Err (*fwd)(Ctx *, const SwigluArgs *), Err (*bwd)(Ctx *, const SwigluBwdArgs *), const Managed<uint16_t> &in, const Managed<uint16_t> &dy)
+{
+    enum { S = 2 * F };
+    Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in;
+    const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
+    SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
+    both(fwd(&cpu, &a), fwd(&gpu, &b));
+    near(name, y, y_cpu, BF16);
+    SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
+    both(bwd(&cpu, &d), bwd(&gpu, &e));
+    near(name, back, back_cpu, BF16);
+}
+
 static void check_activations()
 {
     enum { S = 2 * F, W = N * D };
@@ -109,14 +124,8 @@ static void check_activations()
     std::vector<int32_t> at(T);
     for (int t = 0; t < T; t++) at[t] = t * 3 % 10;
     const Managed<int32_t> pos(at);
-    Managed<uint16_t> y(T * F), y_cpu(T * F), back = in, back_cpu = in, turned = q, turned_cpu = q;
-    const Tensor x = tensor_bf16(in.p, S), g = tensor_bf16(back.p, S), c = tensor_bf16(back_cpu.p, S);
-    SwigluArgs a = {x, tensor_at(x, F), tensor_bf16(y_cpu.p, F), T, F}, b = {x, tensor_at(x, F), tensor_bf16(y.p, F), T, F};
-    both(op_swiglu_fwd(&cpu, &a), op_swiglu_fwd(&gpu, &b));
-    near("swiglu", y, y_cpu, BF16);
-    SwigluBwdArgs d = {c, tensor_at(c, F), tensor_bf16(dy.p, F), c, tensor_at(c, F), T, F}, e = {g, tensor_at(g, F), tensor_bf16(dy.p, F), g, tensor_at(g, F), T, F};
-    both(op_swiglu_bwd(&cpu, &d), op_swiglu_bwd(&gpu, &e));
-    near("swiglu's gradients", back, back_cpu, BF16);
+    Managed<uint16_t> turned = q, turned_cpu = q;
+    check_glu("swiglu", op_swiglu_fwd, op_swiglu_bwd, in, dy), check_glu("geglu", op_geglu_fwd, op_geglu_bwd, in, dy);
     for (bool inverse : {false, true}) {
         RopeArgs r = {tensor_bf16(turned_cpu.p, W), pos.p, table.p, T, N, D, inverse}, s = r;
         s.x = tensor_bf16(turned.p, W);
@@ -164,6 +173,19 @@ static void check_products()
     both(op_gemm_bwd_w(&cpu, &e), op_gemm_bwd_w(&gpu, &f));
     near("product's dw", dw_gpu, dw_cpu, 10 * FP32), near("product's dbias", db, db_cpu, 10 * FP32);
     free(packed), free(e.workspace);
+}
+
+static void check_linear()
+{
+    const auto wide = floats(T * H), w = floats(F * H), bias = floats(F);
+    Managed<double> x(T * H), y(T * F), y_cpu(T * F);
+    std::copy(wide.p, wide.p + wide.n, x.p);
+    for (bool relu : {false, true}) {
+        LinearF64Args a = {x.p, w.p, relu ? bias.p : nullptr, y_cpu.p, T, H, F, relu}, b = a;
+        b.y = y.p;
+        both(op_linear_f64(&cpu, &a), op_linear_f64(&gpu, &b));
+        near("linear in fp64", y, y_cpu, FP64);
+    }
 }
 
 static void check_sums()
@@ -338,7 +360,7 @@ int main()
     for (uint64_t seed = 1; seed <= 3; seed++) {
         state = (uint32_t)seed;
         hostcuda::set_order(hostcuda::Order::RANDOM, seed);
-        check_norms(), check_activations(), check_products(), check_sums(), check_optimiser(), check_fixed();
+        check_norms(), check_activations(), check_products(), check_linear(), check_sums(), check_optimiser(), check_fixed();
         check_attention(0), check_attention(5), check_decode(), check_logprob(V, 0), check_logprob(V, 3), check_logprob(8300, 0);  // beyond a chunk
     }
     device_close(device);

@@ -22,6 +22,7 @@ static std::vector<float> random_floats(size_t n)
 }
 
 static double value(float x) { return x; }
+static double value(double x) { return x; }
 static double value(uint16_t x) { return of_bf16(x); }
 
 // Every value of [t][width] is what `want` says, within `part` of the size that it gives.
@@ -154,29 +155,39 @@ static bool check_rope(int D, int heads)
     return true;
 }
 
-static bool check_swiglu(int F)
+// act(x) = x sigmoid(w(x)) of a gate: w and its derivative.
+static double inner(rows::Silu, double x, double *slope) { return *slope = 1, x; }
+static double inner(rows::Gelu, double x, double *slope)
+{
+    const double k = 2 * sqrt(2 / M_PI), c = 0.044715;
+    return *slope = k * (1 + 3 * c * x * x), k * (x + c * x * x * x);
+}
+
+template <typename Gate> static bool check_glu(int F)
 {
     const int64_t S = stride_of(F);
     auto g = random_bf16(T * S), u = random_bf16(T * S), dy = random_bf16(T * S);
     g[0] = as_bf16(-200), g[(size_t)S] = as_bf16(200);
     Array<uint16_t> g_(g), u_(u), dy_(dy), y_(T * S);
     const unsigned grid = (unsigned)((T * ((F + 7) / 8) + rows::THREADS - 1) / rows::THREADS);
-    const rows::Swiglu a = {g_.p, u_.p, dy_.p, y_.p, g_.p, u_.p, S, S, S, S, S, S, T, F};  // gradients in place
-    if (!ran(launch("swiglu_fwd", swiglu_fwd, grid, rows::THREADS, 0, a) && launch("swiglu_bwd", swiglu_bwd, grid, rows::THREADS, 0, a))) return false;
-    const auto at = [&](int64_t t, int64_t f, double *gate, double *up, double *d, double *s) {
-        *gate = of_bf16(g[t * S + f]), *up = of_bf16(u[t * S + f]), *d = of_bf16(dy[t * S + f]), *s = 1 / (1 + exp(-*gate));
+    const rows::Glu a = {g_.p, u_.p, dy_.p, y_.p, g_.p, u_.p, S, S, S, S, S, S, T, F};  // gradients in place
+    if (!ran(launch("glu_fwd", glu_fwd<Gate>, grid, rows::THREADS, 0, a) && launch("glu_bwd", glu_bwd<Gate>, grid, rows::THREADS, 0, a))) return false;
+    double gate, up, d, s, slope;
+    const auto at = [&](int64_t t, int64_t f) {
+        gate = of_bf16(g[t * S + f]), up = of_bf16(u[t * S + f]), d = of_bf16(dy[t * S + f]);
+        s = 1 / (1 + exp(-inner(Gate(), gate, &slope)));
     };
-    double gate, up, d, s;
     return near("y", y_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
-               at(t, f, &gate, &up, &d, &s);
+               at(t, f);
                return Want{gate * s * up, std::fabs(gate * s * up)};
            }) &&
            near("dg", g_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
-               at(t, f, &gate, &up, &d, &s);
-               return Want{d * up * (s + gate * s * (1 - s)), std::fabs(d * up) * (s + std::fabs(gate * s * (1 - s)))};
+               at(t, f);
+               const double turn = gate * s * (1 - s) * slope;
+               return Want{d * up * (s + turn), std::fabs(d * up) * (s + std::fabs(turn))};
            }) &&
            near("du", u_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
-               at(t, f, &gate, &up, &d, &s);
+               at(t, f);
                return Want{d * gate * s, std::fabs(d * gate * s)};
            });
 }
@@ -207,6 +218,25 @@ static bool check_sums(int H)
                    if (token[t] == v) x += a[t * S + h];
                return Want{x, 0};
            });
+}
+
+static bool check_linear(int in, int out)
+{
+    const auto x32 = random_floats(T * in), w = random_floats(out * in), bias = random_floats(out);
+    const std::vector<double> x(x32.begin(), x32.end());
+    for (bool relu : {false, true}) {
+        Array<double> x_(x), y_(T * out);
+        Array<float> w_(w), bias_(bias);
+        const rows::LinearF64 a = {x_.p, w_.p, relu ? bias_.p : nullptr, y_.p, T, in, out, relu};
+        if (!ran(launch("linear_f64", linear_f64, (unsigned)(T * out + 3) / 4, rows::THREADS, 0, a))) return false;
+        const bool good = near("linear in fp64", y_.read(), T, out, out, 1e-15, [&](int64_t t, int64_t o) {
+            Want v = {relu ? (double)bias[o] : 0, relu ? std::fabs((double)bias[o]) : 0};
+            for (int64_t i = 0; i < in; i++) v.value += (double)w[o * in + i] * x[t * in + i], v.size += std::fabs((double)w[o * in + i] * x[t * in + i]);
+            return Want{relu && v.value < 0 ? 0 : v.value, v.size};
+        });
+        if (!good) return false;
+    }
+    return true;
 }
 
 static bool check_optimiser(int n)
@@ -281,10 +311,11 @@ int main()
     for (int seed = 0; seed < 2; seed++) {
         hostcuda::set_order(hostcuda::Order::RANDOM, (uint64_t)seed);
         for (int width : WIDTHS)
-            if (!check_norm(width) || !check_bias(width) || !check_swiglu(width) || !check_sums(width)) return 1;
+            if (!check_norm(width) || !check_bias(width) || !check_glu<rows::Silu>(width) || !check_glu<rows::Gelu>(width) || !check_sums(width)) return 1;
+        if (!check_linear(1, 1) || !check_linear(100, 19) || !check_linear(32, 5)) return 1;
         if (!check_norm_alone() || !check_rope(64, 3) || !check_rope(128, 1) || !check_rope(6, 2)) return 1;
         for (int n : {1, 100, 4096, 9001})
             if (!check_optimiser(n) || !check_fixed(n, 0x3p-41f) || !check_fixed(n, 2048) || !check_fixed(n, NAN)) return 1;
     }
-    return !holds_for_inexact_functions([] { return check_swiglu(100); });
+    return !holds_for_inexact_functions([] { return check_glu<rows::Silu>(100) && check_glu<rows::Gelu>(100); });
 }

@@ -73,4 +73,11 @@ for step in range(3):
     keep(f"adamw_grad{step}", p.grad)
     optimizer.step()
 keep("adamw_after", p)
+
+# geglu of the same inputs, with gelu's tanh form
+a, b = (t.detach().clone().requires_grad_() for t in (g, u))
+e = F.gelu(a, approximate="tanh") * b
+(e * dy).sum().backward()
+for name, t in (("geglu_y", e), ("geglu_dg", a.grad), ("geglu_du", b.grad)):
+    keep(name, t)
 print(json.dumps({k: [float(f"{x:.9g}") for x in v] if isinstance(v, list) else v for k, v in out.items()}))
