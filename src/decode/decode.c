@@ -280,16 +280,16 @@ static void close_engine(Engine *e)
 }
 
 // All samples in flight as long as they may get, and of as many prompts as they can be.
-Err decode_need(const Model *m, const DecodeShape *s, DecodeNeed *out)
+Err decode_need(Ctx *ctx, const Model *m, const DecodeShape *s, DecodeNeed *out)
 {
     const int64_t V = m->cfg.V, before = mem_now(), prompts = (s->slots + s->n - 1) / s->n + (s->slots > 1);
+    const SlotTables longest = {.slots = s->slots, .max_prefix = kv_pages_for(s->prompt_len), .max_own = kv_pages_for(s->new_tokens)};
     Sampler *sampler;
     TRY(sampler_new(&sampler, V));
-    *out = (DecodeNeed){.other = mem_now() - before + (s->slots + 1) * V * (int64_t)sizeof(float)};
+    *out = (DecodeNeed){.sampler = mem_now() - before, .logits = (s->slots + 1) * V * (int64_t)sizeof(float)};
     sampler_free(sampler);
-    const int64_t pages = s->slots * kv_pages_for(s->new_tokens) + prompts * kv_pages_for(s->prompt_len);
-    out->kv = step_kv_bytes(m, s->slots, pages);
-    out->rows = step_row_bytes(m, s->slots, s->prompt_len);
+    out->kv = step_kv_bytes(ctx, m, s->slots, s->slots * longest.max_own + prompts * longest.max_prefix);
+    out->rows = step_row_bytes(ctx, m, &longest, s->prompt_len);
     return OK;
 }
 

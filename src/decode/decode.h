@@ -56,8 +56,9 @@ typedef struct DecodeShape {
     int64_t slots, n, prompt_len, new_tokens;  // n: samples of a prompt; the longest prompt and answer
 } DecodeShape;
 typedef struct DecodeNeed {
-    int64_t kv, rows, other;  // pages; activations with their workspace; logits and sampler
+    int64_t kv, rows, logits, sampler;  // pages; activations with their workspace; the host's sampler, whose ops run where they may
 } DecodeNeed;
-Err decode_need(const Model *m, const DecodeShape *s, DecodeNeed *out) ERR_MUST_CHECK;
+// ctx: where the model's ops run; NULL: on the host.
+Err decode_need(Ctx *ctx, const Model *m, const DecodeShape *s, DecodeNeed *out) ERR_MUST_CHECK;
 
 #endif

@@ -124,17 +124,19 @@ static Err reserve_workspace(Step *s)
     return replace(s, &s->workspace, bytes, 1);
 }
 
+enum { FIRST_TOKENS = KV_PAGE };  // there is room for from the start
 static int64_t first_pages(int64_t slots) { return 2 * slots; }
 static int64_t page_bytes(const Ctx *ctx, const Model *m) { return op_kv_page_bytes(ctx, m->dtype, m->cfg.K, m->cfg.D); }
 
-int64_t step_kv_bytes(const Model *m, int64_t slots, int64_t pages)
+int64_t step_kv_bytes(Ctx *ctx, const Model *m, int64_t slots, int64_t pages)
 {
-    return m->cfg.layers * page_bytes(NULL, m) * kv_pages_grown(first_pages(slots), pages);
+    return m->cfg.layers * page_bytes(ctx, m) * kv_pages_grown(first_pages(slots), pages);
 }
 
-int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len)
+int64_t step_row_bytes(Ctx *ctx, const Model *m, const SlotTables *longest, int64_t prompt_len)
 {
-    Step s = {.model = m, .rows = prompt_len > slots ? prompt_len : slots, .tables = {.slots = slots}};
+    const int64_t prompt = prompt_len > FIRST_TOKENS ? prompt_len : FIRST_TOKENS;
+    Step s = {.ctx = ctx, .model = m, .rows = prompt > longest->slots ? prompt : longest->slots, .tables = *longest};
     Tensor *where[ROW_TENSORS], shape[ROW_TENSORS];
     void *none = NULL;
     int64_t bytes = 0;
@@ -153,7 +155,7 @@ Err step_open(Step *s, Ctx *ctx, const Model *m, int64_t slots)
     TRY(REPLACE(s, &s->tables.order, slots));
     TRY(REPLACE(s, &s->tables.group, slots + 1));
     TRY(REPLACE(s, &s->seg, 1));
-    return step_reserve(s, KV_PAGE, KV_PAGE);
+    return step_reserve(s, FIRST_TOKENS, FIRST_TOKENS);
 }
 
 void step_close(Step *s)

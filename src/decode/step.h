@@ -50,8 +50,8 @@ Err step_prefill(Step *s, const int32_t *token, int64_t n, const int32_t *page, 
 Err step_decode(Step *s, const int32_t *token, int64_t active, float *logits) ERR_MUST_CHECK;
 
 // For plans, from the model's layout and dtype alone: bytes of a pool that met a need of `pages`; of the buffers for one
-// prompt's rows, or the slots', with their workspace.
-int64_t step_kv_bytes(const Model *m, int64_t slots, int64_t pages);
-int64_t step_row_bytes(const Model *m, int64_t slots, int64_t prompt_len);
+// prompt's rows, or the slots', with their workspace. ctx: where the ops run; NULL: on the host.
+int64_t step_kv_bytes(Ctx *ctx, const Model *m, int64_t slots, int64_t pages);
+int64_t step_row_bytes(Ctx *ctx, const Model *m, const SlotTables *longest, int64_t prompt_len);
 
 #endif

@@ -152,7 +152,7 @@ static void print_memory(const Plan *p, const PlanStage *s, const int64_t bytes[
                (double)load / ranks / MIB, (double)load / MIB);
 }
 
-static int64_t sum_of_device(const DeviceNeed *n) { return n->weights + n->gradients + n->optimiser + n->activations; }
+static int64_t sum_of_device(const DeviceNeed *n) { return n->weights + n->gradients + n->optimiser + n->activations + n->kv; }
 
 // The smallest number of ranks whose GPUs are large enough; 0: none that is of use.
 static Err least_gpus(const Plan *p, const PlanStage *s, int64_t *ranks)
@@ -171,9 +171,10 @@ static Err refuse_gpu(Plan *p, const PlanStage *s, int64_t want)
 {
     int64_t ranks;
     char advice[80] = "no number of ranks would do";
-    if (s->work == WORK_SCORE) {
+    if (s->work != WORK_TRAIN) {
         snprintf(p->refusal, sizeof p->refusal, "%s (%s) wants %lld bytes of a GPU, and one has %.0f bytes (--gpu-memory); its model "
-                 "is not shared out: set device: cpu for this stage", s->stage, s->who, (long long)want, p->gpu_memory);
+                 "is not shared out: %sset device: cpu for this stage", s->stage, s->who, (long long)want, p->gpu_memory,
+                 s->work == WORK_DECODE ? "take fewer sample.slots, or " : "");
         return OK;
     }
     TRY(least_gpus(p, s, &ranks));
@@ -188,10 +189,10 @@ static Err print_gpu(Plan *p, const PlanStage *s)
 {
     DeviceNeed n;
     TRY(plan_device(s, p->layout.ranks, &n));
-    const int64_t all = sum_of_device(&n), bytes[] = {n.weights, n.gradients, n.optimiser, n.activations, all};
-    static const char *const name[] = {"weights", "gradients", "optimiser state", "activations", "all"};
+    const int64_t all = sum_of_device(&n), bytes[] = {n.weights, n.gradients, n.optimiser, n.activations, n.kv, all};
+    static const char *const name[] = {"weights", "gradients", "optimiser state", "activations", "KV pages", "all"};
     printf("  %-16s %16s\n", "GPU memory", "of each");
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 6; i++)
         if (bytes[i]) printf("  %-16s %12.1f MiB\n", name[i], (double)bytes[i] / MIB);
     printf("  CUDA's own context and libraries come on top\n");
     return p->gpu_memory > 0 && (double)all > p->gpu_memory && !*p->refusal ? refuse_gpu(p, s, all) : OK;

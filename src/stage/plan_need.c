@@ -180,7 +180,7 @@ static Err open_decode(PlanStage *p, const Job *job, const char *dir, const char
     TRY(open_model(p, dir, job->ctx->dtype));
     TRY_DONE(open_text(dir, template, &tok, &chat));
     p->text = mem_now() - before;
-    if (!strcmp(deck_str(job->deck, "device"), "cuda")) snprintf(p->note, sizeof p->note, "planned as on the host: of GPUs only training is planned");
+    p->on_device = !strcmp(deck_str(job->deck, "device"), "cuda");
     TRY_DONE(look_at_prompts(job, tok, chat, &prompts));
     p->at_most = true;
     if (prompts.n) p->items = prompts.n * shape.n;
@@ -271,42 +271,58 @@ static Err train_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KIND
 }
 
 // No more samples in flight than a rank's share (as imf sample has it).
-static Err decode_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
+static Err decode_needs(const PlanStage *p, int64_t ranks, DecodeNeed *out)
 {
     DecodeShape s = p->decode;
-    DecodeNeed n;
-    const int64_t share = p->items > 0 ? (p->items + l.ranks - 1) / l.ranks : s.slots;
+    Ctx ctx = {.dtype = p->model.dtype};
+    const int64_t share = p->items > 0 ? (p->items + ranks - 1) / ranks : s.slots;
     if (s.slots > share) s.slots = share;
-    TRY(decode_need(&p->model, &s, &n));
+    if (p->on_device) TRY(device_plan(&ctx.device));
+    return decode_need(&ctx, &p->model, &s, out);
+}
+
+static Err decode_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
+{
+    DecodeNeed n;
+    TRY(decode_needs(p, l.ranks, &n));
+    bytes[PLAN_OTHER] += n.sampler * l.per_node;
+    if (p->on_device) return OK;
     bytes[PLAN_KV] = n.kv * l.per_node;
     bytes[PLAN_ACTIVATIONS] = n.rows * l.per_node;
-    bytes[PLAN_OTHER] += n.other * l.per_node;
+    bytes[PLAN_OTHER] += n.logits * l.per_node;
     return OK;
 }
+
+// What is not trained is on the device alone.
+static bool on_host(const PlanStage *p) { return p->work == WORK_TRAIN || !p->on_device; }
 
 Err plan_bytes(const PlanStage *p, PlanLayout l, int64_t bytes[PLAN_KINDS])
 {
     memset(bytes, 0, PLAN_KINDS * sizeof *bytes);
     bytes[PLAN_OTHER] = own_bytes(p, l);
     if (p->work == WORK_PROGRAMS) return bytes[PLAN_OTHER] += p->programs * l.per_node, OK;
-    if (p->work == WORK_SCORE && p->on_device) return OK;
-    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
-    bytes[PLAN_WEIGHTS] = m.weights;
-    bytes[PLAN_COPY] = m.copy;
-    bytes[PLAN_OTHER] += m.rope;
+    if (on_host(p)) {
+        const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
+        bytes[PLAN_WEIGHTS] = m.weights;
+        bytes[PLAN_COPY] = m.copy;
+        bytes[PLAN_OTHER] += m.rope;
+    }
     if (p->work == WORK_TRAIN) return train_bytes(p, l, bytes);
     if (p->work == WORK_DECODE) return decode_bytes(p, l, bytes);
-    bytes[PLAN_ACTIVATIONS] = p->batch * l.per_node;
+    if (on_host(p)) bytes[PLAN_ACTIVATIONS] = p->batch * l.per_node;
     return OK;
 }
 
 Err plan_device(const PlanStage *p, int64_t ranks, DeviceNeed *out)
 {
-    if (p->work == WORK_SCORE) {
-        *out = (DeviceNeed){.weights = model_device_bytes(&p->model), .activations = p->batch};
-        return OK;
-    }
-    return train_need_of_device(&p->train, &p->model, !strcmp(deck_str(p->deck, "shard"), "grads"), ranks, out);
+    const bool grads = !strcmp(deck_str(p->deck, "shard"), "grads");
+    if (p->work == WORK_TRAIN) return train_need_of_device(&p->train, &p->model, grads, ranks, out);
+    *out = (DeviceNeed){.weights = model_device_bytes(&p->model), .activations = p->batch};
+    if (p->work == WORK_SCORE) return OK;
+    DecodeNeed n;
+    TRY(decode_needs(p, ranks, &n));
+    out->activations = n.rows + n.logits, out->kv = n.kv;
+    return OK;
 }
 
 static int64_t file_bytes(const Model *m, DType storage) { return m->elements * (storage == DT_F32 ? 4 : 2); }
@@ -314,8 +330,8 @@ static int64_t file_bytes(const Model *m, DType storage) { return m->elements * 
 int64_t plan_load_bytes(const PlanStage *p, PlanLayout l)
 {
     if (p->work == WORK_PROGRAMS) return 0;
-    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN || p->on_device);
-    return m.weights + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p, l);
+    const ModelBytes m = model_bytes(&p->model, p->model.dtype, p->work == WORK_TRAIN);
+    return (on_host(p) ? m.weights : 0) + file_bytes(&p->model, p->model.cfg.storage) + own_bytes(p, l);
 }
 
 int64_t plan_most_ranks(const PlanStage *p) { return p->work == WORK_TRAIN ? p->spec.grad_chains : 0; }

@@ -27,7 +27,7 @@ typedef struct PlanStage {
     Model model;             // configuration and layout only
     TrainSpec spec;          // WORK_TRAIN
     TrainWork train;
-    bool on_device;          // WORK_TRAIN and WORK_SCORE on GPUs, one a rank
+    bool on_device;          // on GPUs, one a rank
     DecodeShape decode;      // WORK_DECODE
     int64_t batch;           // WORK_SCORE: bytes of a batch's activations
     int64_t programs;        // WORK_PROGRAMS: bytes of a candidate program

@@ -32,7 +32,7 @@ Err train_need(const TrainWork *w, const Model *m, int64_t ranks, int64_t first,
 
 // Bytes of a device, of the rank that needs most.
 typedef struct DeviceNeed {
-    int64_t weights, gradients, optimiser, activations;
+    int64_t weights, gradients, optimiser, activations, kv;  // kv: pages of decoding
 } DeviceNeed;
 Err train_need_of_device(const TrainWork *w, const Model *m, bool shard_grads, int64_t ranks, DeviceNeed *out) ERR_MUST_CHECK;
 

@@ -39,8 +39,17 @@ target: {path: input/demo/novice}
 sft: {data: $dir/rows.jsonl, global_batch: 8, max_steps: 1, max_length: 64, grad_chains: 4, row_tokens: 128}
 dpo: {data: $dir/rows.jsonl, global_batch: 8, max_steps: 1, max_length: 64, grad_chains: 4, row_tokens: 128}
 END
-for how in sft:1:states dpo:2:states dpo:2:grads; do
+# As many prompts as samples are in flight: all lengths are at their limit.
+cat >>"$dir/r.yaml" <<END
+prompts: [{path: input/demo/prompts.jsonl}]
+select: {max_prompts: 8}
+sources: [{name: novice, path: input/demo/novice, temperature: 1, n: 2, max_new_tokens: 24}]
+sample: {slots: 8}
+END
+"$imf" select "$dir/r.yaml" --set run_dir="$dir/sample:2:-" >"$dir/log" 2>&1 || fail "select: $(cat "$dir/log")"
+for how in sample:2:- sft:1:states dpo:2:states dpo:2:grads; do
     stage=${how%%:*} shard=${how##*:} ranks=${how#*:} ranks=${ranks%:*}
+    [ $shard = - ] && shard=states
     plan "$dir/r.yaml" --set run_dir="$dir/$how" --set shard=$shard --stage $stage --ranks $ranks || fail "$how: $(cat "$dir/err")"
     mpirun -n $ranks "$imf" $stage "$dir/r.yaml" --set run_dir="$dir/$how" --set shard=$shard >"$dir/log" 2>&1 || fail "$how: $(cat "$dir/log")"
     peak=$(sed -n "s/^gpu: at most \([0-9.]*\) MiB.*/\1/p" "$dir/log")
