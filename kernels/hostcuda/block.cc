@@ -308,6 +308,8 @@ struct Launch {
             if (p == SOME) made = SOME;
         }
         for (size_t i = 0; made == NONE && i < alive.size(); i++) made = land_one(alive[i].get()) ? SOME : NONE;
+        for (const auto &b : alive)
+            if (b->left == 0 && leaves_copies(b.get())) return BROKEN;
         alive.erase(std::remove_if(alive.begin(), alive.end(), [](const auto &b) { return b->left == 0; }), alive.end());
         return made;
     }

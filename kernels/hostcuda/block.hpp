@@ -142,6 +142,8 @@ struct Mbar {
     int64_t due = 0;    // of them, not yet issued
     int flying = 0;     // issued, not yet come
     uint32_t phase = 0;
+    uint32_t copies = 0, waited = 0;  // phases: the last with a bulk copy, the last that somebody waited for
+    const void *copied = nullptr;     // where the bulk copy was issued
     uint16_t agent = 0;
     Known arriving, released;
     Access made;
@@ -200,6 +202,7 @@ void fence_known();
 // For a bulk copy of so many bytes, which must have been expected.
 Mbar *expecting(uint64_t *bar, int64_t bytes, const void *pc);
 void end_phase(Mbar *m);
+bool leaves_copies(const Block *b);  // an ended block; true: reported
 
 // A bulk copy that is under way lands; false: there is none.
 bool land_one(Block *b);

@@ -19,6 +19,8 @@ enum Bad {
     NO_WAIT_FULL,
     NO_WAIT_EMPTY,
     WRONG_PARITY,
+    NO_PARITY,
+    COPY_LEFT,
     EARLY_GIVE_BACK,
     NO_PROXY_FENCE,
     NO_WGMMA_FENCE,
@@ -42,7 +44,7 @@ struct Pipe {
 
 template <int BAD> DEVICE void fetch(const Pipe &p, unsigned char *b, uint64_t *full, uint64_t *empty)
 {
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < STEPS + (BAD == COPY_LEFT); step++) {
         const int stage = step % STAGES;
         if (BAD != NO_WAIT_EMPTY) mbar_wait(empty + stage, (uint32_t)(step / STAGES & 1) ^ (BAD == WRONG_PARITY ? 0 : 1));
         mbar_arrive_expect(full + stage, BAD == TOO_FEW_BYTES ? TILE / 2 : BAD == TOO_MANY_BYTES ? 2 * TILE : TILE);
@@ -79,7 +81,7 @@ template <int BAD> DEVICE void compute(const Pipe &p, unsigned char *a, unsigned
     bar_sync(1, 128);
     for (int step = 0; step < STEPS; step++) {
         const int stage = step % STAGES;
-        if (BAD != NO_WAIT_FULL) mbar_wait(full + stage, (uint32_t)(step / STAGES & 1));
+        if (BAD != NO_WAIT_FULL) mbar_wait(full + stage, (uint32_t)(step / STAGES & (BAD == NO_PARITY ? 3 : 1)));
         if (BAD != NO_WGMMA_FENCE && BAD != FENCE_BEFORE_WRITE) wgmma_fence();
         multiply<BAD>(x, a, b + stage * TILE, step);
         if (BAD != NO_COMMIT) wgmma_commit();
@@ -132,6 +134,7 @@ static const Case cases[] = {
 #define CASE(wrong, kind) {#wrong, kind, [](bool bad) { return bad ? run<wrong>() : run<NOTHING>(); }}
     CASE(NO_INIT_FENCE, "barrier"),      CASE(TOO_FEW_BYTES, "barrier"),   CASE(TOO_MANY_BYTES, "deadlock"),      CASE(MISPLACED_COPY, "misaligned"),
     CASE(COPY_OUTSIDE, "out of bounds"), CASE(NO_MAP, "tensor map"),       CASE(NO_WAIT_FULL, "race|unwritten"),  CASE(NO_WAIT_EMPTY, "race"),
+    CASE(NO_PARITY, "barrier"),          CASE(COPY_LEFT, "barrier"),
     CASE(WRONG_PARITY, "race|deadlock"), CASE(EARLY_GIVE_BACK, "race"),    CASE(NO_PROXY_FENCE, "proxy"),         CASE(NO_WGMMA_FENCE, "wgmma"),
     CASE(FENCE_BEFORE_WRITE, "wgmma"),   CASE(NO_WGMMA_WAIT, "wgmma"),     CASE(SHALLOW_WAIT, "wgmma"),           CASE(NO_COMMIT, "wgmma"),
     CASE(WRONG_START, "descriptor"),     CASE(WRONG_STRIDE, "descriptor"), CASE(WRONG_LAYOUT, "descriptor"),      CASE(OPERAND_OUTSIDE, "out of bounds"),
