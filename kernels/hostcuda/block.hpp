@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inside of hostcuda: blocks, warps and threads as they run, and the clocks that say what is ordered.
 //
-// Agents of a block have a clock component each: its warps, for every warp its cp.async copies, for every warpgroup its wgmma products, and
+// Agents of a block have a clock component each: its warps, for every warp its cp.async copies and its part of wgmma products, and
 // every mbarrier with the bulk copies that it counts (epochs are phases). An access is stamped with
 // (block, agent, epoch); whoever knows that agent at that epoch comes after it. A warp's epoch ends when it publishes what it
 // knows (barrier, arrive, release) and when its lanes meet (shuffle, __syncwarp), so two lanes that touch the same bytes in
@@ -178,7 +178,7 @@ struct Block {
 
     int warp_agent(int w) const { return w; }
     int copy_agent(int w) const { return (int)warps.size() + w; }
-    int product_agent(int g) const { return 2 * (int)warps.size() + g; }
+    int product_agent(int w) const { return 2 * (int)warps.size() + w; }
     bool is_async(int agent) const { return agent >= 2 * (int)warps.size(); }  // wgmma and bulk copies: the asynchronous proxy
     ~Block();
 };
