@@ -104,13 +104,13 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 	$(Q)clang $(FUZZFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 # Device code on the CPU: kernels are compiled with -fsanitize=thread, whose hooks are kernels/hostcuda's own; arrays of registers trap.
-# MUTATE: files of kernels/cuda, each with the program that tests it.
+# MUTATE: files of kernels/cuda, each with the program that tests it, and the form that suffices.
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
-MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention \
-            attn_fwd_sm90.cuh:attention attn_bwd.cuh:attention_bwd attn_bwd_sm90.cuh:attention_bwd decode.cuh:decode product.cuh:logprob \
-            logprob.cuh:logprob logprob_sm90.cuh:logprob dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
+MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd:SM90 attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention:MMA \
+            attn_fwd_sm90.cuh:attention:SM90 attn_bwd.cuh:attention_bwd attn_bwd_sm90.cuh:attention_bwd:SM90 decode.cuh:decode product.cuh:logprob:MMA \
+            logprob.cuh:logprob logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
@@ -249,7 +249,7 @@ cuda-report:      ## counts of the CUDA kernels' main loops in machine code, aga
 mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % must be noticed on hostcuda, an hour; COUNT=n: so many, drawn by SEED
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
-	@python3 tools/mutate.py --build $(BUILD) $(if $(COUNT),--count $(COUNT) --seed $(or $(SEED),0)) $(MUTATE)
+	@python3 tools/mutate.py --build $(BUILD) --jobs $$(nproc) $(if $(COUNT),--count $(COUNT) --seed $(or $(SEED),0)) $(MUTATE)
 mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, 20 minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(PROGRAM_host)

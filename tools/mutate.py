@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutants of the CUDA kernels: does the suite on hostcuda notice when a kernel is broken?
 
-    python3 tools/mutate.py [--build build] [--seed N --count 40] [--list] KERNEL.cuh:TEST ...
+    python3 tools/mutate.py [--build build] [--jobs 1] [--seed N --count 40] [--list] [--table FILE] KERNEL.cuh:TEST[:FORM] ...
 
-KERNEL is a file of kernels/cuda, TEST a program of tests/hostcuda that includes it. A mutant is one change of one place: a call that
-synchronises or waits deleted; a wait deeper or shallower by one; a comparison off by one; a shuffle, a row or a column exchanged. All of them are
+KERNEL is a file of kernels/cuda, TEST a program of tests/hostcuda that includes it, built for FORM alone (MMA, SM90). A mutant is one change of one
+place: a call that synchronises, waits, copies, multiplies or fences deleted; a wait for one fewer, or for the other parity; a barrier's threads or
+arrivals, a copy's expected bytes, a descriptor's stride or offset halved; a comparison off by one; a shuffle, a row or a column exchanged. All of them are
 built and run, or --count chosen by --seed. Killed: the build fails, the test fails, or it takes more than ten times its usual time.
 stdout: a line for each survivor and the counts; exit 1 when fewer than 95 % are killed. Survivors that change nothing are listed with
-the reason in tests/hostcuda/equivalent.txt (KERNEL: the changed line, exactly; then "  # why") and do not count.
+the reason in tests/hostcuda/equivalent.txt (KERNEL: the changed line as it is printed; then "  # why") and do not count. --table: the lines of these
+kernels in FILE (tests/hostcuda/mutants.txt) are replaced, kernel by kernel, by what was found today; those of others stay.
 """
 import argparse
 import glob
@@ -17,10 +19,45 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-CALLS = ("__syncthreads", "__syncwarp", "bar_sync", "bar_arrive", "mbar_init", "mbar_arrive", "mbar_wait", "cp_async_commit", "cp_async_wait",
-         "spin_until", "st_release")
+CALLS = ("__syncthreads", "__syncwarp", "bar_sync", "bar_arrive", "mbar_init", "mbar_arrive", "mbar_arrive_expect", "mbar_wait", "fence_mbar_init",
+         "fence_proxy_async", "cp_async16", "cp_async4", "cp_async_commit", "cp_async_wait", "tma_load_2d", "wgmma_fence", "wgmma_ss", "wgmma_rs",
+         "wgmma_commit", "wgmma_wait", "registers_less", "registers_more", "give_back", "spin_until", "st_release")
+HALVED = {  # call: which of its arguments
+    "bar_sync": [1], "bar_arrive": [1], "mbar_init": [1], "mbar_arrive_expect": [1], "operand": [1], "sm90::multiply_rows": [2, 4]}
+
+
+def arguments(code, at):
+    """(start, end) of the arguments of the call whose parenthesis opens at code[at]; nothing where it does not end in this line."""
+    found, depth, start = [], 0, at + 1
+    for i in range(at, len(code)):
+        depth += (code[i] in "([{") - (code[i] in ")]}")
+        if depth == 0 or (depth == 1 and code[i] == ","):
+            found.append((start, i))
+            start = i + 2
+        if depth == 0:
+            return found
+    return []
+
+
+def changed_arguments(line, code):
+    """Parities flipped; counts, bytes and strides halved."""
+    if code.startswith(("DEVICE", "template")) and not code.rstrip().endswith(";"):
+        return  # a function's own parameters
+    for m in re.finditer(r"(?:sm90::)?\b\w+(?=(?:<[^<>()]*>)?\()", code):
+        places = arguments(code, code.index("(", m.end()))
+        for i in HALVED.get(m.group(), []):
+            if i < len(places):
+                first, last = places[i]
+                yield f"{m.group()}: half", line[:first] + f"({line[first:last]}) / 2" + line[last:]
+        if m.group() == "mbar_wait" and len(places) == 2:
+            first, last = places[1]
+            yield "the other parity", line[:first] + f"({line[first:last]}) ^ 1" + line[last:]
+    for m in re.finditer(r" >> 4\b", code):
+        yield "a descriptor's field: half", line[:m.start()] + " / 2" + line[m.start():]
 
 
 def changes(line):
@@ -28,9 +65,11 @@ def changes(line):
     code = line.split("//")[0]
     for call in CALLS:
         for m in re.finditer(r"\b%s(<[^>]*>)?\([^;]*\);" % call, code):
-            yield f"{call} deleted", line[:m.start()] + ";" + line[m.end():]
-    for m in re.finditer(r"cp_async_wait<(\d+)>", code):
-        yield "waits for one fewer", line[:m.start(1)] + str(int(m.group(1)) + 1) + line[m.end(1):]
+            yield f"{call} deleted", f"{line[:m.start()]}/* {m.group()} */;{line[m.end():]}"
+    for m in re.finditer(r"(?:cp_async|wgmma)_wait<([^>]+)>", code):
+        n = m.group(1)
+        yield "waits for one fewer", line[:m.start(1)] + (str(int(n) + 1) if n.isdigit() else f"({n}) + 1") + line[m.end(1):]
+    yield from changed_arguments(line, code)
     for m in re.finditer(r" (<=|>=|<|>) ", code):
         other = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}[m.group(1)]
         if "for (" not in code[:m.start()] or code.count(";", 0, m.start()) == 1:
@@ -42,42 +81,82 @@ def changes(line):
 
 
 def mutants(path):
+    """Each with "new", its line: where that is nothing but a deleted call, the line behind it follows, to tell it from others."""
     with open(path, encoding="utf-8") as f:
         lines = f.read().split("\n")
     for i, line in enumerate(lines):
         if line.lstrip().startswith(("#", "//")):
             continue
         for what, changed in changes(line):
-            yield {"path": path, "line": i + 1, "what": what, "old": line, "text": "\n".join(lines[:i] + [changed] + lines[i + 1:]), "new": changed}
+            new = changed.split("//")[0].strip()
+            new = f"{new} {lines[i + 1].strip()}" if re.fullmatch(r"/\* .* \*/;", new) else changed.strip()
+            yield {"path": path, "line": i + 1, "what": what, "text": "\n".join(lines[:i] + [changed] + lines[i + 1:]), "new": new}
 
 
-def build_and_run(m, test, work, build, limit):
-    """'' when the mutant lives, else what killed it."""
-    where = os.path.join(work, "kernels/cuda")
-    shutil.copytree("kernels/cuda", where, dirs_exist_ok=True)
-    with open(os.path.join(where, os.path.basename(m["path"])), "w", encoding="utf-8") as f:
-        f.write(m["text"])
-    program = os.path.join(work, "test")
-    compile_line = ["g++", "-std=c++17", "-O2", "-g", "-w", "-fsanitize=thread,bounds", "-fsanitize-undefined-trap-on-error",
-                    "-fstack-reuse=none", "-ffp-contract=off", f"-I{work}", "-Isrc", "-I.", "-Ikernels/hostcuda",
-                    "-x", "c++", "-c", f"tests/hostcuda/{test}.cu", "-o", program + ".o"]
-    if subprocess.run(compile_line, capture_output=True).returncode:
-        return "build"
-    objects = sorted(glob.glob(f"{build}/kernels/hostcuda/*.o"))
-    subprocess.run(["g++", "-o", program, program + ".o"] + objects + [f"{build}/libimf.a", "-lboost_context", "-lbacktrace"], check=True, capture_output=True)
-    try:
-        run = subprocess.run([program], capture_output=True, timeout=limit, text=True)
-    except subprocess.TimeoutExpired:
-        return "time"
-    return "" if run.returncode == 0 else (run.stdout.strip().split("\n") or [""])[0][:100] or "exit"
+def build_and_run(kernel, text, command, build, limit):
+    """('' when the test passes with this text as the kernel's, else what went wrong; its seconds). command: the test, and the form that it is built for."""
+    with tempfile.TemporaryDirectory(dir=build) as work:
+        where, program = os.path.join(work, "kernels/cuda"), os.path.join(work, "test")
+        shutil.copytree("kernels/cuda", where)
+        with open(os.path.join(where, kernel), "w", encoding="utf-8") as f:
+            f.write(text)
+        compile_line = ["g++", "-std=c++17", "-O1", "-g", "-w", "-fsanitize=thread,bounds", "-fsanitize-undefined-trap-on-error",
+                        "-fstack-reuse=none", "-ffp-contract=off", f"-I{work}", "-Isrc", "-I.", "-Ikernels/hostcuda"]
+        compile_line += [f"-DFORM={form}" for form in command[1:]] + ["-x", "c++", "-c", f"tests/hostcuda/{command[0]}.cu", "-o", program + ".o"]
+        if subprocess.run(compile_line, capture_output=True).returncode:
+            return "build", 0
+        objects = sorted(glob.glob(f"{build}/kernels/hostcuda/*.o"))
+        subprocess.run(["g++", "-o", program, program + ".o"] + objects + [f"{build}/libimf.a", "-lboost_context", "-lbacktrace"], check=True, capture_output=True)
+        start = time.time()
+        try:
+            run = subprocess.run([program], capture_output=True, timeout=limit, text=True)
+        except subprocess.TimeoutExpired:
+            return "time", limit
+        first = (run.stdout.strip().split("\n") or [""])[0].replace(work + "/", "")[:100]
+        return "" if run.returncode == 0 else first or "exit", time.time() - start
 
 
 def equivalents():
-    try:
-        with open("tests/hostcuda/equivalent.txt", encoding="utf-8") as f:
-            return {line.rstrip("\n").rsplit("  # ", 1)[0].split(": ", 1)[-1] for line in f if "  # " in line}
-    except FileNotFoundError:
-        return set()
+    """(kernel, line) of the mutants that change nothing."""
+    with open("tests/hostcuda/equivalent.txt", encoding="utf-8") as f:
+        return {tuple(line.rsplit("  # ", 1)[0].split(": ", 1)) for line in f if "  # " in line}
+
+
+def usual_time(command, build):
+    """Seconds of the test with nothing broken."""
+    with open("kernels/cuda/ptx.cuh", encoding="utf-8") as f:
+        how, seconds = build_and_run("ptx.cuh", f.read(), command, build, 600)
+    if how:
+        sys.exit(f"{' '.join(command)} fails with nothing broken: {how}")
+    return seconds
+
+
+def run_all(found, command, build, jobs, usual):
+    """A line for each mutant, and how many were killed. jobs: so many at a time; usual: seconds of the tests so far."""
+    if found and tuple(command) not in usual:
+        usual[tuple(command)] = usual_time(command, build)
+
+    def run_one(m):
+        how, _ = build_and_run(os.path.basename(m["path"]), m["text"], command, build, 10 * usual[tuple(command)] + 5)
+        line = f"{'killed' if how else 'LIVES'} {m['path']}:{m['line']}: {m['what']}: {m['new']}{' (' + how + ')' if how else ''}"
+        print(line, flush=True)
+        return line
+
+    with ThreadPoolExecutor(jobs) as pool:
+        lines = list(pool.map(run_one, found))
+    return lines, sum(line.startswith("killed") for line in lines)
+
+
+def update_table(path, kernel, summary, lines):
+    """The summary of every kernel comes first, then its mutants, in the order of names."""
+    parts = {}
+    with open(path, encoding="utf-8") as f:
+        for line in f.read().splitlines():
+            name = re.match(r"(?:(?:killed|LIVES) kernels/cuda/)?(\w+\.cuh)", line).group(1)
+            parts.setdefault(name, []).append(line)
+    parts[kernel] = [summary] + lines
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("\n".join([parts[k][0] for k in sorted(parts)] + [line for k in sorted(parts) for line in parts[k][1:]]) + "\n")
 
 
 def main():
@@ -85,31 +164,37 @@ def main():
     p.add_argument("--build", default="build")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--count", type=int, default=0)
+    p.add_argument("--jobs", type=int, default=1)
     p.add_argument("--list", action="store_true")
+    p.add_argument("--table")
     p.add_argument("pairs", nargs="+")
     a = p.parse_args()
+    if a.table and (a.count or a.list):
+        p.error("a table wants all mutants of a kernel")
     same = equivalents()
-    all_of = [(m, test) for pair in a.pairs for name, test in [pair.split(":")] for m in mutants(f"kernels/cuda/{name}") if m["new"].strip() not in same]
+    work = []  # (kernel, the test's command, mutants that change something, how many do not)
+    for kernel, *command in (pair.split(":") for pair in a.pairs):
+        every = list(mutants(f"kernels/cuda/{kernel}"))
+        found = [m for m in every if (kernel, m["new"]) not in same]
+        work.append((kernel, command, found, len(every) - len(found)))
     if a.count:
-        all_of = random.Random(a.seed).sample(all_of, min(a.count, len(all_of)))
-    work = os.path.join(a.build, "mutants")
-    os.makedirs(work, exist_ok=True)
-    killed = 0
-    usual = {}
-    for m, test in all_of:
+        all_of = [m for _, _, found, _ in work for m in found]
+        chosen = random.Random(a.seed).sample(range(len(all_of)), min(a.count, len(all_of)))
+        keep = {id(all_of[i]) for i in chosen}
+        work = [(kernel, command, [m for m in found if id(m) in keep], equal) for kernel, command, found, equal in work]
+    killed, total, usual = 0, 0, {}
+    for kernel, command, found, equal in work:
         if a.list:
-            print(f"{m['path']}:{m['line']}: {m['what']}: {m['new'].strip()}")
+            for m in found:
+                print(f"{m['path']}:{m['line']}: {m['what']}: {m['new']}")
             continue
-        if test not in usual:
-            start = time.time()
-            subprocess.run([f"{a.build}/tests/hostcuda/{test}"], check=True, capture_output=True)
-            usual[test] = time.time() - start
-        how = build_and_run(m, test, work, a.build, 10 * usual[test] + 5)
-        killed += how != ""
-        print(f"{'killed' if how else 'LIVES'} {m['path']}:{m['line']}: {m['what']}: {m['new'].strip()}{' (' + how + ')' if how else ''}", flush=True)
+        lines, n = run_all(found, command, a.build, a.jobs, usual)
+        killed, total = killed + n, total + len(found)
+        if a.table:
+            update_table(a.table, kernel, f"{kernel}, {time.strftime('%F', time.gmtime())}: {n} of {len(found)} killed, {equal} more change no result", lines)
     if not a.list:
-        print(f"{killed} of {len(all_of)} mutants killed")
-        sys.exit(killed < 0.95 * len(all_of))
+        print(f"{killed} of {total} mutants killed")
+        sys.exit(killed < 0.95 * total)
 
 
 main()

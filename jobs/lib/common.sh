@@ -13,7 +13,7 @@ imf_die() {  # CODE WORDS...
 imf_site() {  # SCRIPT
     IMF_SITE=${IMF_SITE:-$IMF_HOME/jobs/site.sh}
     [ -r "$IMF_SITE" ] || imf_die 66 "cannot read $IMF_SITE; copy jobs/site.sh there and edit it"
-    GPUS_PER_NODE=  # of a site.sh that is older than this setting
+    GPUS_PER_NODE='' GPU_MEMORY=''  # of a site.sh that is older than these settings
     # shellcheck source=jobs/site.sh
     . "$IMF_SITE"
     site_stage "$1"

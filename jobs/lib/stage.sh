@@ -7,6 +7,7 @@
 # return 0 when it could not start the ranks, and the next job would have begun with what it found. After SIGTERM (scancel, a
 # node that is wanted by others) a stage may save and end with 75 too, but the job is not queued again: who cancels a job
 # does not want it back, and who preempts it queues it himself.
+# Outside a job (bash jobs/STAGE.slurm RECIPE, in the directory that holds jobs/) mpirun starts RANKS_PER_NODE ranks here.
 # shellcheck shell=bash
 set -euo pipefail
 IMF_HOME=${IMF_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
@@ -27,6 +28,12 @@ imf_pass_on() {  # SIGNAL
 trap 'imf_stop=1; imf_pass_on USR1' USR1
 trap 'imf_stop=1; imf_pass_on USR2' USR2
 trap 'imf_stop=1 imf_terminated=1; imf_pass_on TERM' TERM
+
+# Outside a job: one node, with what site.sh says of it.
+imf_layout() {
+    [ -z "${SLURM_JOB_ID:-}" ] || return 0
+    imf_nodes=1 imf_ranks=$RANKS_PER_NODE imf_cores=$THREADS LAUNCHER=mpirun
+}
 
 imf_load_modules() {
     [ -n "$MODULES" ] || return 0
@@ -65,6 +72,7 @@ imf_plan() {  # STAGE RECIPE [OPTIONS...]
     shift 2
     imf_knows plan || { imf_say "this imf has no plan command: whether the job fits is not known"; return 0; }
     [ "${SLURM_MEM_PER_NODE:-0}" = 0 ] || memory=(--memory $((SLURM_MEM_PER_NODE / 1024)))
+    [ -z "$GPU_MEMORY" ] || memory+=(--gpu-memory "$GPU_MEMORY")
     imf_alone plan "$recipe" --stage "$stage" --ranks "$imf_ranks" \
         --ranks-per-node $((imf_ranks / imf_nodes)) ${memory[@]+"${memory[@]}"} "$@" ||
         imf_die $? "imf plan: this job cannot hold $stage (see above); nothing was started"
@@ -93,6 +101,7 @@ imf_requeue() {  # STAGE
     local restarts=${SLURM_RESTART_COUNT:-0}
     local then="its work is saved, sh jobs/pipeline.sh goes on"
     [ -z "$imf_terminated" ] || imf_die 75 "imf $1 was stopped from outside; $then"
+    [ -n "${SLURM_JOB_ID:-}" ] || imf_die 75 "imf $1 was stopped; its work is saved, the same command goes on"
     [ "$restarts" -lt "$MAX_RESTARTS" ] ||
         imf_die 75 "imf $1 was restarted $restarts times (MAX_RESTARTS in $IMF_SITE); $then"
     imf_say "the work is saved; queued again ($((restarts + 1)) of at most $MAX_RESTARTS restarts)"
@@ -128,6 +137,7 @@ imf_job() {  # STAGE RECIPE [OPTIONS...]
     local stage=$1 recipe=$2 code=0 run
     shift 2
     imf_site "${IMF_SCRIPT:-$stage}"
+    imf_layout
     imf_load_modules
     imf_preflight "$recipe"
     run=$(imf_run_dir "$recipe" "$@")

@@ -70,6 +70,8 @@ Mbar *hostcuda::expecting(uint64_t *bar, int64_t bytes, const void *pc)
     if (m->due < bytes) defect(pc, "barrier", "a bulk copy of %lld bytes where its mbarrier expects %lld more", (long long)bytes, (long long)m->due);
     m->due -= bytes;
     m->flying++;
+    m->copies = m->phase + 1;
+    m->copied = pc;
     return m;
 }
 
@@ -80,8 +82,24 @@ void mbar_arrive_expect(uint64_t *bar, uint32_t bytes) { arrive(bar, bytes, CALL
 void mbar_wait(uint64_t *bar, uint32_t parity)
 {
     Mbar *m = mbar_of(bar, CALLER);
-    wait("mbar_wait", CALLER, [m, parity] { return (m->phase & 1) != (parity & 1); });
+    if (parity > 1) defect(CALLER, "barrier", "a phase has parity 0 or 1, not %u", parity);
+    wait("mbar_wait", CALLER, [m, parity] { return (m->phase & 1) != parity; });
+    m->waited = m->phase;
     learn(m->released);
+}
+
+// A bulk copy may still write when its block has ended, into memory that is another block's by then.
+bool hostcuda::leaves_copies(const Block *b)
+{
+    for (const auto &[at, m] : b->mbars)
+        if (m.copies > m.waited) {
+            char what[256];
+            snprintf(what, sizeof what, "block (%u,%u,%u): it ended, and nobody has waited for the bulk copy of %s", b->at.x, b->at.y, b->at.z,
+                     source_line(m.copied).c_str());
+            write_report(nullptr, "barrier", what);
+            return true;
+        }
+    return false;
 }
 
 // ---- cp.async -------------------------------------------------------------------------------------------------------

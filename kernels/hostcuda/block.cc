@@ -199,7 +199,7 @@ static std::unique_ptr<Block> make_block(uint3 at, dim3 size, size_t shared_byte
     b->at = at;
     b->left = n;
     b->warps.resize((n + WARP - 1) / WARP);
-    b->agents = b->product_agent((n + GROUP - 1) / GROUP);
+    b->agents = b->product_agent((int)b->warps.size());
     for (size_t w = 0; w < b->warps.size(); w++) {
         b->warps[w].known.seen.assign(b->agents, 0);
         b->warps[w].known.seen[w] = 1;
@@ -308,6 +308,8 @@ struct Launch {
             if (p == SOME) made = SOME;
         }
         for (size_t i = 0; made == NONE && i < alive.size(); i++) made = land_one(alive[i].get()) ? SOME : NONE;
+        for (const auto &b : alive)
+            if (b->left == 0 && leaves_copies(b.get())) return BROKEN;
         alive.erase(std::remove_if(alive.begin(), alive.end(), [](const auto &b) { return b->left == 0; }), alive.end());
         return made;
     }

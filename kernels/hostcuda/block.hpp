@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inside of hostcuda: blocks, warps and threads as they run, and the clocks that say what is ordered.
 //
-// Agents of a block have a clock component each: its warps, for every warp its cp.async copies, for every warpgroup its wgmma products, and
+// Agents of a block have a clock component each: its warps, for every warp its cp.async copies and its part of wgmma products, and
 // every mbarrier with the bulk copies that it counts (epochs are phases). An access is stamped with
 // (block, agent, epoch); whoever knows that agent at that epoch comes after it. A warp's epoch ends when it publishes what it
 // knows (barrier, arrive, release) and when its lanes meet (shuffle, __syncwarp), so two lanes that touch the same bytes in
@@ -142,6 +142,8 @@ struct Mbar {
     int64_t due = 0;    // of them, not yet issued
     int flying = 0;     // issued, not yet come
     uint32_t phase = 0;
+    uint32_t copies = 0, waited = 0;  // phases: the last with a bulk copy, the last that somebody waited for
+    const void *copied = nullptr;     // where the bulk copy was issued
     uint16_t agent = 0;
     Known arriving, released;
     Access made;
@@ -176,7 +178,7 @@ struct Block {
 
     int warp_agent(int w) const { return w; }
     int copy_agent(int w) const { return (int)warps.size() + w; }
-    int product_agent(int g) const { return 2 * (int)warps.size() + g; }
+    int product_agent(int w) const { return 2 * (int)warps.size() + w; }
     bool is_async(int agent) const { return agent >= 2 * (int)warps.size(); }  // wgmma and bulk copies: the asynchronous proxy
     ~Block();
 };
@@ -200,6 +202,7 @@ void fence_known();
 // For a bulk copy of so many bytes, which must have been expected.
 Mbar *expecting(uint64_t *bar, int64_t bytes, const void *pc);
 void end_phase(Mbar *m);
+bool leaves_copies(const Block *b);  // an ended block; true: reported
 
 // A bulk copy that is under way lands; false: there is none.
 bool land_one(Block *b);

@@ -154,6 +154,7 @@ static void load(uint32_t *out, const void *row, bool trans, const void *pc)
     if ((uintptr_t)row % 16) defect(pc, "misaligned", "ldmatrix reads rows of 16 bytes, not at %p", row);
     if (!is_shared(row, 16)) defect(pc, "out of bounds", "ldmatrix reads shared memory only");
     check(Kind::READ, row, 16, pc);
+    if (current->products.fences) check_registers(true, (const unsigned char *)out, 16, pc);
     note({trans ? WarpOp::LOAD_TRANS : WarpOp::LOAD, out, row, nullptr}, 16, 0, 0);
 }
 

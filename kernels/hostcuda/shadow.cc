@@ -119,8 +119,8 @@ static const char *name_of(const Access &a, char buf[96])
 {
     const Block *b = current->block;
     if (a.block != b->serial) snprintf(buf, 96, "another block's thread");
-    else if (a.agent >= b->product_agent(((int)b->threads.size() + GROUP - 1) / GROUP)) snprintf(buf, 96, "a bulk copy");
-    else if (b->is_async(a.agent)) snprintf(buf, 96, "wgmma of warpgroup %d", a.agent - b->product_agent(0));
+    else if (a.agent >= b->product_agent((int)b->warps.size())) snprintf(buf, 96, "a bulk copy");
+    else if (b->is_async(a.agent)) snprintf(buf, 96, "wgmma of warp %d", a.agent - b->product_agent(0));
     else if (a.agent >= b->warps.size()) snprintf(buf, 96, "the copy (cp.async) of thread %d", (a.agent - (int)b->warps.size()) * WARP + a.lane % WARP);
     else if (a.lane == SEVERAL) snprintf(buf, 96, "several threads of warp %d", a.agent);
     else snprintf(buf, 96, "thread %d", a.agent * WARP + a.lane);

@@ -2,8 +2,8 @@
 // wgmma: products of a warpgroup, and the registers that its warps pass on (setmaxnreg). PTX ISA, "Asynchronous Warpgroup Level Matrix
 // Multiply-Accumulate Instructions".
 //
-// A product is carried out for all 128 threads at once, when its group is complete or waited for. Until the wait its operands in shared memory count as
-// being read, and its registers may not be touched; registers touched since the last wgmma.fence may not be used by the next one.
+// A product is carried out for all 128 threads at once, when its group is complete or waited for. Each of the four warps counts as reading its operands in
+// shared memory until that warp has waited: what one warp has waited for says nothing of the others. Its registers may not be touched until then; registers touched since the last wgmma.fence may not be used by the next one.
 #include <algorithm>
 
 #include "kernels/hostcuda/block.hpp"
@@ -202,7 +202,7 @@ void wgmma_issue(float *d, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, 
     check_fenced(d, (size_t)n * 2, pc);
     if (a) check_fenced(a, 16, pc);
     if (lane_of(current) == 0) {
-        const int agent = current->block->product_agent(current->id / GROUP);
+        const int agent = current->block->product_agent(current->id / WARP);
         if (!a) check_operand(operand_of(desc_a, false, ROWS, pc), ROWS, agent, o.group, pc);
         check_operand(operand_of(desc_b, turn_b, n, pc), n, agent, o.group, pc);
     }
@@ -228,7 +228,7 @@ void wgmma_wait_n(int pending)
     wait("wgmma.wait_group", CALLER, [group, until] { return committed(group) >= until; });
     carry_out_until(group, until, CALLER);
     forget_waited(&q, until);
-    uint32_t &seen = warp_of(current).known.seen[current->block->product_agent(current->id / GROUP)];
+    uint32_t &seen = warp_of(current).known.seen[current->block->product_agent(current->id / WARP)];
     seen = std::max(seen, until);
 }
 

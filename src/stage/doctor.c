@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "base/version.h"
 #include "judge/judge.h"
+#include "kernels/cuda/device.h"
 #include "par/par.h"
 #include "par/par_nc.h"
 #include "stage/stage.h"
@@ -121,6 +122,19 @@ static void look_at_sandbox(void)
     str_free(&text);
 }
 
+static void look_at_gpu(void)
+{
+    Device *d = NULL;
+    if (device_plan(&d) != OK) {
+        say("note", "gpu", "none in this build: everything runs on the CPU");
+    } else if (device_open(0, &d) != OK) {
+        say("lack", "gpu", "%s", err_message());
+    } else {
+        say("ok", "gpu", "a device is there; with device: cuda every rank of a node takes one");
+        device_close(d);
+    }
+}
+
 static void look_at_slurm(void)
 {
     char path[IO_PATH];
@@ -143,7 +157,7 @@ Err stage_doctor(const Job *job)
     look_at_mpi();
     look_at_netcdf();
     look_at_sandbox();
-    say("note", "gpu", "none in this build: everything runs on the CPU");
+    look_at_gpu();
     look_at_slurm();
     return OK;
 }

@@ -30,7 +30,7 @@ const char usage_plan[] =
     "  --memory GiB         memory of a node; this machine's unless said\n"
     "  --gpu-memory GiB     of a GPU, with device: cuda; not looked at unless said\n"
     "  --speed TOKENS_PER_S of the whole job; unless said it is taken from this run directory's log, or this machine's\n"
-    "                       matrix products are timed for 10 seconds\n"
+    "                       matrix products are timed for 10 seconds (device: cpu)\n"
     "  --stage NAME         only sample, score, verify, sft, dpo or eval (the others need no memory to speak of)\n";
 
 typedef struct Plan {
@@ -215,10 +215,12 @@ static Err print_time(const Plan *p, const PlanStage *s)
     printf("  work:");
     if (s->work == WORK_TRAIN && s->train.steps >= 0) printf(" %" PRId64 " steps,", s->train.steps);
     if (s->items >= 0) printf(" %" PRId64 " %s,", s->items, s->work == WORK_TRAIN ? (s->spec.pairs ? "pairs" : "examples") : "answers");
-    if (s->tokens < 0) return printf(" tokens not known yet; %.0f tokens/s (%s)\n", speed.tokens, speed.source), OK;
+    if (s->tokens < 0) printf(" tokens not known yet");
+    else printf(" %s%.0f tokens", s->at_most ? "at most " : "", s->tokens);
+    if (speed.tokens <= 0) return printf("; how long GPUs take is not known (--speed)\n"), OK;
+    if (s->tokens < 0) return printf("; %.0f tokens/s (%s)\n", speed.tokens, speed.source), OK;
     const double effort = s->tokens - s->reference * 2 / 3;  // forward alone is a third
-    printf(" %s%.0f tokens; %.2f hours at %.0f tokens/s (%s)\n", s->at_most ? "at most " : "", s->tokens, effort / speed.tokens / 3600,
-           speed.tokens, speed.source);
+    printf("; %.2f hours at %.0f tokens/s (%s)\n", effort / speed.tokens / 3600, speed.tokens, speed.source);
     return OK;
 }
 

@@ -58,7 +58,7 @@ typedef struct PlanDisk {
 } PlanDisk;
 PlanDisk plan_disk(const PlanStage *p);
 
-// tokens/s of the whole job, and where the number comes from. given: from the command line; 0: none.
+// tokens/s of the whole job, and where the number comes from; 0: not known. given: from the command line; 0: none.
 typedef struct PlanSpeed {
     double tokens;
     char source[128];

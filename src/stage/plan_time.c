@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokens a second: given, or as this run directory has measured them (log.jsonl), or this machine's gemm, measured for a while,
-// times the share of it that docs/performance.md found in each kind of work.
+// times the share of it that docs/performance.md found in each kind of work. Of a device nothing is known before it has run.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,5 +115,5 @@ Err plan_speed(const PlanStage *p, const Job *job, PlanLayout l, double given, P
     *out = (PlanSpeed){.tokens = given, .source = "given"};
     if (given > 0 || p->work == WORK_PROGRAMS) return OK;
     TRY(seen_speed(p, job, l, out));
-    return out->tokens > 0 ? OK : machine_speed(p, job->ctx, l, out);
+    return out->tokens > 0 || p->on_device ? OK : machine_speed(p, job->ctx, l, out);
 }

@@ -46,6 +46,14 @@ template <typename T> struct Array {
     }
 };
 
+// Which kernels a test runs: mma.sync's and Hopper's. With -DFORM=SM90 (tools/mutate.py) a program has one of them alone and is built in half the time.
+enum Form { MMA, SM90 };
+#ifdef FORM
+static constexpr bool is_built(Form f) { return f == FORM; }
+#else
+static constexpr bool is_built(Form) { return true; }
+#endif
+
 // run(seed, &result) in every order, with the same bits.
 template <typename R, typename Run> static bool same_in_every_order(const std::string &name, R *first, Run run)
 {

@@ -109,6 +109,7 @@ int main(int argc, char **)
         {64, 270, 1, 1, {{0, 270, -1, 0}}, 5, 0},
     };
     for (Form form : {MMA, SM90}) {
+        if (!is_built(form)) continue;
         int i = 0;
         for (const Case &c : cases)
             if (check_case(c, form, (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i++))) return 1;
@@ -116,5 +117,5 @@ int main(int argc, char **)
         if (!holds_for_inexact_functions([&] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, form, "inexact"); })) return 1;
         if (argc > 1) time_it(form);
     }
-    return !no_conflicts();
+    return is_built(MMA) && !no_conflicts();  // the other form has no ldmatrix
 }

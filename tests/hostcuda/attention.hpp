@@ -58,9 +58,6 @@ template <int D> static bool forward_sm90(const attn_sm90::Fwd &a, int tiles)
                             attn_sm90::Shape<D>::BYTES, a);
 }
 
-// Which kernel computes a forward.
-enum Form { MMA, SM90 };
-
 // The forward of a case, on device arrays that last as long as this.
 struct OnDevice {
     const Case &c;
@@ -83,7 +80,8 @@ struct OnDevice {
         if (!encode_map(cuTensorMapEncodeTiled, &a.v, v.p, c.K * c.D, c.T, c.K * c.D, keys)) return false;
         a.o = o.p, a.lse = lse.p, a.o_stride = c.N * c.D, a.N = c.N, a.K = c.K, a.table = table, a.rule = c.rule();
         const int tiles = c.T / attn_sm90::QUERIES + table.S;
-        return c.D == 64 ? forward_sm90<64>(a, tiles) : c.D == 128 ? forward_sm90<128>(a, tiles) : forward_sm90<256>(a, tiles);
+        if constexpr (is_built(SM90)) return c.D == 64 ? forward_sm90<64>(a, tiles) : c.D == 128 ? forward_sm90<128>(a, tiles) : forward_sm90<256>(a, tiles);
+        return false;
     }
     bool run_mma()
     {
@@ -92,7 +90,8 @@ struct OnDevice {
         a.q_stride = a.o_stride = c.N * c.D, a.k_stride = a.v_stride = c.K * c.D;
         a.N = c.N, a.K = c.K, a.table = table, a.rule = c.rule();
         const int tiles = c.T / attn::QUERIES + table.S;
-        return c.D == 64 ? forward<64>(a, tiles) : c.D == 128 ? forward<128>(a, tiles) : forward<256>(a, tiles);
+        if constexpr (is_built(MMA)) return c.D == 64 ? forward<64>(a, tiles) : c.D == 128 ? forward<128>(a, tiles) : forward<256>(a, tiles);
+        return false;
     }
     bool pad(uint16_t *x, int width, float *of_n) { return hostcuda::launch("attn_clear_padding", attn_clear_padding, c.T, 64, 0, table, x, width, width, of_n, c.N); }
 };

@@ -69,14 +69,16 @@ template <int D> static bool backward_sm90(const Case &c, OnDevice *f, const std
 // The Hopper form has no heads of 256.
 static bool run_form(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Form form, Result *r)
 {
-    if (form == SM90) return c.D == 64 ? backward_sm90<64>(c, f, dout, r) : c.D == 128 && backward_sm90<128>(c, f, dout, r);
-    return c.D == 64 ? backward<64>(c, f, dout, r) : c.D == 128 ? backward<128>(c, f, dout, r) : backward<256>(c, f, dout, r);
+    if constexpr (is_built(SM90))
+        if (form == SM90) return c.D == 64 ? backward_sm90<64>(c, f, dout, r) : c.D == 128 && backward_sm90<128>(c, f, dout, r);
+    if constexpr (is_built(MMA)) return c.D == 64 ? backward<64>(c, f, dout, r) : c.D == 128 ? backward<128>(c, f, dout, r) : backward<256>(c, f, dout, r);
+    return false;
 }
 
 static bool run_case(const Case &c, const Inputs &in, const std::vector<uint16_t> &dout, Form form, Result *r)
 {
     OnDevice f(c, in);
-    const bool good = f.run() && run_form(c, &f, dout, form, r);
+    const bool good = f.run(form) && run_form(c, &f, dout, form, r);
     if (!good) printf("%s\n", hostcuda::report());
     return good;
 }

@@ -100,6 +100,31 @@ __global__ void misaligned(uint32_t *out, bool bad)
     out[t] = t;
 }
 
+// Every thread counts itself; bad: a warp reads the sum before the other has.
+__global__ void early_count(uint32_t *out, bool bad)
+{
+    SHARED_MEMORY(shared);
+    uint32_t *s = (uint32_t *)shared;
+    const unsigned t = threadIdx.x;
+    if (t == 0) *s = 0;
+    __syncthreads();
+    atom_add_shared(s, 1);
+    if (!bad) __syncthreads();
+    out[t] = *s;  // DEFECT early_count
+}
+
+__global__ void sum_outside(uint32_t *out, bool bad)
+{
+    SHARED_MEMORY(shared);
+    double *s = (double *)shared;
+    const unsigned t = threadIdx.x;
+    if (t == 0) *s = 0;
+    __syncthreads();
+    red_add_shared(s + (bad && t == 9 ? 1 : 0), 0.5);  // DEFECT sum_outside
+    __syncthreads();
+    out[t] = (uint32_t)*s;
+}
+
 // ---- global memory --------------------------------------------------------------------------------------------------
 
 __global__ void global_overrun(uint32_t *out, bool bad)
@@ -347,6 +372,8 @@ static const Case cases[] = {
     PLAIN(shared_overrun, "out of bounds", N * 4),
     PLAIN(unwritten_shared, "unwritten", N * 4),
     PLAIN(misaligned, "misaligned", N * 4),
+    PLAIN(early_count, "race", 4),
+    PLAIN(sum_outside, "out of bounds", 8),
     PLAIN(global_overrun, "out of bounds", 0),
     PLAIN(unwritten_global, "unwritten", 0),
     PLAIN(early_exit, "barrier divergence", 0),

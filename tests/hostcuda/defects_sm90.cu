@@ -19,7 +19,10 @@ enum Bad {
     NO_WAIT_FULL,
     NO_WAIT_EMPTY,
     WRONG_PARITY,
+    NO_PARITY,
+    COPY_LEFT,
     EARLY_GIVE_BACK,
+    ONE_GIVES_BACK,
     NO_PROXY_FENCE,
     NO_WGMMA_FENCE,
     FENCE_BEFORE_WRITE,
@@ -42,7 +45,7 @@ struct Pipe {
 
 template <int BAD> DEVICE void fetch(const Pipe &p, unsigned char *b, uint64_t *full, uint64_t *empty)
 {
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < STEPS + (BAD == COPY_LEFT); step++) {
         const int stage = step % STAGES;
         if (BAD != NO_WAIT_EMPTY) mbar_wait(empty + stage, (uint32_t)(step / STAGES & 1) ^ (BAD == WRONG_PARITY ? 0 : 1));
         mbar_arrive_expect(full + stage, BAD == TOO_FEW_BYTES ? TILE / 2 : BAD == TOO_MANY_BYTES ? 2 * TILE : TILE);
@@ -79,7 +82,7 @@ template <int BAD> DEVICE void compute(const Pipe &p, unsigned char *a, unsigned
     bar_sync(1, 128);
     for (int step = 0; step < STEPS; step++) {
         const int stage = step % STAGES;
-        if (BAD != NO_WAIT_FULL) mbar_wait(full + stage, (uint32_t)(step / STAGES & 1));
+        if (BAD != NO_WAIT_FULL) mbar_wait(full + stage, (uint32_t)(step / STAGES & (BAD == NO_PARITY ? 3 : 1)));
         if (BAD != NO_WGMMA_FENCE && BAD != FENCE_BEFORE_WRITE) wgmma_fence();
         multiply<BAD>(x, a, b + stage * TILE, step);
         if (BAD != NO_COMMIT) wgmma_commit();
@@ -87,7 +90,7 @@ template <int BAD> DEVICE void compute(const Pipe &p, unsigned char *a, unsigned
         if (BAD == SHALLOW_WAIT) wgmma_wait<1>();
         else if (BAD != NO_WGMMA_WAIT) wgmma_wait<0>();
         for (int i = 0; i < 32; i++) x[i / 4][i % 4] *= 0.5f;
-        if (BAD != EARLY_GIVE_BACK && threadIdx.x % 32 == 0) mbar_arrive(empty + stage);
+        if (BAD != EARLY_GIVE_BACK && (BAD == ONE_GIVES_BACK ? threadIdx.x == 128 : threadIdx.x % 32 == 0)) mbar_arrive(empty + stage);
     }
     for (int i = 0; i < 32; i++) p.out[threadIdx.x % 128 * 32 + i] = x[i / 4][i % 4];
 }
@@ -98,7 +101,7 @@ template <int BAD> __global__ void __launch_bounds__(THREADS, 1) pipeline(const 
     unsigned char *b = shared + TILE;
     uint64_t *full = (uint64_t *)(b + STAGES * TILE), *empty = full + STAGES;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) mbar_init(full + i, 1), mbar_init(empty + i, 4);
+        for (int i = 0; i < STAGES; i++) mbar_init(full + i, 1), mbar_init(empty + i, BAD == ONE_GIVES_BACK ? 1 : 4);
         if (BAD != NO_INIT_FENCE) fence_mbar_init();
     }
     __syncthreads();
@@ -132,6 +135,7 @@ static const Case cases[] = {
 #define CASE(wrong, kind) {#wrong, kind, [](bool bad) { return bad ? run<wrong>() : run<NOTHING>(); }}
     CASE(NO_INIT_FENCE, "barrier"),      CASE(TOO_FEW_BYTES, "barrier"),   CASE(TOO_MANY_BYTES, "deadlock"),      CASE(MISPLACED_COPY, "misaligned"),
     CASE(COPY_OUTSIDE, "out of bounds"), CASE(NO_MAP, "tensor map"),       CASE(NO_WAIT_FULL, "race|unwritten"),  CASE(NO_WAIT_EMPTY, "race"),
+    CASE(NO_PARITY, "barrier"),          CASE(COPY_LEFT, "barrier"),       CASE(ONE_GIVES_BACK, "race"),
     CASE(WRONG_PARITY, "race|deadlock"), CASE(EARLY_GIVE_BACK, "race"),    CASE(NO_PROXY_FENCE, "proxy"),         CASE(NO_WGMMA_FENCE, "wgmma"),
     CASE(FENCE_BEFORE_WRITE, "wgmma"),   CASE(NO_WGMMA_WAIT, "wgmma"),     CASE(SHALLOW_WAIT, "wgmma"),           CASE(NO_COMMIT, "wgmma"),
     CASE(WRONG_START, "descriptor"),     CASE(WRONG_STRIDE, "descriptor"), CASE(WRONG_LAYOUT, "descriptor"),      CASE(OPERAND_OUTSIDE, "out of bounds"),
