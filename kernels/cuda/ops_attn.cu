@@ -47,7 +47,8 @@ Err cuda_attn_fwd(Ctx *ctx, const AttnArgs *a)
 
 static int64_t mma_workspace(const AttnBwdArgs *a)
 {
-    return a->D == 64 ? attn_bwd::bytes_of<attn_bwd::Shape<64>>(a) : a->D == 128 ? attn_bwd::bytes_of<attn_bwd::Shape<128>>(a) : attn_bwd::bytes_of<attn_bwd::Shape<256>>(a);
+    using attn_bwd::bytes_of;
+    return a->D == 64 ? bytes_of<attn_bwd::Shape<64>>(a) : a->D == 128 ? bytes_of<attn_bwd::Shape<128>>(a) : bytes_of<attn_bwd::Shape<256>>(a);
 }
 
 // What does for either form.
