@@ -110,7 +110,7 @@ WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
 MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd:SM90 attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention:MMA \
             attn_fwd_sm90.cuh:attention:SM90 attn_bwd.cuh:attention_bwd attn_bwd_sm90.cuh:attention_bwd:SM90 decode.cuh:decode product.cuh:logprob:MMA \
-            logprob.cuh:logprob logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
+            logits.cuh:logprob logprob.cuh:logprob logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
@@ -145,7 +145,9 @@ $(BUILD)/tests/hostcuda/ops $(BUILD)/tests/hostcuda/watch $(BUILD)/hostcuda/imf 
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
 
 # 20050: a kernel in a header is inline for its host part; on the device each file has its own.
-NVCCFLAGS = -diag-suppress 20050 -std=c++17 -O3 -lineinfo -D_GNU_SOURCE -Isrc -I. -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
+NVCCFLAGS = -diag-suppress 20050 -std=c++17 -O3 -lineinfo -D_GNU_SOURCE -Isrc -I. $(foreach a,$(ARCHS),-gencode=arch=compute_$(a),code=sm_$(a))
+ARCHS     = 80 90a
+$(BUILD)/cuda/%_sm90.o: ARCHS = 90a
 CUDA_LIBS = -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt
 $(BUILD)/cuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)

@@ -338,8 +338,21 @@ static void tell_ctx(const Ctx *ctx)
              par_size(), ctx->threads);
 }
 
+// Collective. Results are the same bits on devices of one kind.
+static Err tell_gpus(const Ctx *ctx)
+{
+    const int own = device_architecture(ctx->gpu);
+    int64_t range[2] = {own, -own};
+    TRY(par_max_i64(range, 2));
+    const int most = (int)range[0], least = (int)-range[1];
+    if (most == least) log_info("gpu", "compute capability %d.%d: kernels for %s", most / 10, most % 10, most == 90 ? "Hopper" : "Ampere and later");
+    else log_warn("gpu", "ranks have devices of compute capability %d.%d to %d.%d: results depend on which of them computes what", least / 10, least % 10,
+                  most / 10, most % 10);
+    return OK;
+}
+
 // Collective.
-static Err tell_gpu(const Ctx *ctx)
+static Err tell_peak(const Ctx *ctx)
 {
     int64_t most = device_peak(ctx->gpu);
     TRY(par_max_i64(&most, 1));
@@ -367,12 +380,13 @@ static Err run_job(const char *name, const Options *o)
     if (needs & GPU) TRY_DONE(par_agree(open_gpu(&ctx, deck)));
     if (needs & RUN_DIR) {
         tell_ctx(&ctx);
+        if (ctx.gpu) TRY_DONE(tell_gpus(&ctx));
         TRY_DONE(par_check_cores(ctx.threads));
         TRY_DONE(jobs_begin(job.run_dir, name, &ctx));
     }
     job.ctx = &ctx;
     TRY_DONE(run_command(c, &job, o->profile));
-    if (ctx.gpu) TRY_DONE(tell_gpu(&ctx));
+    if (ctx.gpu) TRY_DONE(tell_peak(&ctx));
 done:
     device_close(ctx.gpu);
     deck_free(deck);

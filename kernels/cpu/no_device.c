@@ -9,6 +9,7 @@ static Err absent(void) { FAIL(ERR_UNAVAILABLE, "this imf was built without CUDA
 Err device_open(int index, Device **out) { return (void)index, *out = NULL, absent(); }
 Err device_plan(Device **out) { return *out = NULL, absent(); }
 int64_t device_peak(const Device *d) { return (void)d, 0; }
+int device_architecture(const Device *d) { return (void)d, 0; }
 
 void device_close(Device *d) { (void)d; }
 

@@ -124,4 +124,14 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     write_out(s, a, w, n, factor_of<CAP>(a.rule));
 }
 
+// Tokens of no segment are padding: zero in x[T][width] (bf16), and in lse[N][T] unless it is NULL. Grid: T blocks.
+inline __global__ void attn_clear_padding(const attn::Table t, uint16_t *x, int64_t stride, int width, float *lse, int N)
+{
+    const int token = (int)blockIdx.x;
+    for (int s = 0; s < t.S; s++)
+        if (token >= t.seg[s].start && token < t.seg[s].start + t.seg[s].len) return;
+    for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) x[token * stride + i] = 0;
+    for (int n = (int)threadIdx.x; lse && n < N; n += (int)blockDim.x) lse[(int64_t)n * t.T + token] = 0;
+}
+
 #endif

@@ -6,8 +6,36 @@
 #include <cstring>
 #include <new>
 
-static Err open_parts(Device *d)
+enum { HOPPER = 90 };
+
+// The program has machine code for 8.x and 9.0.
+static Err find_architecture(Device *d, int index)
 {
+    int major, minor;
+    TRY_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
+    TRY_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index));
+    d->architecture = 10 * major + minor;
+    CHECK(major == 8 || d->architecture == HOPPER, ERR_UNAVAILABLE, "device %d has compute capability %d.%d, and this program's code is for 8.x and 9.0: "
+          "use another device (CUDA_VISIBLE_DEVICES), or set device: cpu", index, major, minor);
+    return OK;
+}
+
+// libcuda is not linked: a program without a driver must start and say so.
+static Err find_encoder(Device *d)
+{
+    void *f = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    if (d->architecture != HOPPER) return OK;
+    TRY_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found));
+    CHECK(found == cudaDriverEntryPointSuccess, ERR_UNAVAILABLE, "the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12.0");
+    d->encode = (TensorMapEncoder)f;
+    return OK;
+}
+
+static Err open_parts(Device *d, int index)
+{
+    TRY(find_architecture(d, index));
+    TRY(find_encoder(d));
     TRY_CUDA(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
     CHECK(cublasLtCreate(&d->lt) == CUBLAS_STATUS_SUCCESS, ERR_UNAVAILABLE, "cuBLASLt does not start on this device");
     return OK;
@@ -24,7 +52,7 @@ Err device_open(int index, Device **out)
     TRY_CUDA(cudaSetDevice(index));
     Device *d = new (std::nothrow) Device();
     CHECK(d, ERR_UNAVAILABLE, "no memory");
-    const Err err = open_parts(d);
+    const Err err = open_parts(d, index);
     if (err != OK) device_close(d);
     else *out = d;
     return err;
@@ -56,6 +84,7 @@ static Device planned;
 Err device_plan(Device **out) { return *out = &planned, OK; }
 
 int64_t device_peak(const Device *d) { return d->peak; }
+int device_architecture(const Device *d) { return d->architecture; }
 
 static Err take(Device *d, void *pp, void *p, int64_t bytes, cudaError_t got)
 {

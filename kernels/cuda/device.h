@@ -4,7 +4,10 @@
 // Contract, beyond that of kernels/ops.h
 //   - Every pointer in the arguments, tables included, is memory that the device reaches; it stays until device_wait.
 //   - Work is put into the device's stream, in order; an error of the device is told by device_wait or by a later op.
-//   - Weights are [out][in] in bf16, not packed. Workspaces are cuda_x_workspace(args) bytes, which differ from op_x_workspace.
+//   - Weights are [out][in] in bf16, not packed. Workspaces are cuda_x_workspace(args) bytes, which differ from op_x_workspace, and do for every
+//     device: a plan is made where none is.
+//   - Attention and log-probabilities have a form for Hopper (compute capability 9.0) and one for others; which one runs depends on the device and on
+//     shapes alone, and a step's forward and backward logits come from one form.
 //   - Types are those of bf16 in kernels/ops.h; others are ERR_INTERNAL. Attention: head sizes 64, 128 and 256, else ERR_RECIPE.
 #ifndef IMF_CUDA_DEVICE_H
 #define IMF_CUDA_DEVICE_H
@@ -16,10 +19,11 @@
 typedef struct Device Device;
 
 // Device number `index` of this machine (a rank's number among those of its node) and a stream of its own. ERR_UNAVAILABLE, with
-// what to do, where there is no driver, no device or no such device.
+// what to do, where there is no driver, no device, no such device or one of an architecture that the program has no code for.
 Err device_open(int index, Device **out) ERR_MUST_CHECK;
 void device_close(Device *d);  // NULL: nothing
 int64_t device_peak(const Device *d);  // most bytes that were allocated at once
+int device_architecture(const Device *d);  // 10 x major + minor of its compute capability: 90 are Hopper's
 
 // One that stands for a device where sizes are asked for (op_x_workspace): for plans, on machines without any. Nothing can run on it;
 // not closed. ERR_UNAVAILABLE in a program without CUDA.
@@ -108,7 +112,7 @@ Err cuda_sample(Ctx *ctx, const SampleArgs *a) ERR_MUST_CHECK;
 
 int64_t cuda_logprob_fwd_workspace(const LogprobArgs *a);
 int64_t cuda_logprob_bwd_workspace(const LogprobBwdArgs *a);
-Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;
+Err cuda_logprob_fwd(Ctx *ctx, const LogprobArgs *a) ERR_MUST_CHECK;     // `target` is read by the host, when it is called
 Err cuda_logprob_bwd(Ctx *ctx, const LogprobBwdArgs *a) ERR_MUST_CHECK;  // `row` and `target` are read by the host, when it is called
 
 #endif

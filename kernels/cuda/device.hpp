@@ -12,6 +12,7 @@
 extern "C" {
 #include "kernels/cuda/device.h"
 }
+#include "kernels/cuda/tensor_map.hpp"
 
 // What decides which algorithm multiplies: never how many tokens there are (law 1).
 struct GemmKind {
@@ -27,6 +28,8 @@ struct GemmKind {
 struct Device {
     std::unordered_map<void *, int64_t> allocated;
     int64_t bytes, peak;
+    int architecture;         // 10 x major + minor of its compute capability
+    TensorMapEncoder encode;  // the driver's; NULL where kernels for Hopper do not run
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct Chosen {
@@ -41,6 +44,9 @@ template <typename... P> static inline cudaError_t allow(void (*kernel)(P...), i
 {
     return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
+
+// Kernels for Hopper (*_sm90) run on compute capability 9.0. An op's form depends on that and on shapes alone.
+static inline bool is_hopper(const Ctx *ctx) { return ctx->device->encode != nullptr; }
 
 static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->stream; }
 
@@ -65,6 +71,15 @@ Err multiply(Ctx *ctx, const Product &p) ERR_MUST_CHECK;
 
 static inline float *f32(const Tensor &t) { return (float *)t.p; }
 static inline uint16_t *bf16(const Tensor &t) { return (uint16_t *)t.p; }
+
+// How bulk copies read x[rows >= 1][columns], in boxes of box_rows x 64.
+static inline Err map_of(const Ctx *ctx, const Tensor &x, int64_t rows, int64_t columns, int box_rows, CUtensorMap *map)
+{
+    ASSERT_TYPE(x, DT_BF16);
+    ASSERT(encode_map(ctx->device->encode, map, bf16(x), columns, rows, x.stride, box_rows));
+    return OK;
+}
+
 static inline int64_t round64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 static inline unsigned blocks_of(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 

@@ -12,7 +12,7 @@
 #ifndef IMF_CUDA_LOGPROB_SM90_CUH
 #define IMF_CUDA_LOGPROB_SM90_CUH
 
-#include "kernels/cuda/logprob.cuh"
+#include "kernels/cuda/logits.cuh"
 #include "kernels/cuda/sm90.cuh"
 
 namespace logprob_sm90 {

@@ -25,6 +25,7 @@ enum { NEVER = 0, HOST = 1, FIRST_BLOCK = 2 };  // block serials; HOST: copied b
 
 // Writes the report (kernel, kind, block, thread, source line of pc, text) and ends the launch: the running thread never goes on.
 [[noreturn]] void defect(const void *pc, const char *kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void only_sm90(const char *instruction, const void *pc);                // a defect where devices say that they are others
 void write_report(const void *pc, const char *kind, const char *text);  // without unwinding: from the scheduler
 void report_begin(const char *kernel);
 void report_clear();
@@ -244,7 +245,8 @@ bool is_shared(const void *p, size_t n);             // of the running block
 // The 128-byte swizzle of bulk copies and wgmma: 16-byte columns are exchanged by bits 7 to 9 of an address whose blocks of 1024 are aligned.
 inline uintptr_t swizzled(uintptr_t a) { return a ^ (a >> 3 & 0x70); }
 
-extern bool counting;  // count.cc
+extern Counts counted;  // mma.cc
+extern bool counting;   // count.cc
 void count_access(const void *p, size_t n, const void *pc);
 
 }  // namespace hostcuda

@@ -30,12 +30,20 @@ typedef struct CUevent_st *cudaEvent_t;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriverEntryPointSymbolNotFound = 1, cudaDriverEntryPointVersionNotSufficent = 2 };
+enum { cudaEnableDefault = 0 };
 
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);  // the last failure of a call; a kernel's stays
 
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
+// Compute capability 9.0, or what the environment's HOSTCUDA_SM says (80: 8.0).
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device);
+// A function of the driver, as version 1000 x major + 10 x minor of CUDA has it. hostcuda's driver has cuTensorMapEncodeTiled, since 12.0.
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version, unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found);
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *all);
 
 cudaError_t cudaMalloc(void **p, size_t bytes);

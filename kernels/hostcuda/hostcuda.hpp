@@ -59,14 +59,19 @@ extern Place place;
 enum class Order { EARLY, LATE, RANDOM };  // at once; when nothing else can run or a wait asks for it; decided per operation
 void set_order(Order order, uint64_t seed);
 
+// What the devices say they are: 10 x major + minor of the compute capability. Instructions of sm_90a are defects on others than 90. At first the
+// environment's HOSTCUDA_SM, or 90.
+int architecture();
+void set_architecture(int sm);
+
 // 0: the special functions are exact; otherwise they are wrong by as much as the PTX ISA allows, differently for every seed.
 void set_numeric_seed(uint64_t seed);
 
 const char *report();  // of the last launch that failed; "" when none did
 
-// Since the last call: ldmatrix instructions, and how many more passes over the banks of shared memory they took than one a matrix.
+// Since the last call: ldmatrix instructions, and how many more passes over the banks of shared memory they took than one a matrix; wgmma instructions.
 struct Counts {
-    uint64_t loads, conflicts;
+    uint64_t loads, conflicts, wgmmas;
 };
 Counts take_counts();
 

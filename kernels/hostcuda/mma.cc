@@ -25,7 +25,7 @@ static void note(WarpOp op, size_t out_bytes, size_t a_bytes, size_t b_bytes)
 
 // ---- one instruction of a warp ----------------------------------------------------------------------------------------
 
-static Counts counted;
+Counts counted;
 
 // Eight rows of 16 bytes come in one pass where no two lie in the same four banks.
 static void count_conflicts(const WarpOp *const row[8])

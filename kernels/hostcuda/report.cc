@@ -58,6 +58,11 @@ void defect(const void *pc, const char *kind, const char *fmt, ...)
     leave_broken();
 }
 
+void only_sm90(const char *instruction, const void *pc)
+{
+    if (architecture() != 90) defect(pc, "architecture", "%s is of sm_90a, and the device is sm_%d", instruction, architecture());
+}
+
 void report_begin(const char *kernel) { snprintf(text, sizeof text, "%s: ", kernel); }
 void report_clear() { *text = '\0'; }
 

@@ -3,12 +3,14 @@
 #include "kernels/hostcuda/cuda_runtime.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "kernels/hostcuda/block.hpp"
+#include "kernels/hostcuda/cuda.h"
 #include "kernels/hostcuda/nvtx3/nvToolsExt.h"
 
 // Recorded `wanted` times, of which `reached` have run.
@@ -126,6 +128,16 @@ cudaError_t hostcuda::enqueue(cudaStream_t s, std::function<bool()> launch_it, c
 
 cudaError_t hostcuda::enqueue_call(cudaStream_t s, std::function<cudaError_t()> call) { return put(s, {std::move(call), nullptr}); }
 
+static int &architecture_now()
+{
+    static const char *wanted = getenv("HOSTCUDA_SM");
+    static int now = wanted ? atoi(wanted) : 90;
+    return now;
+}
+
+int hostcuda::architecture() { return architecture_now(); }
+void hostcuda::set_architecture(int sm) { architecture_now() = sm; }
+
 extern "C" {
 
 const char *cudaGetErrorString(cudaError_t e)
@@ -154,6 +166,24 @@ static const int DEVICES = 8;  // all the same; a rank takes one of its own
 
 cudaError_t cudaGetDeviceCount(int *n) { return *n = DEVICES, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) { return device >= 0 && device < DEVICES ? cudaSuccess : fail(cudaErrorInvalidValue); }
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
+{
+    if (device < 0 || device >= DEVICES) return fail(cudaErrorInvalidValue);
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? hostcuda::architecture() / 10 : hostcuda::architecture() % 10;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version, unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found)
+{
+    if (flags != cudaEnableDefault) return fail(cudaErrorInvalidValue);
+    const bool known_name = !strcmp(name, "cuTensorMapEncodeTiled");
+    *function = known_name && version >= 12000 ? (void *)cuTensorMapEncodeTiled : nullptr;
+    *found = *function ? cudaDriverEntryPointSuccess : known_name ? cudaDriverEntryPointVersionNotSufficent : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *all) { return *unused = *all = (size_t)80 << 30, cudaSuccess; }
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
@@ -326,7 +356,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what, int value)
 {
-    if (what != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 * 1024) return fail(cudaErrorInvalidValue);
+    if (what != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0) return fail(cudaErrorInvalidValue);
+    if (value > (hostcuda::architecture() < 90 ? 163 : 227) * 1024) return fail(cudaErrorInvalidValue);
     shared_limit[kernel] = value;
     return cudaSuccess;
 }

@@ -94,6 +94,7 @@ static Map open(const TensorMap *map, const void *pc)
 
 void tma_load_2d(void *shared, const TensorMap *map, int x, int y, uint64_t *bar)
 {
+    only_sm90("a bulk copy", CALLER);
     const Map m = open(map, CALLER);
     const BulkCopy c = {(unsigned char *)shared, m.address, (int64_t)m.width, (int64_t)m.height, (int64_t)m.stride, x, y, (int)m.columns, (int)m.rows, bar};
     const size_t bytes = (size_t)(c.rows * c.columns * 2);

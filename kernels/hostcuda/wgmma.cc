@@ -196,6 +196,7 @@ void wgmma_issue(float *d, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, 
 {
     const void *pc = CALLER;
     Products &q = current->products;
+    only_sm90("wgmma", pc);
     const Product o = {d, a, desc_a, desc_b, n, accumulate != 0, turn_b, q.groups + 1, pc};
     if (current->id / GROUP * GROUP + GROUP > (int)current->block->threads.size()) defect(pc, "warp divergence", "wgmma wants a warpgroup of %d threads", GROUP);
     finish_issued(pc);
@@ -206,6 +207,7 @@ void wgmma_issue(float *d, const uint32_t *a, uint64_t desc_a, uint64_t desc_b, 
         if (!a) check_operand(operand_of(desc_a, false, ROWS, pc), ROWS, agent, o.group, pc);
         check_operand(operand_of(desc_b, turn_b, n, pc), n, agent, o.group, pc);
     }
+    if (current->id % GROUP == 0) counted.wgmmas++;
     q.ops.push_back(o);
     cover(&q, d, (size_t)n * 2);
     if (a) cover(&q, a, 16);
@@ -238,6 +240,7 @@ void wgmma_wait_n(int pending)
 void change_registers(int n, bool more)
 {
     Block *b = current->block;
+    only_sm90("setmaxnreg", CALLER);
     int &now = b->registers[current->id / WARP];
     if (n % 8 || n < 24 || n > 256) defect(CALLER, "registers", "setmaxnreg takes a multiple of 8 from 24 to 256, not %d", n);
     if (more ? n < now : n > now) defect(CALLER, "registers", "setmaxnreg.%s to %d: a thread has %d", more ? "inc" : "dec", n, now);

@@ -131,6 +131,14 @@ template <int BAD> static bool run()
     return good;
 }
 
+static bool run_on_old_device(bool bad)
+{
+    hostcuda::set_architecture(bad ? 89 : 90);
+    const bool good = run<NOTHING>();
+    hostcuda::set_architecture(90);
+    return good;
+}
+
 static const Case cases[] = {
 #define CASE(wrong, kind) {#wrong, kind, [](bool bad) { return bad ? run<wrong>() : run<NOTHING>(); }}
     CASE(NO_INIT_FENCE, "barrier"),      CASE(TOO_FEW_BYTES, "barrier"),   CASE(TOO_MANY_BYTES, "deadlock"),      CASE(MISPLACED_COPY, "misaligned"),
@@ -140,6 +148,7 @@ static const Case cases[] = {
     CASE(FENCE_BEFORE_WRITE, "wgmma"),   CASE(NO_WGMMA_WAIT, "wgmma"),     CASE(SHALLOW_WAIT, "wgmma"),           CASE(NO_COMMIT, "wgmma"),
     CASE(WRONG_START, "descriptor"),     CASE(WRONG_STRIDE, "descriptor"), CASE(WRONG_LAYOUT, "descriptor"),      CASE(OPERAND_OUTSIDE, "out of bounds"),
     CASE(LANES_DIFFER, "warp divergence"), CASE(MORE_REGISTERS, "deadlock"), CASE(ODD_REGISTERS, "registers"),
+    {"OLD_DEVICE", "architecture", run_on_old_device},
 };
 
 int main(int argc, char **argv) { return find_defects(argc, argv, cases, [](const Case &c, bool bad) { return c.go(bad); }); }

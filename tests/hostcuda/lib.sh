@@ -35,15 +35,15 @@ pairs() {
     printf "{\"prompt\":\"what is %d plus %d?\",\"chosen\":\"the sum of %d and %d is %d\",\"rejected\":\"no idea %d\"}\n", i, i % 7, i, i % 7, i + i % 7, i % 5 }' >"$dir/rows.jsonl"
 }
 
-# follows STAGE: the losses of 20 steps in $dir/gpu are those of $dir/cpu (bf16), the mean within 1e-2 and each within twice the largest distance
+# follows STAGE [RUN]: the losses of 20 steps in $dir/RUN (gpu) are those of $dir/cpu (bf16), the mean within 1e-2 and each within twice the largest distance
 # between $dir/cpu and $dir/fp32; DPO begins at fp32's ln 2.
 follows() {
-    python3 - "$dir" "$1" <<'END' || fail "$1: the curve leaves the CPU's"
+    python3 - "$dir" "$1" "${2:-gpu}" <<'END' || fail "$1, ${2:-gpu}: the curve leaves the CPU's"
 import json, sys
 def losses(run):
     rows = [json.loads(line) for line in open(f"{sys.argv[1]}/{run}/metrics.jsonl")]
     return [r["loss"] for r in rows if r["stage"] == sys.argv[2] and "loss" in r]
-fp32, cpu, gpu = map(losses, ("fp32", "cpu", "gpu"))
+fp32, cpu, gpu = map(losses, ("fp32", "cpu", sys.argv[3]))
 assert len(fp32) == len(cpu) == len(gpu) == 20
 ours, rounding = [g - c for g, c in zip(gpu, cpu)], [abs(c - f) for c, f in zip(cpu, fp32)]
 print(sys.argv[2], "mean", sum(ours) / 20, "largest", max(map(abs, ours)), "of the CPU's rounding", max(rounding))

@@ -2,6 +2,7 @@
 // The log-probability kernels, mma.sync's and Hopper's, against sums in double: odd vocabularies and widths, soft-cap, tokens without a target, chunks of the vocabulary;
 // the same bits in every order and for a row in any company. DPO and LN-DPO on top of them.
 #include "kernels/cuda/dpo.cuh"
+#include "kernels/cuda/logprob.cuh"
 #include "kernels/cuda/logprob_sm90.cuh"
 #include "kernels/cuda/tensor_map.hpp"
 

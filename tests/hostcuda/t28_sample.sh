@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# imf sample with device: cuda on hostcuda: greedy answers are the CPU's in bf16, but for near-ties (there are none here); ranks and slots change no bit.
+# imf sample with device: cuda on hostcuda: greedy answers are the CPU's in bf16, but for near-ties (there are none here), on both architectures; ranks and
+# slots change no bit.
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
@@ -30,8 +31,12 @@ END
 }
 
 sample "$1" 1 r.yaml cpu
-sample "$1/hostcuda" 1 r.yaml gpu --set device=cuda
-compare cpu gpu 0.05
+for sm in 90 80; do
+    export HOSTCUDA_SM=$sm
+    sample "$1/hostcuda" 1 r.yaml gpu$sm --set device=cuda
+    compare cpu gpu$sm 0.05
+done
+unset HOSTCUDA_SM
 sample "$1/hostcuda" 1 hot.yaml one --set device=cuda --set sample.slots=2
 sample "$1/hostcuda" 2 hot.yaml two --set device=cuda --set sample.slots=8
 compare one two 0

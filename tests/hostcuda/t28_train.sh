@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # imf sft and dpo with device: cuda on hostcuda: the demo's target follows the CPU's bf16 curve; ranks and shard: change no bit, also
-# of a run that goes on from a checkpoint, which it does on the CPU too. Without a device the program ends with 69 and says what to do.
+# of a run that goes on from a checkpoint, which it does on the CPU too, and on a device of another architecture. Without a device the program ends with 69 and says what to do.
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
@@ -65,17 +65,25 @@ for stage in sft dpo; do
         [ "$(weights gpu/$stage)" = "$(weights other/$stage)" ] || fail "$stage: $how gives other bits than 2:states"
         rm -r "$dir/other"
     done
+    again ampere $stage
+    export HOSTCUDA_SM=80
+    train "$1/hostcuda" 2 $stage ampere --set dtype=bfloat16 --set device=cuda
+    unset HOSTCUDA_SM
+    grep -q 'compute capability 8.0' "$dir/log" && grep -q 'resumed from step 14' "$dir/log" || fail "$stage, sm_80: $(cat "$dir/log")"
+    follows $stage ampere
     again host $stage
     train "$1" 1 $stage host --set dtype=bfloat16
     grep -q 'resumed from step 14' "$dir/log" || fail "$stage: the CPU does not go on: $(cat "$dir/log")"
     follows $stage
-    rm -r "$dir/host"
+    rm -r "$dir/host" "$dir/ampere"
 done
 
-# Biases: a few steps.
+# Biases, and no kernel of Hopper's: a few steps.
+export HOSTCUDA_SM=80
 for how in 1:states 2:grads; do
     train "$1/hostcuda" ${how%:*} sft "qwen$how" --set dtype=bfloat16 --set device=cuda --set shard=${how#*:} --set target.path="$dir/qwen" --set sft.max_steps=2
 done
+unset HOSTCUDA_SM
 train "$1" 1 sft qwencpu --set dtype=bfloat16 --set target.path="$dir/qwen" --set sft.max_steps=2
 [ "$(weights qwen1:states/sft)" = "$(weights qwen2:grads/sft)" ] || fail "a model with biases: 2 ranks give other bits than 1"
 python3 - "$dir" <<'END' || fail "a model with biases leaves the CPU's curve"
