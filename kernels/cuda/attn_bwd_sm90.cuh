@@ -2,17 +2,19 @@
 // Attention backward for Hopper (sm_90a: TMA, wgmma, warp specialisation): what attn_bwd.cuh computes, for heads of 64 and 128.
 //
 // A block keeps 128 keys and values of one kv head; two warpgroups compute, each with dK and dV of 64 keys in registers, and a warp fetches. It alone walks
-// through the tiles of queries that see the keys, and leaves with each what the others have to know of it (Step). Keys are rows, as in attn_bwd.cuh:
+// through the tiles of 128 queries that see the keys, and leaves with each what the others have to know of it (Step). Keys are rows, as in attn_bwd.cuh:
 //
-//   S' = K Q'   dP' = V dO'   wgmma            P' = 2^(S' - lse), while dP' is on its way    dS' = P' (dP' - delta)
-//   dV += P' dO   dK += dS' Q   wgmma, P' and dS' in registers                               dS' to shared memory for both warpgroups
-//   dQ = dS K   wgmma, over all 128 keys: a warp reads 16 queries of dS turned, and adds its 16 x 64 of dQ when its turn has come
+//   S' = K Q'   wgmma, 128 columns             P' = 2^(S' - lse), bf16, parked in shared memory
+//   dV += P' dO   dP' = V dO'   wgmma          dS' = P' (dP' - delta), in place of P'
+//   dK += dS' Q   wgmma, P' and dS' in registers
+//   dQ = dS K   wgmma, over all 128 keys: a warp reads 16 queries of dS turned, and adds its 16 x 64 of dQ when their turn has come
 //
-//   shared memory   K [D / 64][128][64] | V | Q0 [D / 64][QUERIES][64] | dO0 | Q1 | dO1 | dS'0 [128][QUERIES] | dS'1 | lse, delta of 2 tiles | Step 2 | barriers
-//   registers       S', dP' [QUERIES / 8][4], dK, dV [D / 8][4], dQ [8][4] a lane
+//   shared memory   K [D / 64][128][64] | V | Q0 [D / 64][128][64] | dO0 | Q1 | dO1 | dS' [128][128], D 64: 2 | lse, delta of 2 tiles | Step 2 | barriers
+//   registers       S' or dP' [16][4], dK, dV [D / 8][4], P' or dS' [8][4] (bf16), dQ [8][4] a lane
 //
-// Drawback: tiles that reach beyond their segment hold what lies behind it, and 0 x NaN is NaN: such rows are overwritten with zeros before they are
-// used, which both warpgroups wait for. Two buffers of dS' spare a barrier a tile.
+// With D 128, dK, dV, S' and dP' of a tile would be all registers that there are: so dP' follows P', which is parked, and a warpgroup's products hide behind
+// the other's. Drawback: tiles that reach beyond their segment hold what lies behind it, and 0 x NaN is NaN: such rows are overwritten with zeros before
+// they are used, which both warpgroups wait for.
 #ifndef IMF_CUDA_ATTN_BWD_SM90_CUH
 #define IMF_CUDA_ATTN_BWD_SM90_CUH
 
@@ -28,7 +30,7 @@ using namespace sm90;
 
 enum { KEYS = ROWS * GROUPS, STAGES = 2, DQ_COLUMNS = 64 };
 enum { FETCHING = 40, COMPUTING = 232 };  // registers of a thread
-enum { CLEARED = 1, WEIGHED };            // named barriers
+enum { CLEARED = 1, WEIGHED, READ };      // named barriers; READ + g: dS' of group g
 
 struct Bwd {
     TensorMap q, k, v, dout;  // [T][N D], [T][K D], [T][K D], [T][N D]; boxes of 64 columns and QUERIES (q, dout) or 128 rows
@@ -49,16 +51,17 @@ struct Keys {
 };
 
 template <int D> struct Shape {
-    static constexpr int QUERIES = D > 64 ? 64 : 128, PANELS = D / PANEL;
+    static constexpr int QUERIES = 128, PANELS = D / PANEL, SLOPES = D > 64 ? 1 : 2;  // SLOPES: buffers of dS'
     static constexpr int KEYS_PANEL = KEYS * PANEL * 2, PANEL_BYTES = QUERIES * PANEL * 2;  // bytes of a panel
     static constexpr int KEYS_TILE = KEYS_PANEL * PANELS, TILE = PANEL_BYTES * PANELS, WEIGHTS = KEYS * QUERIES * 2;
-    static constexpr int RING = 2 * KEYS_TILE, DS = RING + 2 * STAGES * TILE, STATS = DS + 2 * WEIGHTS;  // offsets
+    static constexpr int RING = 2 * KEYS_TILE, DS = RING + 2 * STAGES * TILE, STATS = DS + SLOPES * WEIGHTS;  // offsets
     static constexpr int STATS_BYTES = 2 * QUERIES * 4, STEPS = STATS + STAGES * STATS_BYTES, BARRIERS = STEPS + STAGES * 32;
     static constexpr int BLOCK = BARRIERS + (1 + 2 * STAGES) * 8, TICKET = BLOCK + sizeof(Keys), BYTES = TICKET + 4;
     static __host__ __device__ constexpr int64_t sums(int N, int query_tiles) { return (int64_t)N * query_tiles * QUERIES * D; }
-    static __host__ __device__ constexpr int64_t turns(int N, int query_tiles) { return (int64_t)N * query_tiles * WARPS + 1; }
+    static __host__ __device__ constexpr int64_t turns(int N, int query_tiles) { return (int64_t)N * query_tiles * WARPS * PANELS + 1; }
 };
 static_assert(sizeof(Step) == 32, "a step's place in shared memory");
+static_assert(Shape<128>::BYTES <= 227 * 1024, "shared memory of a block");
 
 // Where things lie in shared memory.
 template <int D> struct Places {
@@ -145,8 +148,8 @@ template <int D> DEVICE void fetch_all(const Bwd &b, const Work &k, int kv, cons
 // --- the warpgroups that compute -------------------------------------------------------------------------------------------------
 
 // A computing thread's first key of the tile (it has the one 8 rows on, too), and its first query.
-DEVICE int row_of(int thread) { return thread / 32 * 16 + thread % 32 / 4; }
-DEVICE int column_of(int thread) { return thread % 4 * 2; }
+DEVICE int row_of(int thread) { return (int)((uint32_t)thread / 32 * 16 + (uint32_t)thread % 32 / 4); }
+DEVICE int column_of(int thread) { return (int)((uint32_t)thread % 4 * 2); }
 
 // Columns (queries) that see each of a lane's two keys: `many` of them, from `from` on, counted from the lane's first.
 struct Columns {
@@ -187,40 +190,67 @@ template <int N> DEVICE void weigh(float (&x)[N][4], float factor, const float *
     }
 }
 
-// dP' becomes dS'.
-template <int N> DEVICE void slope_of(float (&dp)[N][4], const float (&p)[N][4], const float *stats)
+// A thread's operands to where it finds them again; to: its own 16 bytes of its warp's.
+template <int K> DEVICE void park(unsigned char *to, const uint32_t (&x)[K][4])
 {
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
+    for (int k = 0; k < K; k++) st_u4((uint16_t *)(to + k * 32 * 16), {x[k][0], x[k][1], x[k][2], x[k][3]});
+}
+
+// Products become weights, and operands; what is parked is those times the soft-cap's slope.
+template <int N>
+DEVICE void weigh_and_park(uint32_t (&p)[N / 2][4], float (&x)[N][4], const Rule &r, const Columns &c, const float *stats, unsigned char *to)
+{
 #pragma unroll
-        for (int i = 0; i < 4; i++) dp[j][i] = p[j][i] * (dp[j][i] - (i % 2 ? s.w : s.z));
+    for (int k = 0; k < N / 2; k++) {
+        float slope[2][4];
+        uint32_t parked[1][4];
+#pragma unroll
+        for (int j = 2 * k; j < 2 * k + 2; j++) {
+            const float4 s = ld_v4(stats + j * 16);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float w = ex2(fmaf(score_of<true>(r, x[j][i], &slope[j % 2][i]), LOG2E, i % 2 ? s.y : s.x));
+                x[j][i] = is_seen(c, j, i) ? w : 0;
+                slope[j % 2][i] *= x[j][i];
+            }
+        }
+        as_operand(p[k], x[2 * k], x[2 * k + 1]);
+        as_operand(parked[0], slope[0], slope[1]);
+        park(to + k * 32 * 16, parked);
     }
 }
 
-// Both at once with a soft-cap, whose slope is known beside the score only.
-template <int N> DEVICE void weigh_capped(float (&x)[N][4], float (&dp)[N][4], const Rule &r, const Columns &c, const float *stats)
+// dP' becomes dS', with P' (times the slope) as it was parked.
+template <int N> DEVICE void slope_of(float (&dp)[N][4], const unsigned char *parked, const float *stats)
 {
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
+    for (int k = 0; k < N / 2; k++) {
+        const uint4 p = ld_u4((const uint16_t *)(parked + k * 32 * 16));
+        const uint32_t words[4] = {p.x, p.y, p.z, p.w};
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float slope;
-            const float p = ex2(fmaf(score_of<true>(r, x[j][i], &slope), LOG2E, i % 2 ? s.y : s.x));
-            x[j][i] = is_seen(c, j, i) ? p : 0;
-            dp[j][i] = x[j][i] * (dp[j][i] - (i % 2 ? s.w : s.z)) * slope;
+        for (int j = 2 * k; j < 2 * k + 2; j++) {
+            const float4 s = ld_v4(stats + j * 16);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const uint32_t word = words[j % 2 * 2 + i / 2];
+                dp[j][i] = (i % 2 ? high_bf16(word) : low_bf16(word)) * (dp[j][i] - (i % 2 ? s.w : s.z));
+            }
         }
     }
 }
 
-// A thread's operands into [KEYS][QUERIES].
+// A thread's operands into [KEYS][QUERIES]. Columns of 16 bytes are exchanged 8 rows on as they are here, and 8 columns on.
 template <int QUERIES> DEVICE void put_weights(unsigned char *to, const uint32_t (&x)[QUERIES / 16][4], int thread)
 {
 #pragma unroll
-    for (int j = 0; j < QUERIES / 16; j++)
+    for (int c = 0; c < 8; c++) {
+        unsigned char *mine = to + at<QUERIES>(row_of(thread), c) + column_of(thread) * 2;
 #pragma unroll
-        for (int i = 0; i < 4; i++) *(uint32_t *)(to + at<QUERIES>(row_of(thread) + i % 2 * 8, j * 2 + i / 2) + column_of(thread) * 2) = x[j][i];
+        for (int d = c; d < QUERIES / 8; d += 8)
+#pragma unroll
+            for (int r = 0; r < 2; r++) *(uint32_t *)(mine + (d - c) * 16 + r * 8 * QUERIES * 2) = x[d / 2][d % 2 * 2 + r];
+    }
 }
 
 // A warpgroup's sums.
@@ -229,60 +259,110 @@ template <int D> struct Group {
     float dk[D / 8][4], dv[D / 8][4];
 };
 
-// Issues dQ = dS K for a warp's 16 queries and 64 columns, over all keys: dS is read turned.
-template <int D> DEVICE void multiply_slopes(float (&dq)[8][4], const unsigned char *ds, uint64_t k, int query, int lane, uint32_t (&a)[KEYS / 16][4])
+template <int D> using Operands = uint32_t[Shape<D>::QUERIES / 16][4];
+
+// Issues S' (or dP') of a warpgroup's 64 keys (values) and a tile of queries (their dO).
+template <int D> DEVICE void multiply_tile(float (&x)[Shape<D>::QUERIES / 8][4], const unsigned char *keys, const unsigned char *queries)
+{
+    using H = Shape<D>;
+    wgmma_fence();
+    sm90::multiply_rows<D>(x, operand(keys, H::KEYS_PANEL), H::KEYS_PANEL, operand(queries, H::PANEL_BYTES), H::PANEL_BYTES);
+    wgmma_commit();
+}
+
+// Issues sum += weights[64][QUERIES] . x[QUERIES][D].
+template <int D> DEVICE void add_rows(float (&sum)[D / 8][4], const Operands<D> &weights, const unsigned char *x)
+{
+    wgmma_fence();
+    sm90::multiply_columns(sum, weights, operand(x, Shape<D>::PANEL_BYTES));
+    wgmma_commit();
+}
+
+// P' and dS' of a warpgroup's 64 keys and a tile of queries, as operands; dV is under way (D 64) or added to. P' (with the soft-cap's slope) waits for dP' in
+// shared memory, where the warp's dS' will be.
+template <int D, bool CAP> DEVICE void weights(Group<D> &g, Operands<D> &p, Operands<D> &slopes, const Bwd &b, const Places<D> &s, int stage, bool first)
+{
+    using H = Shape<D>;
+    const int group = g.thread / GROUP, rows = group * ROWS * 128;
+    const unsigned char *q = s.ring + stage * 2 * H::TILE;
+    const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(g.thread) * 2;
+    unsigned char *parked = s.ds + stage % H::SLOPES * H::WEIGHTS + g.thread / 32 * 16 * H::QUERIES * 2 + g.thread % 32 * 16;
+    const bool shares = H::SLOPES == 1 && !first;  // the last tile's dS' lay there
+    if (shares) bar_arrive(READ + 1 - group, GROUP * GROUPS);
+    float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
+    multiply_tile<D>(x, s.k + rows, q);
+    if (shares) bar_sync(READ + group, GROUP * GROUPS);  // the other group has read it
+    wgmma_wait<0>();
+    hold(x);
+    const auto columns = [&] { return columns_of(b.a.rule, s.step[stage].ahead, g.thread, s.keys->n); };
+    if constexpr (CAP) {
+        weigh_and_park(p, x, b.a.rule, columns(), stats, parked);
+    } else {
+        if (s.step[stage].is_masked) hide(x, columns());
+        weigh(x, factor_of<CAP>(b.a.rule), stats);
+        as_operands(p, x);
+        park(parked, p);
+    }
+    if (D == 64) multiply_tile<D>(y, s.v + rows, q + H::TILE);
+    add_rows<D>(g.dv, p, q + H::TILE);
+    if (D > 64) {  // dV's operands make room for dP'
+        wgmma_wait<0>();
+        hold(g.dv);
+        multiply_tile<D>(y, s.v + rows, q + H::TILE);
+    }
+    wgmma_wait<D == 64>();
+    hold(y);
+    slope_of(y, parked, stats);
+    as_operands(slopes, y);
+    __syncwarp();  // no lane reads what is parked any more
+}
+
+// A warp's 16 queries of dS, turned, for all keys.
+template <int D> DEVICE void load_slopes(uint32_t (&a)[KEYS / 16][4], const unsigned char *ds, int query, int lane)
 {
 #pragma unroll
     for (int j = 0; j < KEYS / 16; j++)
         ldmatrix_x4_trans(a[j], ds + at<Shape<D>::QUERIES>(j * 16 + lane / 16 * 8 + lane % 8, query / 8 + lane / 8 % 2));
-    wgmma_fence();
-    sm90::multiply_columns(dq, a, k, false);
-    wgmma_commit();
 }
 
-// A warp's part of dQ, when its turn has come: added to what lower key tiles have left; the last one writes it.
-template <int D> DEVICE void pass_dq(const attn_bwd::Bwd &a, const Step &t, const float (&x)[8][4], int warp, int query, int column)
+// A warp's part of dQ, 64 columns, when its turn has come: added to what lower key tiles have left; the last one writes it.
+template <int D> DEVICE void pass_dq(const attn_bwd::Bwd &a, const Step &t, float (&x)[8][4], int warp, int panel)
 {
     const int lane = (int)threadIdx.x % 32;
-    const int64_t part = ((int64_t)t.head * a.query_tiles + t.tile) * WARPS + warp;
+    const int64_t part = (((int64_t)t.head * a.query_tiles + t.tile) * WARPS + warp) * Shape<D>::PANELS + panel;
     float *sums = a.sums + part * 16 * DQ_COLUMNS + lane * 4;
     if (t.order > 0 && lane == 0) spin_until(a.turn + part, (uint32_t)t.order);
     __syncwarp();
-    const int first = query + lane / 4;
-    uint32_t *dq = (uint32_t *)(a.dq + (int64_t)(t.token + first) * a.dq_stride + (int64_t)t.head * D + column) + lane % 4;
+    const int first = warp * 16 + lane / 4;
+    uint32_t *dq = (uint32_t *)(a.dq + (int64_t)(t.token + first) * a.dq_stride + (int64_t)t.head * D + panel * PANEL) + lane % 4;
     attn_bwd::pass_on(a, t.order, t.of, x, sums, dq, first, t.n);
     __syncwarp();
     if (t.order + 1 < t.of && lane == 0) st_release(a.turn + part, (uint32_t)t.order + 1);
 }
 
-// P' and dS' of a warpgroup's 64 keys and a tile of queries, in registers.
-template <int D, bool CAP>
-DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::QUERIES / 8][4], const Bwd &b, int thread, const Places<D> &s, int stage)
+// dQ = dS K of a warp's 16 queries, 64 columns at a time; the tile is given back as soon as dK has been added to.
+template <int D> DEVICE void add_dq(Group<D> &g, const Bwd &b, const Places<D> &s, const unsigned char *ds, int stage)
 {
     using H = Shape<D>;
-    const int group = thread / GROUP;
-    const unsigned char *q = s.ring + stage * 2 * H::TILE;
-    const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(thread) * 2;
-    wgmma_fence();
-    sm90::multiply_rows<D>(x, operand(s.k + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q, H::PANEL_BYTES), H::PANEL_BYTES);
-    wgmma_commit();
-    sm90::multiply_rows<D>(y, operand(s.v + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q + H::TILE, H::PANEL_BYTES), H::PANEL_BYTES);
-    wgmma_commit();
-    const auto columns = [&] { return columns_of(b.a.rule, s.step[stage].ahead, thread, s.keys->n); };
-    if constexpr (CAP) {
+    const int warp = g.thread / 32;
+    uint32_t a[KEYS / 16][4];
+    load_slopes<D>(a, ds, warp * 16, g.thread % 32);
+    const Step t = s.step[stage];
+#pragma unroll
+    for (int panel = 0; panel < H::PANELS; panel++) {
+        float dq[DQ_COLUMNS / 8][4];
+        wgmma_fence();
+        sm90::multiply_columns(dq, a, operand(s.k + panel * H::KEYS_PANEL, H::KEYS_PANEL), false);
+        wgmma_commit();
+        if (panel == 0) {
+            wgmma_wait<1>();
+            hold(g.dk);
+            __syncwarp();  // every lane has read its step
+            give_back(s.empty + stage);
+        }
         wgmma_wait<0>();
-        hold(x);
-        hold(y);
-        weigh_capped(x, y, b.a.rule, columns(), stats);
-    } else {
-        wgmma_wait<1>();
-        hold(x);
-        if (s.step[stage].is_masked) hide(x, columns());
-        weigh(x, factor_of<CAP>(b.a.rule), stats);
-        wgmma_wait<0>();
-        hold(x);
-        hold(y);
-        slope_of(y, x, stats);
+        hold(dq);
+        pass_dq<D>(b.a, t, dq, warp, panel);
     }
 }
 
@@ -296,41 +376,18 @@ template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Pla
     const int n = s.step[stage].n;
     if (n == 0) return false;
     clear_rows<D, 2>(g.thread, s.ring + stage * 2 * H::TILE, n, H::QUERIES, H::PANEL_BYTES, CLEARED);
-    uint32_t p[H::QUERIES / 16][4], slopes[H::QUERIES / 16][4], a[KEYS / 16][4];
-    {
-        float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
-        weights<D, CAP>(x, y, b, g.thread, s, stage);
-        as_operands(p, x);
-        as_operands(slopes, y);
-    }
+    Operands<D> p, slopes;
+    weights<D, CAP>(g, p, slopes, b, s, stage, number == 0);
     forget(stage);
     forget(g.thread);
-    const unsigned char *q = s.ring + stage * 2 * H::TILE;
-    unsigned char *ds = s.ds + stage * H::WEIGHTS;
-    wgmma_fence();
-    sm90::multiply_columns(g.dv, p, operand(q + H::TILE, H::PANEL_BYTES));
-    wgmma_commit();
+    unsigned char *ds = s.ds + stage % H::SLOPES * H::WEIGHTS;
     put_weights<H::QUERIES>(ds, slopes, g.thread);
-    wgmma_fence();
-    sm90::multiply_columns(g.dk, slopes, operand(q, H::PANEL_BYTES));
-    wgmma_commit();
+    add_rows<D>(g.dk, slopes, s.ring + stage * 2 * H::TILE);
     bar_sync(WEIGHED, GROUP * GROUPS);
-    wgmma_wait<D == 64>();
+    wgmma_wait<D == 64>();  // larger heads: dK's operands make room
     hold(g.dv);
     if (D > 64) hold(g.dk);
-    float dq[DQ_COLUMNS / 8][4];
-    const int warp = g.thread / 32, query = warp * 16 % H::QUERIES, panel = warp * 16 / H::QUERIES;
-    multiply_slopes<D>(dq, ds, operand(s.k + panel * H::KEYS_PANEL, H::KEYS_PANEL), query, g.thread % 32, a);
-    const Step t = s.step[stage];
-    if (D == 64) {
-        wgmma_wait<1>();
-        hold(g.dk);
-    }
-    __syncwarp();  // every lane has read its step
-    give_back(s.empty + stage);
-    wgmma_wait<0>();
-    hold(dq);
-    pass_dq<D>(b.a, t, dq, warp, query, panel * PANEL);
+    add_dq<D>(g, b, s, ds, stage);
     return true;
 }
 
