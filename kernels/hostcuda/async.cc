@@ -80,7 +80,8 @@ void mbar_arrive_expect(uint64_t *bar, uint32_t bytes) { arrive(bar, bytes, CALL
 void mbar_wait(uint64_t *bar, uint32_t parity)
 {
     Mbar *m = mbar_of(bar, CALLER);
-    wait("mbar_wait", CALLER, [m, parity] { return (m->phase & 1) != (parity & 1); });
+    if (parity > 1) defect(CALLER, "barrier", "a phase's parity is 0 or 1, not %u", parity);
+    wait("mbar_wait", CALLER, [m, parity] { return (m->phase & 1) != parity; });
     learn(m->released);
 }
 
