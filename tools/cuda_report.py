@@ -28,7 +28,7 @@ KERNELS = [  # (file, instances)
     ("attn_fwd_sm90", ["attn_fwd_sm90<%d, %s>(const __grid_constant__ attn_sm90::Fwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("attn_bwd", ["attn_bwd_main<%d, %s>(attn_bwd::Bwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("decode", ["decode_chunks<%d, %s>(decode::Decode)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
-    ("attn_bwd_sm90", ["attn_bwd_sm90_main<%d, %s>(const __grid_constant__ attn_bwd_sm90::Bwd)" % (d, c) for c in ("false", "true") for d in (64, 128)]),
+    ("attn_bwd_sm90", ["attn_bwd_sm90_main<%d, %s>(const __grid_constant__ attn_bwd_sm90::Bwd)" % (d, c) for c in ("false", "true") for d in (64, 128, 256)]),
     ("logprob", []),
     ("logprob_sm90", []),
 ]
@@ -151,7 +151,7 @@ def report(a):
 
 OPERANDS = {  # most I / T, most S / T
     "logprob_slices_sm90": (0.1, 0.7), "logprob_gradient_sm90": (0.1, 0.7),
-    **{f"attn_bwd_sm90_main<{kind}>": (2, 0.8) for kind in ("64", "64, cap", "128", "128, cap")},
+    **{f"attn_bwd_sm90_main<{kind}>": (2, 0.8) for kind in ("64", "64, cap", "128", "128, cap", "256", "256, cap")},
 }
 
 
@@ -164,9 +164,9 @@ def missed_bars(rows):
         if masked["I"] > MASKED * plain["I"]:
             yield f"{kernel}: {masked['I']} instructions with a mask, more than {MASKED} x {plain['I']}"
     for kernel, (instructions, operands) in OPERANDS.items():
-        row = rows[f"{kernel} sm_90a loop 1"]
-        if row["I"] > instructions * row["T"] or row["S"] > operands * row["T"]:
-            yield f"{kernel}: {text_of(row)}: I above {instructions} T, or S above {operands} T"
+        for name, row in rows.items():
+            if name.startswith(f"{kernel} sm_90a") and (row["I"] > instructions * row["T"] or row["S"] > operands * row["T"]):
+                yield f"{name}: {text_of(row)}: I above {instructions} T, or S above {operands} T"
 
 
 def text_of(row):
