@@ -175,23 +175,27 @@ DEVICE void add_rows(float (&sum)[Shape<D>::COLUMNS / 8][4], const uint32_t (&mi
 }
 
 // A warp's sums for 16 queries and 8 N columns of dQ: added to what lower key tiles have left in `sums` (the lane's place), or written, to dq (bf16, the
-// lane's first two) and 8 rows on. first: the lane's first row, of n.
-template <int N> DEVICE void pass_on(const Bwd &a, int order, int of, const float (&x)[N][4], float *sums, uint32_t *dq, int first, int n)
+// lane's first two) and 8 rows on. first: the lane's first row, of n. Loops without branches: their loads are in flight together.
+template <int N> DEVICE void pass_on(const Bwd &a, int order, int of, float (&x)[N][4], float *sums, uint32_t *dq, int first, int n)
 {
+    if (order > 0) {
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        float4 t = {x[j][0], x[j][1], x[j][2], x[j][3]};
-        if (order > 0) {
+        for (int j = 0; j < N; j++) {
             const float4 before = ld_v4(sums + j * 128);
-            t = {before.x + t.x, before.y + t.y, before.z + t.z, before.w + t.w};
+            x[j][0] += before.x, x[j][1] += before.y, x[j][2] += before.z, x[j][3] += before.w;
         }
-        if (order + 1 < of) {
-            st_v4(sums + j * 128, t);
-            continue;
-        }
-        uint32_t *to = dq + j * 4;
-        if (first < n) *to = pack_bf16(t.x * a.rule.scale, t.y * a.rule.scale);
-        if (first + 8 < n) to[4 * a.dq_stride] = pack_bf16(t.z * a.rule.scale, t.w * a.rule.scale);
+    }
+    if (order + 1 < of) {
+#pragma unroll
+        for (int j = 0; j < N; j++) st_v4(sums + j * 128, {x[j][0], x[j][1], x[j][2], x[j][3]});
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (first + r * 8 >= n) return;
+#pragma unroll
+        for (int j = 0; j < N; j++) dq[j * 4] = pack_bf16(x[j][2 * r] * a.rule.scale, x[j][2 * r + 1] * a.rule.scale);
+        dq += 4 * a.dq_stride;
     }
 }
 

@@ -1,127 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention backward for Hopper (sm_90a: TMA, wgmma, warp specialisation): what attn_bwd.cuh computes, for heads of 64 and 128.
+// Attention backward for Hopper (sm_90a: TMA, wgmma, warp specialisation): what attn_bwd.cuh computes. Heads of 256: attn_bwd_wide_sm90.cuh.
 //
 // A block keeps 128 keys and values of one kv head; two warpgroups compute, each with dK and dV of 64 keys in registers, and a warp fetches. It alone walks
-// through the tiles of queries that see the keys, and leaves with each what the others have to know of it (Step). Keys are rows, as in attn_bwd.cuh:
+// through the tiles of 128 queries that see the keys, and leaves with each what the others have to know of it (Step). Keys are rows, as in attn_bwd.cuh:
 //
-//   S' = K Q'   dP' = V dO'   wgmma            P' = 2^(S' - lse), while dP' is on its way    dS' = P' (dP' - delta)
-//   dV += P' dO   dK += dS' Q   wgmma, P' and dS' in registers                               dS' to shared memory for both warpgroups
-//   dQ = dS K   wgmma, over all 128 keys: a warp reads 16 queries of dS turned, and adds its 16 x 64 of dQ when its turn has come
+//   S' = K Q'   wgmma, 128 columns             P' = 2^(S' - lse), bf16, parked in shared memory
+//   dV += P' dO   dP' = V dO'   wgmma          dS' = P' (dP' - delta), in place of P'
+//   dK += dS' Q   wgmma, P' and dS' in registers
+//   dQ = dS K   wgmma, over all 128 keys: a warp reads 16 queries of dS turned, and adds its 16 x 64 of dQ when their turn has come
 //
-//   shared memory   K [D / 64][128][64] | V | Q0 [D / 64][QUERIES][64] | dO0 | Q1 | dO1 | dS'0 [128][QUERIES] | dS'1 | lse, delta of 2 tiles | Step 2 | barriers
-//   registers       S', dP' [QUERIES / 8][4], dK, dV [D / 8][4], dQ [8][4] a lane
+//   shared memory   K [D / 64][128][64] | V | Q0 [D / 64][128][64] | dO0 | Q1 | dO1 | dS' [128][128], D 64: 2 | lse, delta of 2 tiles | Step 2 | barriers
+//   registers       S' or dP' [16][4], dK, dV [D / 8][4], P' or dS' [8][4] (bf16), dQ [8][4] a lane
 //
-// Drawback: tiles that reach beyond their segment hold what lies behind it, and 0 x NaN is NaN: such rows are overwritten with zeros before they are
-// used, which both warpgroups wait for. Two buffers of dS' spare a barrier a tile.
+// With D 128, dK, dV, S' and dP' of a tile would be all registers that there are: so dP' follows P', which is parked, and a warpgroup's products hide behind
+// the other's. Drawback: tiles that reach beyond their segment hold what lies behind it, and 0 x NaN is NaN: such rows are overwritten with zeros before
+// they are used, which both warpgroups wait for.
 #ifndef IMF_CUDA_ATTN_BWD_SM90_CUH
 #define IMF_CUDA_ATTN_BWD_SM90_CUH
 
-#include "kernels/cuda/attn_bwd.cuh"
-#include "kernels/cuda/sm90.cuh"
+#include "kernels/cuda/attn_bwd_parts_sm90.cuh"
+#include "kernels/cuda/attn_bwd_wide_sm90.cuh"
 
 namespace attn_bwd_sm90 {
 
-using namespace attn;
-using attn_bwd::Visit;
-using sm90::THREADS;  // attn has others
-using namespace sm90;
-
-enum { KEYS = ROWS * GROUPS, STAGES = 2, DQ_COLUMNS = 64 };
-enum { FETCHING = 40, COMPUTING = 232 };  // registers of a thread
-enum { CLEARED = 1, WEIGHED };            // named barriers
-
-struct Bwd {
-    TensorMap q, k, v, dout;  // [T][N D], [T][K D], [T][K D], [T][N D]; boxes of 64 columns and QUERIES (q, dout) or 128 rows
-    attn_bwd::Bwd a;          // its query_tiles: at most T / QUERIES + S; sums and turns: Shape says how many
-};
-
-// What the computing warps know of a tile of queries. n = 0: there are no more.
-struct Step {
-    int32_t n, token;         // queries, the first one's token
-    int32_t head, tile;       // its place among all query tiles
-    int32_t order, of;        // as in Visit
-    int32_t ahead, is_masked;  // position of the first key - of the first query; is there a pair of them that is not seen?
-};
-
-// The block's keys, for the computing warps: kept there and not in registers.
-struct Keys {
-    int32_t token, n, kv;  // the first one's token, how many, their head
-};
-
-template <int D> struct Shape {
-    static constexpr int QUERIES = D > 64 ? 64 : 128, PANELS = D / PANEL;
-    static constexpr int KEYS_PANEL = KEYS * PANEL * 2, PANEL_BYTES = QUERIES * PANEL * 2;  // bytes of a panel
-    static constexpr int KEYS_TILE = KEYS_PANEL * PANELS, TILE = PANEL_BYTES * PANELS, WEIGHTS = KEYS * QUERIES * 2;
-    static constexpr int RING = 2 * KEYS_TILE, DS = RING + 2 * STAGES * TILE, STATS = DS + 2 * WEIGHTS;  // offsets
-    static constexpr int STATS_BYTES = 2 * QUERIES * 4, STEPS = STATS + STAGES * STATS_BYTES, BARRIERS = STEPS + STAGES * 32;
-    static constexpr int BLOCK = BARRIERS + (1 + 2 * STAGES) * 8, TICKET = BLOCK + sizeof(Keys), BYTES = TICKET + 4;
-    static __host__ __device__ constexpr int64_t sums(int N, int query_tiles) { return (int64_t)N * query_tiles * QUERIES * D; }
-    static __host__ __device__ constexpr int64_t turns(int N, int query_tiles) { return (int64_t)N * query_tiles * WARPS + 1; }
-};
-static_assert(sizeof(Step) == 32, "a step's place in shared memory");
-
-// Where things lie in shared memory.
-template <int D> struct Places {
-    unsigned char *k, *v, *ring, *ds;
-    float *stats;  // [STAGES][QUERIES / 2][4]: of two queries -lse (in powers of two) and delta
-    Step *step;
-    Keys *keys;
-    uint64_t *kv_full, *full, *empty;
-};
-
-template <int D> DEVICE Places<D> places_of(unsigned char *shared)
-{
-    using H = Shape<D>;
-    uint64_t *bar = (uint64_t *)(shared + H::BARRIERS);
-    return {shared, shared + H::KEYS_TILE, shared + H::RING, shared + H::DS, (float *)(shared + H::STATS), (Step *)(shared + H::STEPS), (Keys *)(shared + H::BLOCK),
-            bar, bar + 1, bar + 1 + STAGES};
-}
-
-DEVICE uint32_t parity_of(int number) { return (uint32_t)(number / STAGES) & 1; }
-
-// --- the warp that fetches -------------------------------------------------------------------------------------------------------
-
-template <int D> DEVICE void fetch_keys(const Bwd &b, const Work &k, int kv, const Places<D> &s)
-{
-    using H = Shape<D>;
-    mbar_arrive_expect(s.kv_full, 2 * H::KEYS_TILE);
-    for (int p = 0; p < H::PANELS; p++) {
-        tma_load_2d(s.k + p * H::KEYS_PANEL, &b.k, kv * D + p * PANEL, k.seg.start + k.first, s.kv_full);
-        tma_load_2d(s.v + p * H::KEYS_PANEL, &b.v, kv * D + p * PANEL, k.seg.start + k.first, s.kv_full);
-    }
-}
-
-template <int D> DEVICE Step step_of(const Bwd &b, const Work &k, const Visit &v, int head)
-{
-    constexpr int QUERIES = Shape<D>::QUERIES;
-    if (!v.there) return {};
-    const Work w = work_at(b.a.table, v.seg, v.tile, QUERIES);
-    const int query = w.seg.pos0 + w.first, key = k.seg.pos0 + k.first;
-    const bool is_masked = k.n < KEYS || any_hidden(b.a.rule, query, QUERIES, key, KEYS);
-    return {w.n, w.seg.start + w.first, head, v.base + v.tile, v.order, v.of, key - query, is_masked};
-}
-
-// Of two queries, lse and delta; zeros for those that are not there.
-template <int D> DEVICE void fetch_stats(const Bwd &b, const Step &t, float *to)
-{
-    const int64_t from = (int64_t)t.head * b.a.table.T + t.token;
-    for (int i = (int)threadIdx.x * 2; i < Shape<D>::QUERIES; i += 64) {
-        const bool first = i < t.n, second = i + 1 < t.n;
-        st_v4(to + i * 2, {first ? -b.a.lse[from + i] * LOG2E : 0, second ? -b.a.lse[from + i + 1] * LOG2E : 0, first ? b.a.delta[from + i] : 0,
-                           second ? b.a.delta[from + i + 1] : 0});
-    }
-}
-
-template <int D> DEVICE void fetch_queries(const Bwd &b, const Step &t, const Places<D> &s, int stage)
-{
-    using H = Shape<D>;
-    unsigned char *q = s.ring + stage * 2 * H::TILE;
-    mbar_arrive_expect(s.full + stage, 2 * H::TILE);
-    for (int p = 0; p < H::PANELS; p++) {
-        tma_load_2d(q + p * H::PANEL_BYTES, &b.q, t.head * D + p * PANEL, t.token, s.full + stage);
-        tma_load_2d(q + H::TILE + p * H::PANEL_BYTES, &b.dout, t.head * D + p * PANEL, t.token, s.full + stage);
-    }
-}
+enum { READ = OWN };  // named barriers; READ + g: dS' of group g
 
 template <int D> DEVICE void fetch_all(const Bwd &b, const Work &k, int kv, const Places<D> &s)
 {
@@ -129,98 +31,22 @@ template <int D> DEVICE void fetch_all(const Bwd &b, const Work &k, int kv, cons
     if (threadIdx.x == 0) fetch_keys<D>(b, k, kv, s);
     Visit v = {0, 0, 0, 0, 0, 0, true};
     for (int number = 0; v.there; number++) {
-        const int stage = number % STAGES;
-        v = attn_bwd::settle<H::QUERIES, KEYS>(b.a, k, v);
+        const int stage = number % H::STAGES;
+        v = attn_bwd::settle<H::QUERIES, H::KEYS>(b.a, k, v);
         const Step t = step_of<D>(b, k, v, kv * (b.a.N / b.a.K) + v.head);
-        mbar_wait(s.empty + stage, parity_of(number) ^ 1);
+        mbar_wait(s.empty + stage, parity_of<D>(number) ^ 1);
         if (v.there) fetch_stats<D>(b, t, s.stats + stage * 2 * H::QUERIES);
         if (threadIdx.x == 0) s.step[stage] = t;
         __syncwarp();
-        if (threadIdx.x == 0 && v.there) fetch_queries<D>(b, t, s, stage);
+        if (threadIdx.x == 0 && v.there) {
+            unsigned char *q = s.ring + stage * 2 * H::TILE;
+            mbar_arrive_expect(s.full + stage, 2 * H::TILE);
+            fetch_tile<D>(q, &b.q, t, s.full + stage);
+            fetch_tile<D>(q + H::TILE, &b.dout, t, s.full + stage);
+        }
         if (threadIdx.x == 0 && !v.there) mbar_arrive(s.full + stage);
         v.tile++;
     }
-}
-
-// --- the warpgroups that compute -------------------------------------------------------------------------------------------------
-
-// A computing thread's first key of the tile (it has the one 8 rows on, too), and its first query.
-DEVICE int row_of(int thread) { return thread / 32 * 16 + thread % 32 / 4; }
-DEVICE int column_of(int thread) { return thread % 4 * 2; }
-
-// Columns (queries) that see each of a lane's two keys: `many` of them, from `from` on, counted from the lane's first.
-struct Columns {
-    int from[2];
-    uint32_t many;
-};
-
-DEVICE Columns columns_of(const Rule &r, int ahead, int thread, int keys)
-{
-    Columns c;
-    const int row = row_of(thread);
-#pragma unroll
-    for (int e = 0; e < 2; e++) c.from[e] = row + e * 8 < keys ? row + e * 8 + ahead - column_of(thread) : INT32_MAX;
-    c.many = r.window > 0 ? (uint32_t)r.window : INT32_MAX;
-    return c;
-}
-
-DEVICE bool is_seen(const Columns &c, int j, int i) { return (uint32_t)(j * 8 + i % 2 - c.from[i / 2]) < c.many; }
-
-// Products become -inf where the query does not see the key.
-template <int N> DEVICE void hide(float (&x)[N][4], const Columns &c)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (!is_seen(c, j, i)) x[j][i] = -INFINITY;
-}
-
-// Products become weights.
-template <int N> DEVICE void weigh(float (&x)[N][4], float factor, const float *stats)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
-#pragma unroll
-        for (int i = 0; i < 4; i++) x[j][i] = ex2(fmaf(x[j][i], factor, i % 2 ? s.y : s.x));
-    }
-}
-
-// dP' becomes dS'.
-template <int N> DEVICE void slope_of(float (&dp)[N][4], const float (&p)[N][4], const float *stats)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
-#pragma unroll
-        for (int i = 0; i < 4; i++) dp[j][i] = p[j][i] * (dp[j][i] - (i % 2 ? s.w : s.z));
-    }
-}
-
-// Both at once with a soft-cap, whose slope is known beside the score only.
-template <int N> DEVICE void weigh_capped(float (&x)[N][4], float (&dp)[N][4], const Rule &r, const Columns &c, const float *stats)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float slope;
-            const float p = ex2(fmaf(score_of<true>(r, x[j][i], &slope), LOG2E, i % 2 ? s.y : s.x));
-            x[j][i] = is_seen(c, j, i) ? p : 0;
-            dp[j][i] = x[j][i] * (dp[j][i] - (i % 2 ? s.w : s.z)) * slope;
-        }
-    }
-}
-
-// A thread's operands into [KEYS][QUERIES].
-template <int QUERIES> DEVICE void put_weights(unsigned char *to, const uint32_t (&x)[QUERIES / 16][4], int thread)
-{
-#pragma unroll
-    for (int j = 0; j < QUERIES / 16; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) *(uint32_t *)(to + at<QUERIES>(row_of(thread) + i % 2 * 8, j * 2 + i / 2) + column_of(thread) * 2) = x[j][i];
 }
 
 // A warpgroup's sums.
@@ -229,108 +55,69 @@ template <int D> struct Group {
     float dk[D / 8][4], dv[D / 8][4];
 };
 
-// Issues dQ = dS K for a warp's 16 queries and 64 columns, over all keys: dS is read turned.
-template <int D> DEVICE void multiply_slopes(float (&dq)[8][4], const unsigned char *ds, uint64_t k, int query, int lane, uint32_t (&a)[KEYS / 16][4])
-{
-#pragma unroll
-    for (int j = 0; j < KEYS / 16; j++)
-        ldmatrix_x4_trans(a[j], ds + at<Shape<D>::QUERIES>(j * 16 + lane / 16 * 8 + lane % 8, query / 8 + lane / 8 % 2));
-    wgmma_fence();
-    sm90::multiply_columns(dq, a, k, false);
-    wgmma_commit();
-}
-
-// A warp's part of dQ, when its turn has come: added to what lower key tiles have left; the last one writes it.
-template <int D> DEVICE void pass_dq(const attn_bwd::Bwd &a, const Step &t, const float (&x)[8][4], int warp, int query, int column)
-{
-    const int lane = (int)threadIdx.x % 32;
-    const int64_t part = ((int64_t)t.head * a.query_tiles + t.tile) * WARPS + warp;
-    float *sums = a.sums + part * 16 * DQ_COLUMNS + lane * 4;
-    if (t.order > 0 && lane == 0) spin_until(a.turn + part, (uint32_t)t.order);
-    __syncwarp();
-    const int first = query + lane / 4;
-    uint32_t *dq = (uint32_t *)(a.dq + (int64_t)(t.token + first) * a.dq_stride + (int64_t)t.head * D + column) + lane % 4;
-    attn_bwd::pass_on(a, t.order, t.of, x, sums, dq, first, t.n);
-    __syncwarp();
-    if (t.order + 1 < t.of && lane == 0) st_release(a.turn + part, (uint32_t)t.order + 1);
-}
-
-// P' and dS' of a warpgroup's 64 keys and a tile of queries, in registers.
-template <int D, bool CAP>
-DEVICE void weights(float (&x)[Shape<D>::QUERIES / 8][4], float (&y)[Shape<D>::QUERIES / 8][4], const Bwd &b, int thread, const Places<D> &s, int stage)
+// P' and dS' of a warpgroup's 64 keys and a tile of queries, as operands; dV is under way (D 64) or added to. P' (with the soft-cap's slope) waits for dP' in
+// shared memory, where the warp's dS' will be.
+template <int D, bool CAP> DEVICE void weights(Group<D> &g, Operands<D> &p, Operands<D> &slopes, const Bwd &b, const Places<D> &s, int stage, bool first)
 {
     using H = Shape<D>;
-    const int group = thread / GROUP;
+    const int group = g.thread / GROUP, rows = group * ROWS * 128;
     const unsigned char *q = s.ring + stage * 2 * H::TILE;
-    const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(thread) * 2;
-    wgmma_fence();
-    sm90::multiply_rows<D>(x, operand(s.k + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q, H::PANEL_BYTES), H::PANEL_BYTES);
-    wgmma_commit();
-    sm90::multiply_rows<D>(y, operand(s.v + group * ROWS * 128, H::KEYS_PANEL), H::KEYS_PANEL, operand(q + H::TILE, H::PANEL_BYTES), H::PANEL_BYTES);
-    wgmma_commit();
-    const auto columns = [&] { return columns_of(b.a.rule, s.step[stage].ahead, thread, s.keys->n); };
-    if constexpr (CAP) {
+    const float *stats = s.stats + stage * 2 * H::QUERIES + column_of(g.thread) * 2;
+    unsigned char *parked = parked_by(s.ds + stage % H::WEIGHTS_KEPT * H::WEIGHTS, g.thread);
+    const bool shares = H::WEIGHTS_KEPT == 1 && !first;  // the last tile's dS' lay there
+    if (shares) bar_arrive(READ + 1 - group, GROUP * GROUPS);
+    float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
+    multiply_tile<D>(x, s.k + rows, q);
+    if (shares) bar_sync(READ + group, GROUP * GROUPS);  // the other group has read it
+    wgmma_wait<0>();
+    hold(x);
+    make_weights<D, CAP>(p, x, b.a.rule, s.step[stage], s.keys->n, g.thread, stats, parked);
+    if (D == 64) multiply_tile<D>(y, s.v + rows, q + H::TILE);
+    add_rows<D>(g.dv, p, q + H::TILE);
+    if (D == 128) {  // dV's operands make room for dP'
         wgmma_wait<0>();
-        hold(x);
-        hold(y);
-        weigh_capped(x, y, b.a.rule, columns(), stats);
-    } else {
-        wgmma_wait<1>();
-        hold(x);
-        if (s.step[stage].is_masked) hide(x, columns());
-        weigh(x, factor_of<CAP>(b.a.rule), stats);
-        wgmma_wait<0>();
-        hold(x);
-        hold(y);
-        slope_of(y, x, stats);
+        hold(g.dv);
+        multiply_tile<D>(y, s.v + rows, q + H::TILE);
     }
+    wgmma_wait<D == 64>();
+    hold(y);
+#pragma unroll
+    for (int k = 0; k < H::QUERIES / 16; k++) {
+        slope_of(y[2 * k], y[2 * k + 1], parked + k * PARKED_STEP, stats + k * 32);
+        as_operand(slopes[k], y[2 * k], y[2 * k + 1]);
+    }
+    __syncwarp();  // no lane reads what is parked any more
 }
 
 // A tile of queries. false: there was none.
 template <int D, bool CAP> DEVICE bool turn(Group<D> &g, const Bwd &b, const Places<D> &s, int number)
 {
     using H = Shape<D>;
-    int stage = number % STAGES;
+    int stage = number % H::STAGES;
     forget(g.thread);
-    mbar_wait(s.full + stage, parity_of(number));
+    mbar_wait(s.full + stage, parity_of<D>(number));
     const int n = s.step[stage].n;
     if (n == 0) return false;
     clear_rows<D, 2>(g.thread, s.ring + stage * 2 * H::TILE, n, H::QUERIES, H::PANEL_BYTES, CLEARED);
-    uint32_t p[H::QUERIES / 16][4], slopes[H::QUERIES / 16][4], a[KEYS / 16][4];
-    {
-        float x[H::QUERIES / 8][4], y[H::QUERIES / 8][4];
-        weights<D, CAP>(x, y, b, g.thread, s, stage);
-        as_operands(p, x);
-        as_operands(slopes, y);
-    }
+    Operands<D> p, slopes;
+    weights<D, CAP>(g, p, slopes, b, s, stage, number == 0);
     forget(stage);
     forget(g.thread);
-    const unsigned char *q = s.ring + stage * 2 * H::TILE;
-    unsigned char *ds = s.ds + stage * H::WEIGHTS;
-    wgmma_fence();
-    sm90::multiply_columns(g.dv, p, operand(q + H::TILE, H::PANEL_BYTES));
-    wgmma_commit();
-    put_weights<H::QUERIES>(ds, slopes, g.thread);
-    wgmma_fence();
-    sm90::multiply_columns(g.dk, slopes, operand(q, H::PANEL_BYTES));
-    wgmma_commit();
+    unsigned char *ds = s.ds + stage % H::WEIGHTS_KEPT * H::WEIGHTS;
+#pragma unroll
+    for (int k = 0; k < H::QUERIES / 16; k++) put_weights<H::QUERIES>(ds, slopes[k], k, g.thread);
+    add_rows<D>(g.dk, slopes, s.ring + stage * 2 * H::TILE);
     bar_sync(WEIGHED, GROUP * GROUPS);
-    wgmma_wait<D == 64>();
+    wgmma_wait<D == 64>();  // D 128: dK's operands make room
     hold(g.dv);
-    if (D > 64) hold(g.dk);
-    float dq[DQ_COLUMNS / 8][4];
-    const int warp = g.thread / 32, query = warp * 16 % H::QUERIES, panel = warp * 16 / H::QUERIES;
-    multiply_slopes<D>(dq, ds, operand(s.k + panel * H::KEYS_PANEL, H::KEYS_PANEL), query, g.thread % 32, a);
+    if (D == 128) hold(g.dk);
     const Step t = s.step[stage];
-    if (D == 64) {
+    add_dq<D>(b, s, ds, t, g.thread, [&] {
         wgmma_wait<1>();
         hold(g.dk);
-    }
-    __syncwarp();  // every lane has read its step
-    give_back(s.empty + stage);
-    wgmma_wait<0>();
-    hold(dq);
-    pass_dq<D>(b.a, t, dq, warp, query, panel * PANEL);
+        __syncwarp();  // every lane has read its step
+        give_back(s.empty + stage);
+    });
     return true;
 }
 
@@ -342,23 +129,13 @@ template <int D, bool CAP> DEVICE void compute(const Bwd &b, const Places<D> &s,
     clear(g.dk);
     clear(g.dv);
     mbar_wait(s.kv_full, 0);
-    clear_rows<D, 2>(g.thread, s.k, s.keys->n, KEYS, H::KEYS_PANEL, CLEARED);
+    clear_rows<D, 2>(g.thread, s.k, s.keys->n, H::KEYS, H::KEYS_PANEL, CLEARED);
     for (int number = 0; turn<D, CAP>(g, b, s, number);) number++;
     const Keys k = *s.keys;
     const int64_t token = k.token;
     const int row = g.thread / 32 * 16;
     attn_bwd::write_rows(b.a.dk + token * b.a.dk_stride + (int64_t)k.kv * D, b.a.dk_stride, g.dk, b.a.rule.scale, row, k.n);
     attn_bwd::write_rows(b.a.dv + token * b.a.dv_stride + (int64_t)k.kv * D, b.a.dv_stride, g.dv, 1, row, k.n);
-}
-
-template <int D> DEVICE void init_barriers(const Places<D> &s)
-{
-    mbar_init(s.kv_full, 1);
-    for (int i = 0; i < STAGES; i++) {
-        mbar_init(s.full + i, 1);
-        mbar_init(s.empty + i, WARPS);
-    }
-    fence_mbar_init();
 }
 
 }  // namespace attn_bwd_sm90
@@ -369,7 +146,7 @@ template <int D> __global__ void attn_bwd_prepare_sm90(const attn_bwd::Bwd a)
     attn_bwd::prepare<D>(a, attn_bwd_sm90::Shape<D>::turns(a.N, a.query_tiles));
 }
 
-// Grid: K x (at most T / 128 + S tiles of keys). Blocks without a tile end at once.
+// Grid: K x (at most T / KEYS + S tiles of keys). Blocks without a tile end at once.
 template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd_sm90::THREADS, 1) attn_bwd_sm90_main(const __grid_constant__ attn_bwd_sm90::Bwd b)
 {
     using namespace attn_bwd_sm90;
@@ -383,16 +160,19 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd_sm90::THRE
     }
     __syncthreads();
     const int number = (int)*ticket / b.a.K, kv = (int)*ticket % b.a.K, warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0);
-    const Work k = find_work(b.a.table, number, KEYS);
+    const Work k = find_work(b.a.table, number, H::KEYS);
     if (k.n == 0) return;
     if (threadIdx.x == 0) *s.keys = {k.seg.start + k.first, k.n, kv};
     __syncthreads();
     if (warp < GROUP / 32) {
         registers_less<FETCHING>();
-        if (warp == 0) fetch_all<D>(b, k, kv, s);
+        if (warp > 0) return;
+        if constexpr (D == WIDE) fetch_all_wide(b, k, kv, s);
+        else fetch_all<D>(b, k, kv, s);
     } else {
         registers_more<COMPUTING>();
-        compute<D, CAP>(b, s, warp - GROUP / 32);
+        if constexpr (D == WIDE) compute_wide<CAP>(b, s, warp - GROUP / 32);
+        else compute<D, CAP>(b, s, warp - GROUP / 32);
     }
 }
 

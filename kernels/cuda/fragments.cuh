@@ -12,8 +12,8 @@
 template <int WIDTH> DEVICE int at(int r, int c)
 {
     static_assert(WIDTH % 32 == 0, "rows of 64 bytes or more");
-    const int turn = WIDTH >= 64 ? r % 8 : r / 2 % 4;
-    return r * WIDTH * 2 + (c ^ turn) * 16;
+    const uint32_t turn = WIDTH >= 64 ? (uint32_t)r % 8 : (uint32_t)r / 2 % 4;  // unsigned: r + 8 is seen to be turned as r is
+    return r * WIDTH * 2 + (int)(((uint32_t)c ^ turn) * 16);
 }
 
 template <int N> DEVICE void clear(float (&x)[N][4])

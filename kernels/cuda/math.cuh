@@ -28,7 +28,7 @@ DEVICE float warp_sum(float x)
 // cap tanh(x / cap), Gemma's; *slope: its derivative.
 DEVICE float soft_cap(float x, float cap, float *slope)
 {
-    const float t = 1 - 2 * rcp(ex2(x * (2 * LOG2E / cap)) + 1);  // tanh
+    const float t = 1 - 2 * rcp(ex2(x * (2 * LOG2E * rcp(cap))) + 1);  // tanh
     *slope = 1 - t * t;
     return cap * t;
 }

@@ -75,7 +75,7 @@ Err cuda_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
     const Tensor *const all[] = {&a->q, &a->k, &a->v, &a->o, &a->dout, &a->dq, &a->dk, &a->dv};
     for (const Tensor *t : all) ASSERT_TYPE(*t, DT_BF16);
     TRY(check_heads(a->N, a->K, a->D));
-    if (is_hopper(ctx) && sm90_attn_bwd_workspace(a) > 0) TRY(sm90_attn_bwd(ctx, a));
+    if (is_hopper(ctx)) TRY(sm90_attn_bwd(ctx, a));
     else TRY(a->D == 64 ? backward<64>(ctx, a) : a->D == 128 ? backward<128>(ctx, a) : backward<256>(ctx, a));
     const attn::Table table = table_of(a->seg, a->S, a->T);
     TRY(clear_padding(ctx, table, a->dq, a->N * a->D, nullptr, 0));

@@ -33,19 +33,20 @@ Err sm90_attn_fwd(Ctx *ctx, const AttnArgs *a)
 
 int64_t sm90_attn_bwd_workspace(const AttnBwdArgs *a)
 {
-    return a->D == 64 ? attn_bwd::bytes_of<attn_bwd_sm90::Shape<64>>(a) : a->D == 128 ? attn_bwd::bytes_of<attn_bwd_sm90::Shape<128>>(a) : 0;
+    if (a->D == 64) return attn_bwd::bytes_of<attn_bwd_sm90::Shape<64>>(a);
+    return a->D == 128 ? attn_bwd::bytes_of<attn_bwd_sm90::Shape<128>>(a) : a->D == 256 ? attn_bwd::bytes_of<attn_bwd_sm90::Shape<256>>(a) : 0;
 }
 
 template <int D> static Err backward(Ctx *ctx, const AttnBwdArgs *a)
 {
     using H = attn_bwd_sm90::Shape<D>;
     const auto main = a->softcap > 0 ? attn_bwd_sm90_main<D, true> : attn_bwd_sm90_main<D, false>;
-    const int64_t key_tiles = a->T / attn_bwd_sm90::KEYS + a->S;
+    const int64_t key_tiles = a->T / H::KEYS + a->S;
     attn_bwd_sm90::Bwd b = {};
     TRY(map_of(ctx, a->q, a->T, a->N * D, H::QUERIES, &b.q));
     TRY(map_of(ctx, a->dout, a->T, a->N * D, H::QUERIES, &b.dout));
-    TRY(map_of(ctx, a->k, a->T, a->K * D, attn_bwd_sm90::KEYS, &b.k));
-    TRY(map_of(ctx, a->v, a->T, a->K * D, attn_bwd_sm90::KEYS, &b.v));
+    TRY(map_of(ctx, a->k, a->T, a->K * D, H::KEYS, &b.k));
+    TRY(map_of(ctx, a->v, a->T, a->K * D, H::KEYS, &b.v));
     b.a = attn_bwd::args_of<H>(a);
     TRY_CUDA(allow(main, H::BYTES));
     TRY_CUDA(CUDA_LAUNCH(attn_bwd_prepare_sm90<D>, blocks_of(a->T * a->N, attn_bwd::PREPARE_WARPS), attn_bwd::PREPARE_THREADS, 0, stream_of(ctx), b.a));
@@ -55,6 +56,6 @@ template <int D> static Err backward(Ctx *ctx, const AttnBwdArgs *a)
 
 Err sm90_attn_bwd(Ctx *ctx, const AttnBwdArgs *a)
 {
-    ASSERT(a->D == 64 || a->D == 128);
-    return a->D == 64 ? backward<64>(ctx, a) : backward<128>(ctx, a);
+    ASSERT(a->D == 64 || a->D == 128 || a->D == 256);
+    return a->D == 64 ? backward<64>(ctx, a) : a->D == 128 ? backward<128>(ctx, a) : backward<256>(ctx, a);
 }

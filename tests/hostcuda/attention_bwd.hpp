@@ -53,24 +53,23 @@ template <int D> static bool backward(const Case &c, OnDevice *f, const std::vec
 template <int D> static bool backward_sm90(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Result *r)
 {
     using H = attn_bwd_sm90::Shape<D>;
-    const int query_tiles = c.T / H::QUERIES + f->table.S, key_tiles = c.T / attn_bwd_sm90::KEYS + f->table.S;
+    const int query_tiles = c.T / H::QUERIES + f->table.S, key_tiles = c.T / H::KEYS + f->table.S;
     Backward b(f, dout, query_tiles, H::sums(c.N, query_tiles), H::turns(c.N, query_tiles));
     attn_bwd_sm90::Bwd s = {};
     s.a = b.a;
     if (!encode_map(cuTensorMapEncodeTiled, &s.q, b.a.q, c.N * D, c.T, c.N * D, H::QUERIES)) return false;
     if (!encode_map(cuTensorMapEncodeTiled, &s.dout, b.a.dout, c.N * D, c.T, c.N * D, H::QUERIES)) return false;
-    if (!encode_map(cuTensorMapEncodeTiled, &s.k, b.a.k, c.K * D, c.T, c.K * D, attn_bwd_sm90::KEYS)) return false;
-    if (!encode_map(cuTensorMapEncodeTiled, &s.v, b.a.v, c.K * D, c.T, c.K * D, attn_bwd_sm90::KEYS)) return false;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.k, b.a.k, c.K * D, c.T, c.K * D, H::KEYS)) return false;
+    if (!encode_map(cuTensorMapEncodeTiled, &s.v, b.a.v, c.K * D, c.T, c.K * D, H::KEYS)) return false;
     return hostcuda::launch("attn_bwd_prepare_sm90", attn_bwd_prepare_sm90<D>, (c.T * c.N + 3) / 4, 128, 0, b.a) &&
            hostcuda::launch("attn_bwd_sm90", c.softcap > 0 ? attn_bwd_sm90_main<D, true> : attn_bwd_sm90_main<D, false>, c.K * key_tiles, attn_bwd_sm90::THREADS, H::BYTES, s) &&
            b.finish(r);
 }
 
-// The Hopper form has no heads of 256.
 static bool run_form(const Case &c, OnDevice *f, const std::vector<uint16_t> &dout, Form form, Result *r)
 {
     if constexpr (is_built(SM90))
-        if (form == SM90) return c.D == 64 ? backward_sm90<64>(c, f, dout, r) : c.D == 128 && backward_sm90<128>(c, f, dout, r);
+        if (form == SM90) return c.D == 64 ? backward_sm90<64>(c, f, dout, r) : c.D == 128 ? backward_sm90<128>(c, f, dout, r) : backward_sm90<256>(c, f, dout, r);
     if constexpr (is_built(MMA)) return c.D == 64 ? backward<64>(c, f, dout, r) : c.D == 128 ? backward<128>(c, f, dout, r) : backward<256>(c, f, dout, r);
     return false;
 }

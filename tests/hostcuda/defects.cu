@@ -232,6 +232,17 @@ __global__ void barrier_unmade(uint32_t *out, bool bad)
     out[threadIdx.x] = 1;
 }
 
+__global__ void wrong_parity(uint32_t *out, bool bad)
+{
+    SHARED_MEMORY(shared);
+    uint64_t *bar = (uint64_t *)shared;
+    if (threadIdx.x == 0) mbar_init(bar, N);
+    __syncthreads();
+    mbar_arrive(bar);
+    mbar_wait(bar, bad ? 2 : 0);  // DEFECT wrong_parity
+    out[threadIdx.x] = 1;
+}
+
 // Warp 1 fills, warp 0 reads, two slots; bad: the reader gives a slot back before it has read it.
 __global__ void early_release(uint32_t *out, bool bad)
 {
@@ -382,6 +393,7 @@ static const Case cases[] = {
     PLAIN(matrix_outside, "out of bounds", N * 16),
     PLAIN(no_arrival, "deadlock", 8),
     PLAIN(barrier_unmade, "", 8),
+    PLAIN(wrong_parity, "barrier", 8),
     PLAIN(early_release, "race", 64 * 4 + 32),
     COPY(missing_wait, "race"),
     COPY(wait_without_barrier, "race"),
