@@ -108,9 +108,10 @@ $(FUZZ:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD
 CXX       = g++
 WARNXX   := -std=c++17 -Wall -Wextra -Wpedantic -Wshadow $(if $(DEV),-Werror)
 HOSTCUDA := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard kernels/hostcuda/*.cc))
-MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd:SM90 attn.cuh:attention attn_softmax.cuh:attention attn_fwd.cuh:attention:MMA \
+MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bwd:SM90 attn.cuh:attention_bwd attn_softmax.cuh:attention attn_fwd.cuh:attention:MMA \
             attn_fwd_sm90.cuh:attention:SM90 attn_bwd.cuh:attention_bwd attn_bwd_parts_sm90.cuh:attention_bwd:SM90 attn_bwd_sm90.cuh:attention_bwd:SM90 \
-            attn_bwd_wide_sm90.cuh:attention_bwd:SM90 decode.cuh:decode product.cuh:logprob:MMA logits.cuh:logprob logprob.cuh:logprob logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
+            attn_bwd_wide_sm90.cuh:attention_bwd:SM90 decode.cuh:decode product.cuh:logprob:MMA logits.cuh:logprob logprob.cuh:logprob \
+            logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
