@@ -6,7 +6,7 @@
 KERNEL is a file of kernels/cuda, TEST a program of tests/hostcuda that includes it, built for FORM alone (MMA, SM90). A mutant is one change of one
 place: a call that synchronises, waits, copies, multiplies or fences deleted; a wait for one fewer, or for the other parity; a barrier's threads or
 arrivals, a copy's expected bytes, a descriptor's stride or offset halved; a comparison off by one; a shuffle, a row or a column exchanged. All of them are
-built and run, or --count chosen by --seed. Killed: the build fails, the test fails, or it takes more than ten times its usual time.
+built and run, or --count chosen by --seed. Killed: the build fails, the test fails, or it takes more than PATIENCE times its usual time.
 stdout: a line for each survivor and the counts; exit 1 when fewer than 95 % are killed. Survivors that change nothing are listed with
 the reason in tests/hostcuda/equivalent.txt (KERNEL: the changed line as it is printed; then "  # why") and do not count. --table: the lines of these
 kernels in FILE (tests/hostcuda/mutants.txt) are replaced, kernel by kernel, by what was found today; those of others stay.
@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 CALLS = ("__syncthreads", "__syncwarp", "bar_sync", "bar_arrive", "mbar_init", "mbar_arrive", "mbar_arrive_expect", "mbar_wait", "fence_mbar_init",
          "fence_proxy_async", "cp_async16", "cp_async4", "cp_async_commit", "cp_async_wait", "tma_load_2d", "wgmma_fence", "wgmma_ss", "wgmma_rs",
          "wgmma_commit", "wgmma_wait", "registers_less", "registers_more", "give_back", "spin_until", "st_release")
+PATIENCE = 4  # of a test's usual time
 HALVED = {  # call: which of its arguments
     "bar_sync": [1], "bar_arrive": [1], "mbar_init": [1], "mbar_arrive_expect": [1], "operand": [1], "sm90::multiply_rows": [2, 4]}
 
@@ -131,20 +132,20 @@ def usual_time(command, build):
     return seconds
 
 
-def run_all(found, command, build, jobs, usual):
-    """A line for each mutant, and how many were killed. jobs: so many at a time; usual: seconds of the tests so far."""
-    if found and tuple(command) not in usual:
-        usual[tuple(command)] = usual_time(command, build)
-
-    def run_one(m):
-        how, _ = build_and_run(os.path.basename(m["path"]), m["text"], command, build, 10 * usual[tuple(command)] + 5)
-        line = f"{'killed' if how else 'LIVES'} {m['path']}:{m['line']}: {m['what']}: {m['new']}{' (' + how + ')' if how else ''}"
-        print(line, flush=True)
-        return line
-
+def run_all(work, build, jobs):
+    """For each kernel of work the lines of its mutants; jobs at a time, whichever kernel they are of."""
+    commands = sorted({tuple(command) for _, command, found, _ in work if found})
     with ThreadPoolExecutor(jobs) as pool:
-        lines = list(pool.map(run_one, found))
-    return lines, sum(line.startswith("killed") for line in lines)
+        usual = dict(zip(commands, pool.map(lambda command: usual_time(command, build), commands)))
+
+        def run_one(command, m):
+            how, _ = build_and_run(os.path.basename(m["path"]), m["text"], command, build, PATIENCE * usual[tuple(command)] + 20)
+            line = f"{'killed' if how else 'LIVES'} {m['path']}:{m['line']}: {m['what']}: {m['new']}{' (' + how + ')' if how else ''}"
+            print(line, flush=True)
+            return line
+
+        running = [[pool.submit(run_one, command, m) for m in found] for _, command, found, _ in work]
+        return [[r.result() for r in of] for of in running]
 
 
 def update_table(path, kernel, summary, lines):
@@ -182,19 +183,18 @@ def main():
         chosen = random.Random(a.seed).sample(range(len(all_of)), min(a.count, len(all_of)))
         keep = {id(all_of[i]) for i in chosen}
         work = [(kernel, command, [m for m in found if id(m) in keep], equal) for kernel, command, found, equal in work]
-    killed, total, usual = 0, 0, {}
-    for kernel, command, found, equal in work:
-        if a.list:
-            for m in found:
-                print(f"{m['path']}:{m['line']}: {m['what']}: {m['new']}")
-            continue
-        lines, n = run_all(found, command, a.build, a.jobs, usual)
+    if a.list:
+        for m in (m for _, _, found, _ in work for m in found):
+            print(f"{m['path']}:{m['line']}: {m['what']}: {m['new']}")
+        return
+    killed, total = 0, 0
+    for (kernel, _, found, equal), lines in zip(work, run_all(work, a.build, a.jobs)):
+        n = sum(line.startswith("killed") for line in lines)
         killed, total = killed + n, total + len(found)
         if a.table:
             update_table(a.table, kernel, f"{kernel}, {time.strftime('%F', time.gmtime())}: {n} of {len(found)} killed, {equal} more change no result", lines)
-    if not a.list:
-        print(f"{killed} of {total} mutants killed")
-        sys.exit(killed < 0.95 * total)
+    print(f"{killed} of {total} mutants killed")
+    sys.exit(killed < 0.95 * total)
 
 
 main()
