@@ -233,8 +233,8 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 8 minutes
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu
-	@sh tests/run.sh $(BUILD) tests/hostcuda
+	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
+	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda
 check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
 	@sh tests/gpu/check_gpu.sh $(BUILD)
 bench-gpu:        ## ops, a training step and decoding on a GPU beside its peaks, kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
