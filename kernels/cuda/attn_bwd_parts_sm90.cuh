@@ -143,24 +143,13 @@ template <int N> DEVICE void hide(float (&x)[N][4], const Columns &c)
             if (!is_seen(c, j, i)) x[j][i] = -INFINITY;
 }
 
-// Products become weights.
-template <int N> DEVICE void weigh(float (&x)[N][4], float factor, const float *stats)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        const float4 s = ld_v4(stats + j * 16);
-#pragma unroll
-        for (int i = 0; i < 4; i++) x[j][i] = ex2(fmaf(x[j][i], factor, i % 2 ? s.y : s.x));
-    }
-}
-
 // Where a thread's operands wait, 16 bytes at a time, in [KEYS][128]: among the rows of its warp's 16 keys.
 DEVICE unsigned char *parked_by(unsigned char *weights, int thread) { return weights + (thread / 32 * 8 * 32 + thread % 32) * 16; }
 
-template <int K> DEVICE void park(unsigned char *to, const uint32_t (&x)[K][4])
+// P' of 16 queries, at most 1: in fp16, which rounds dS' no more than its own bf16 does.
+DEVICE void park(unsigned char *to, const float (&left)[4], const float (&right)[4])
 {
-#pragma unroll
-    for (int k = 0; k < K; k++) st_u4((uint16_t *)(to + k * PARKED_STEP), {x[k][0], x[k][1], x[k][2], x[k][3]});
+    st_u4((uint16_t *)to, {pack_f16(left[0], left[1]), pack_f16(left[2], left[3]), pack_f16(right[0], right[1]), pack_f16(right[2], right[3])});
 }
 
 // Products become weights, and operands; what is parked is those times the soft-cap's slope.
@@ -170,7 +159,6 @@ DEVICE void weigh_and_park(uint32_t (&p)[N / 2][4], float (&x)[N][4], const Rule
 #pragma unroll
     for (int k = 0; k < N / 2; k++) {
         float slope[2][4];
-        uint32_t parked[1][4];
 #pragma unroll
         for (int j = 2 * k; j < 2 * k + 2; j++) {
             const float4 s = ld_v4(stats + j * 16);
@@ -182,8 +170,23 @@ DEVICE void weigh_and_park(uint32_t (&p)[N / 2][4], float (&x)[N][4], const Rule
             }
         }
         as_operand(p[k], x[2 * k], x[2 * k + 1]);
-        as_operand(parked[0], slope[0], slope[1]);
-        park(to + k * PARKED_STEP, parked);
+        park(to + k * PARKED_STEP, slope[0], slope[1]);
+    }
+}
+
+// The same without a soft-cap.
+template <int N> DEVICE void weigh_and_park(uint32_t (&p)[N / 2][4], float (&x)[N][4], float factor, const float *stats, unsigned char *to)
+{
+#pragma unroll
+    for (int k = 0; k < N / 2; k++) {
+#pragma unroll
+        for (int j = 2 * k; j < 2 * k + 2; j++) {
+            const float4 s = ld_v4(stats + j * 16);
+#pragma unroll
+            for (int i = 0; i < 4; i++) x[j][i] = ex2(fmaf(x[j][i], factor, i % 2 ? s.y : s.x));
+        }
+        park(to + k * PARKED_STEP, x[2 * k], x[2 * k + 1]);
+        as_operand(p[k], x[2 * k], x[2 * k + 1]);
     }
 }
 
@@ -195,8 +198,8 @@ DEVICE void slope_of(float (&left)[4], float (&right)[4], const unsigned char *p
     const float4 s = ld_v4(stats), t = ld_v4(stats + 16);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        left[i] = (i % 2 ? high_bf16(words[i / 2]) : low_bf16(words[i / 2])) * (left[i] - (i % 2 ? s.w : s.z));
-        right[i] = (i % 2 ? high_bf16(words[2 + i / 2]) : low_bf16(words[2 + i / 2])) * (right[i] - (i % 2 ? t.w : t.z));
+        left[i] = (i % 2 ? high_f16(words[i / 2]) : low_f16(words[i / 2])) * (left[i] - (i % 2 ? s.w : s.z));
+        right[i] = (i % 2 ? high_f16(words[2 + i / 2]) : low_f16(words[2 + i / 2])) * (right[i] - (i % 2 ? t.w : t.z));
     }
 }
 
@@ -222,9 +225,7 @@ DEVICE void make_weights(Operands<D> &p, float (&x)[Shape<D>::QUERIES / 8][4], c
         weigh_and_park(p, x, r, columns_of(r, t.ahead, thread, keys), stats, parked);
     } else {
         if (t.is_masked) hide(x, columns_of(r, t.ahead, thread, keys));
-        weigh(x, factor_of<CAP>(r), stats);
-        as_operands(p, x);
-        park(parked, p);
+        weigh_and_park(p, x, factor_of<CAP>(r), stats, parked);
     }
 }
 

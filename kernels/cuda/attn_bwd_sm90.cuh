@@ -4,7 +4,7 @@
 // A block keeps 128 keys and values of one kv head; two warpgroups compute, each with dK and dV of 64 keys in registers, and a warp fetches. It alone walks
 // through the tiles of 128 queries that see the keys, and leaves with each what the others have to know of it (Step). Keys are rows, as in attn_bwd.cuh:
 //
-//   S' = K Q'   wgmma, 128 columns             P' = 2^(S' - lse), bf16, parked in shared memory
+//   S' = K Q'   wgmma, 128 columns             P' = 2^(S' - lse), bf16; fp16 parked in shared memory
 //   dV += P' dO   dP' = V dO'   wgmma          dS' = P' (dP' - delta), in place of P'
 //   dK += dS' Q   wgmma, P' and dS' in registers
 //   dQ = dS K   wgmma, over all 128 keys: a warp reads 16 queries of dS turned, and adds its 16 x 64 of dQ when their turn has come

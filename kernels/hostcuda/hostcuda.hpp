@@ -195,6 +195,9 @@ float ex2(float x);
 float rcp(float x);
 float lg2(float x);
 uint32_t pack_bf16(float low, float high);
+uint32_t pack_f16(float low, float high);
+float low_f16(uint32_t v);
+float high_f16(uint32_t v);
 float low_bf16(uint32_t v);
 float high_bf16(uint32_t v);
 

@@ -162,5 +162,23 @@ void ldmatrix_x4(uint32_t (&out)[4], const void *row) { load(out, row, false, CA
 void ldmatrix_x4_trans(uint32_t (&out)[4], const void *row) { load(out, row, true, CALLER); }
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b) { note({WarpOp::PRODUCT, d, a, b}, 16, 16, 8); }
 uint32_t pack_bf16(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
+
+__extension__ typedef _Float16 Half;
+
+uint32_t pack_f16(float low, float high)
+{
+    const Half h[2] = {(Half)low, (Half)high};  // to nearest, ties to even
+    uint32_t v;
+    memcpy(&v, h, 4);
+    return v;
+}
+static float half_of(uint32_t v, int i)
+{
+    Half h[2];
+    memcpy(h, &v, 4);
+    return (float)h[i];
+}
+float low_f16(uint32_t v) { return half_of(v, 0); }
+float high_f16(uint32_t v) { return half_of(v, 1); }
 float low_bf16(uint32_t v) { return of_bf16(v & 0xffff); }
 float high_bf16(uint32_t v) { return of_bf16(v >> 16); }

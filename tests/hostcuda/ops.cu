@@ -272,19 +272,20 @@ static void check_fixed()
 static void check_attention(int D_, std::vector<Segment> segments, int tokens, float softcap)
 {
     const int W = (N + 2 * K) * D_, O = N * D_, S = (int)segments.size();
+    const float scale = 1 / sqrtf((float)D_);
     const Managed<Segment> seg(segments);
     const auto in = halves((size_t)(tokens * W)), dout = halves((size_t)(tokens * O));
     Managed<uint16_t> o(dout.n), o_cpu(dout.n), back(in.n), back_cpu(in.n);
     Managed<float> lse((size_t)(N * tokens)), lse_cpu(lse.n);
     const Tensor x = tensor_bf16(in.p, W), g = tensor_bf16(back.p, W), c = tensor_bf16(back_cpu.p, W);
-    AttnArgs a = {x, tensor_at(x, O), tensor_at(x, O + K * D_), tensor_bf16(o_cpu.p, O), lse_cpu.p, seg.p, tokens, S, N, K, D_, 0.125f, softcap, 0, nullptr}, b = a;
+    AttnArgs a = {x, tensor_at(x, O), tensor_at(x, O + K * D_), tensor_bf16(o_cpu.p, O), lse_cpu.p, seg.p, tokens, S, N, K, D_, scale, softcap, 0, nullptr}, b = a;
     a.workspace = aligned_alloc(64, (size_t)op_attn_fwd_workspace(&cpu, &a) / 64 * 64 + 64);
     b.o = tensor_bf16(o.p, O), b.lse = lse.p;
     memset(o.p, 0xff, o.n * 2), memset(lse.p, 0xff, lse.n * 4), memset(back.p, 0xff, back.n * 2);  // padding is cleared
     both(op_attn_fwd(&cpu, &a), op_attn_fwd(&gpu, &b));
     check_form("attention");
     near("attention", o, o_cpu, BF16, WEIGHTED), near("log-sum-exp", lse, lse_cpu, 10 * FP32);
-    AttnBwdArgs d = {x, a.k, a.v, b.o, tensor_bf16(dout.p, O), c, tensor_at(c, O), tensor_at(c, O + K * D_), lse.p, seg.p, tokens, S, N, K, D_, 0.125f, softcap, 0, nullptr};
+    AttnBwdArgs d = {x, a.k, a.v, b.o, tensor_bf16(dout.p, O), c, tensor_at(c, O), tensor_at(c, O + K * D_), lse.p, seg.p, tokens, S, N, K, D_, scale, softcap, 0, nullptr};
     AttnBwdArgs e = d;
     e.dq = g, e.dk = tensor_at(g, O), e.dv = tensor_at(g, O + K * D_);
     const Managed<char> space((size_t)op_attn_bwd_workspace(&gpu, &e));
