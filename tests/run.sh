@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # run.sh BUILD [DIR]: runs every test of DIR (default tests): cmocka programs BUILD/tests/t* and scripts DIR/t*.sh, TEST_JOBS (1) at a time.
+# A script that says "begins first" in its head does.
 # A test is silent unless wrong. Exit 0 passed, 77 skipped (its last line says why), anything else failed.
 # With MODELS set (the folder of real models) a skip counts as a failure: that is make check-real. Where it has left the models in
 # BUILD/models, make check too compares 50 prompts with transformers (t80).
@@ -37,7 +38,10 @@ VERDICTS=$(mktemp)
 export VERDICTS
 trap 'rm -f "$VERDICTS"' EXIT
 count() { grep -c "^$1" "$VERDICTS"; }
-each() { for test in $programs "$dir"/t[0-9]*.sh $real; do [ ! -e "$test" ] || echo "$test"; done; }
+first=$(grep -ls '^#.*begins first' "$dir"/t[0-9]*.sh)
+each() {
+    for test in $first $programs "$dir"/t[0-9]*.sh $real; do [ ! -e "$test" ] || echo "$test"; done | awk '!had[$0]++'
+}
 each | xargs -P "${TEST_JOBS:-1}" -n 1 sh "$0" --one "$build"
 passed=$(count passed) skipped=$(count skipped)
 failed=$(($(each | wc -l) - passed - skipped))  # one that left no word too

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # imf sft and dpo with device: cuda on hostcuda: the demo's target follows the CPU's bf16 curve; ranks and shard: change no bit, also
 # of a run that goes on from a checkpoint, which it does on the CPU too, and on a device of another architecture. Without a device the program ends with 69 and says what to do.
+# It takes longest, so it begins first.
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
