@@ -231,7 +231,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
-check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 10 minutes
+check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 13 minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
 	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda

@@ -6,8 +6,8 @@
 //   - Work is put into the device's stream, in order; an error of the device is told by device_wait or by a later op.
 //   - Weights are [out][in] in bf16, not packed. Workspaces are cuda_x_workspace(args) bytes, which differ from op_x_workspace, and do for every
 //     device: a plan is made where none is.
-//   - Attention and log-probabilities have a form for Hopper (compute capability 9.0) and one for others; which one runs depends on the device and on
-//     shapes alone, and a step's forward and backward logits come from one form.
+//   - Attention and log-probabilities have a form for Hopper (compute capability 9.0) and one for others; which one runs depends on the device
+//     alone, so a step's forward and backward logits come from one form.
 //   - Types are those of bf16 in kernels/ops.h; others are ERR_INTERNAL. Attention: head sizes 64, 128 and 256, else ERR_RECIPE.
 #ifndef IMF_CUDA_DEVICE_H
 #define IMF_CUDA_DEVICE_H

@@ -46,6 +46,8 @@ DEVICE uint32_t pack_bf16(float low, float high)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
     return v;
 }
+DEVICE float low_bf16(uint32_t v) { return __uint_as_float(v << 16); }
+DEVICE float high_bf16(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
 // The same in fp16, for values of at most 65,504: 11 bits in place of 8.
 DEVICE uint32_t pack_f16(float low, float high)
 {
@@ -65,8 +67,6 @@ DEVICE float high_f16(uint32_t v)
     asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(f) : "r"(v));
     return f;
 }
-DEVICE float low_bf16(uint32_t v) { return __uint_as_float(v << 16); }
-DEVICE float high_bf16(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
 
 // Four values, or eight of 16 bits, at a multiple of 16 bytes, in global or shared memory.
 DEVICE float4 ld_v4(const float *p) { return *(const float4 *)p; }

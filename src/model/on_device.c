@@ -11,15 +11,9 @@
 enum { PIECE = 1 << 20 };  // values that are rounded at a time
 
 typedef struct Pieces {
-    float *w;         // [PIECE] where they come from files
+    float *w;         // [PIECE], for what comes from files
     uint16_t *half;   // [PIECE]
 } Pieces;
-
-static Err pieces_alloc(Pieces *p)
-{
-    TRY(MEM_ARRAY(&p->w, PIECE));
-    return MEM_ARRAY(&p->half, PIECE);
-}
 
 static void pieces_free(Pieces *p)
 {
@@ -52,7 +46,7 @@ Err model_refresh(Ctx *host, const Model *m, Model *out)
 {
     Pieces p = {0};
     ASSERT(m->w && !host->device);
-    Err err = pieces_alloc(&p);
+    Err err = MEM_ARRAY(&p.half, PIECE);
     if (err == OK) err = put_block(host, m, out, &p);
     pieces_free(&p);
     return err;
@@ -125,7 +119,8 @@ static Err put_files(Ctx *host, const StDir *st, const Model *files, Model *out)
 {
     Pieces p = {0};
     Err err = begin_on_device(files, host->gpu, out);
-    if (err == OK) err = pieces_alloc(&p);
+    if (err == OK) err = MEM_ARRAY(&p.w, PIECE);
+    if (err == OK) err = MEM_ARRAY(&p.half, PIECE);
     if (err == OK) err = put_parts(host, st, out, &p);
     pieces_free(&p);
     if (err != OK) model_free(out);
