@@ -38,6 +38,10 @@ BARS = {  # of the loops without mask: (least serial bound, most instructions); 
     "attn_fwd_sm90<128>": (0.64, 520),
     "attn_fwd_sm90<256>": (0.70, 500),
 }
+SPECIAL = {  # weights that a lane's loop makes: of the special function unit at most one operation each and four, with a soft-cap twice that
+    "attn_fwd_sm90<64>": 64, "attn_fwd_sm90<128>": 64, "attn_fwd_sm90<256>": 40,
+    "attn_fwd_sm90<64, cap>": 128, "attn_fwd_sm90<128, cap>": 128, "attn_fwd_sm90<256, cap>": 80,
+}
 MASKED = 1.35
 CYCLES = {"80": 8, "90a": 4}
 ALU = {"FMNMX", "FMNMX3", "FSETP", "FSEL", "F2FP", "ISETP", "LOP3", "IADD3", "SHF", "SEL", "PRMT", "LEA", "IMNMX", "VIMNMX", "PLOP3", "MOV", "VIADD",
@@ -163,6 +167,10 @@ def missed_bars(rows):
             yield f"{kernel}: {text_of(plain)}: not {serial} serial with at most {most} instructions"
         if masked["I"] > MASKED * plain["I"]:
             yield f"{kernel}: {masked['I']} instructions with a mask, more than {MASKED} x {plain['I']}"
+    for kernel, weights in SPECIAL.items():
+        for name, row in rows.items():
+            if name.startswith(f"{kernel} sm_90a") and row["M"] > 8 * (weights + (8 if "cap" in kernel else 4)):
+                yield f"{name}: {text_of(row)}: M above 8 x {weights} and its rest"
     for kernel, (instructions, operands) in OPERANDS.items():
         for name, row in rows.items():
             if name.startswith(f"{kernel} sm_90a") and (row["I"] > instructions * row["T"] or row["S"] > operands * row["T"]):

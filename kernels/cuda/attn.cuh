@@ -81,14 +81,14 @@ DEVICE bool sees(const Rule &r, int query_pos, int key_pos)
     return key_pos <= query_pos && (r.window <= 0 || key_pos > query_pos - r.window);
 }
 
-// A score is what is summed: with a soft-cap the capped one, without it the bare product. 2^(score x factor) is its weight.
+// A score is what is compared: with a soft-cap the tanh, without it the bare product. 2^(score x factor) is its weight.
 template <bool CAP> DEVICE float score_of(const Rule &r, float product, float *slope)
 {
-    *slope = 1;
-    if constexpr (CAP) return soft_cap(product * r.scale, r.softcap, slope);
-    return product;
+    const float score = CAP ? tanh_of(product, r.scale * rcp(r.softcap)) : product;
+    *slope = CAP ? 1 - score * score : 1;
+    return score;
 }
-template <bool CAP> DEVICE float factor_of(const Rule &r) { return CAP ? LOG2E : r.scale * LOG2E; }
+template <bool CAP> DEVICE float factor_of(const Rule &r) { return (CAP ? r.softcap : r.scale) * LOG2E; }
 
 // Rows [first, first + ROWS) of a head of D values, zeros from row `len` on.
 template <int D, int ROWS> DEVICE void load_rows(unsigned char *to, const uint16_t *from, int64_t stride, int first, int len)

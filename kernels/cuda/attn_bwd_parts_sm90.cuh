@@ -164,7 +164,7 @@ DEVICE void weigh_and_park(uint32_t (&p)[N / 2][4], float (&x)[N][4], const Rule
             const float4 s = ld_v4(stats + j * 16);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const float w = ex2(fmaf(score_of<true>(r, x[j][i], &slope[j % 2][i]), LOG2E, i % 2 ? s.y : s.x));
+                const float w = ex2(fmaf(score_of<true>(r, x[j][i], &slope[j % 2][i]), factor_of<true>(r), i % 2 ? s.y : s.x));
                 x[j][i] = is_seen(c, j, i) ? w : 0;
                 slope[j % 2][i] *= x[j][i];
             }
