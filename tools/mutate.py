@@ -6,7 +6,7 @@
 KERNEL is a file of kernels/cuda, TEST a program of tests/hostcuda that includes it, built for FORM alone (MMA, SM90). A mutant is one change of one
 place: a call that synchronises, waits, copies, multiplies or fences deleted; a wait for one fewer, or for the other parity; a barrier's threads or
 arrivals, a copy's expected bytes, a descriptor's stride or offset halved; a comparison off by one; a shuffle, a row or a column exchanged. All of them are
-built and run, or --count chosen by --seed. Killed: the build fails, the test fails, or it takes more than PATIENCE times its usual time.
+built and run, or --count chosen by --seed. Killed: the build fails, the test fails, or it takes more than PATIENCE times its usual processor time.
 stdout: a line for each survivor and the counts; exit 1 when fewer than 95 % are killed. Survivors that change nothing are listed with
 the reason in tests/hostcuda/equivalent.txt (KERNEL: the changed line as it is printed; then "  # why") and do not count. --table: the lines of these
 kernels in FILE (tests/hostcuda/mutants.txt) are replaced, kernel by kernel, by what was found today; those of others stay.
@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 CALLS = ("__syncthreads", "__syncwarp", "bar_sync", "bar_arrive", "mbar_init", "mbar_arrive", "mbar_arrive_expect", "mbar_wait", "fence_mbar_init",
          "fence_proxy_async", "cp_async16", "cp_async4", "cp_async_commit", "cp_async_wait", "tma_load_2d", "wgmma_fence", "wgmma_ss", "wgmma_rs",
          "wgmma_commit", "wgmma_wait", "registers_less", "registers_more", "give_back", "spin_until", "st_release")
-PATIENCE = 4  # of a test's usual time
+PATIENCE = 4  # of a test's usual processor time
 HALVED = {  # call: which of its arguments
     "bar_sync": [1], "bar_arrive": [1], "mbar_init": [1], "mbar_arrive_expect": [1], "operand": [1], "sm90::multiply_rows": [2, 4]}
 
@@ -94,6 +95,16 @@ def mutants(path):
             yield {"path": path, "line": i + 1, "what": what, "text": "\n".join(lines[:i] + [changed] + lines[i + 1:]), "new": new}
 
 
+def run_limited(program, limit):
+    """Its exit status (below 0: of a signal), its first line and its seconds; limit and result count the processor's, not those of a machine that does other things."""
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        run = subprocess.Popen(["sh", "-c", 'ulimit -S -t "$1"; exec "$0"', program, str(limit)], stdout=out, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        return run.returncode, out.readline().strip(), used.ru_utime + used.ru_stime
+
+
 def build_and_run(kernel, text, command, build, limit):
     """('' when the test passes with this text as the kernel's, else what went wrong; its seconds). command: the test, and the form that it is built for."""
     with tempfile.TemporaryDirectory(dir=build) as work:
@@ -108,13 +119,10 @@ def build_and_run(kernel, text, command, build, limit):
             return "build", 0
         objects = sorted(glob.glob(f"{build}/kernels/hostcuda/*.o"))
         subprocess.run(["g++", "-o", program, program + ".o"] + objects + [f"{build}/libimf.a", "-lboost_context", "-lbacktrace"], check=True, capture_output=True)
-        start = time.time()
-        try:
-            run = subprocess.run([program], capture_output=True, timeout=limit, text=True)
-        except subprocess.TimeoutExpired:
-            return "time", limit
-        first = (run.stdout.strip().split("\n") or [""])[0].replace(work + "/", "")[:100]
-        return "" if run.returncode == 0 else first or "exit", time.time() - start
+        code, first, seconds = run_limited(program, limit)
+        if code == -signal.SIGXCPU:
+            return "time", seconds
+        return "" if code == 0 else first.replace(work + "/", "")[:100] or "exit", seconds
 
 
 def equivalents():
@@ -139,7 +147,7 @@ def run_all(work, build, jobs):
         usual = dict(zip(commands, pool.map(lambda command: usual_time(command, build), commands)))
 
         def run_one(command, m):
-            how, _ = build_and_run(os.path.basename(m["path"]), m["text"], command, build, PATIENCE * usual[tuple(command)] + 20)
+            how, _ = build_and_run(os.path.basename(m["path"]), m["text"], command, build, int(PATIENCE * usual[tuple(command)]) + 2)
             line = f"{'killed' if how else 'LIVES'} {m['path']}:{m['line']}: {m['what']}: {m['new']}{' (' + how + ')' if how else ''}"
             print(line, flush=True)
             return line

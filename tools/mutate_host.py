@@ -5,7 +5,7 @@
 
 Mutants: every call below CALLS in FILES deleted (its result is success). Each is built in a copy of the tree and must change the
 weights of three steps on 2 ranks (shard: grads), of going on from their checkpoint (shard: states), greedy samples or their scores; or end in
-an error, or not end within a minute. stdout: a line a mutant; exit 1 when fewer than 95 % are noticed, equivalent ones (EQUIVALENT) aside.
+an error, or take PATIENCE times as long and a minute. stdout: a line a mutant; exit 1 when fewer than 95 % are noticed, equivalent ones (EQUIVALENT) aside.
 """
 import argparse
 import os
@@ -13,12 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c", "src/model/reward.c",
          "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
 CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|see_whether_ended|ctx_wait|op_fixed_(?:add|get)|"
          r"begin_on_device|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
          r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|send_weights|compute_sum_share")
+PATIENCE = 4  # of the slowest step's usual time
 EQUIVALENT = {  # lines of code
     "return par_device_wait(d);": "what comes next waits as well; this wait looks after the other ranks meanwhile",
     "return compute_refresh(o->on);": "the host's path",
@@ -83,10 +85,10 @@ def forget_the_end(stage):
     shutil.rmtree(f"{stage}/step_000000003")
 
 
-def outcome(work, imf):
-    """What the program makes: bytes to compare, or a word for how it ended."""
+def outcome(work, imf, limit):
+    """What the program makes: bytes to compare, or a word for how it ended; and the seconds of its slowest step."""
     shutil.rmtree(f"{work}/run", ignore_errors=True)
-    result = b""
+    result, slowest = b"", 0
     common = ["--set", f"run_dir={work}/run", "--quiet"]
     model = "sft/model/model.safetensors"
     steps = [(["mpirun", "-n", "2", imf, "sft", f"{work}/r.yaml", "--set", "shard=grads"] + common, model),
@@ -96,15 +98,17 @@ def outcome(work, imf):
              (["mpirun", "-n", "1", imf, "sample", f"{work}/r.yaml"] + common, "samples"),
              (["mpirun", "-n", "1", imf, "score", f"{work}/r.yaml"] + common, "scores")]
     for i, (argv, made) in enumerate(steps):
-        code = run(argv, ".", 60)
+        start = time.monotonic()
+        code = run(argv, ".", limit)
+        slowest = max(slowest, time.monotonic() - start)
         if code is None:
-            return b"it hangs"
+            return b"it hangs", slowest
         if code:
-            return b"it ends with an error"
+            return b"it ends with an error", slowest
         result += read(f"{work}/run/{made}") if made else b""
         if i < 2:
             forget_the_end(f"{work}/run/sft")
-    return result
+    return result, slowest
 
 
 RECIPE = """seed: 5
@@ -144,8 +148,9 @@ def main():
     if run(make, ".", 600):
         sys.exit("the tree does not build")
     imf = f"{copy}/build/hostcuda/imf"
-    want = outcome(work, imf)
-    if want.startswith(b"it ") or want != outcome(work, imf):
+    want, slowest = outcome(work, imf, 600)
+    limit = 60 + PATIENCE * slowest
+    if want.startswith(b"it ") or want != outcome(work, imf, limit)[0]:
         sys.exit(f"the program itself does not do it: {want[:40]}")
     lines, noticed, counted = [], 0, 0
     for n, (path, line, source, text) in enumerate(mutants(root), 1):
@@ -157,7 +162,7 @@ def main():
         with open(target, "w", encoding="utf-8") as f:
             f.write(text)
         built = run(make, ".", 600)
-        got = b"it does not build" if built else outcome(work, imf)
+        got = b"it does not build" if built else outcome(work, imf, limit)[0]
         with open(target, "w", encoding="utf-8") as f:
             f.write(whole)
         how = got.decode() if got.startswith(b"it ") else "it makes something else" if got != want else "NOT NOTICED"
