@@ -11,7 +11,7 @@ Training: SFT on rows of 8,192 tokens, one causal document each; the median step
 and the head, and attention's 6 x layers x N x D x (row + 1) (4 products of 2 in the forward, 10 in the backward, half of a row seen); what is
 computed twice is not counted. Decoding: samples of one short prompt, all in flight at once; the least a step must read is the weights in bf16 and
 the keys and values so far, and the share is that of a copy's rate. Both times are whole steps: the host's part is in them. DPO: pairs a second of the
-same pairs in the same batches, the reference model's pass counted (imf: one sweep before, from the line behind reading the data; TRL: in every step)
+same pairs in the same batches, the reference model's pass counted (imf: one sweep before, loading the model counts too; TRL: in every step)
 and not counted; the steps' first one is in. TRL's activations kept or recomputed, whichever is faster.
 """
 import argparse
@@ -153,7 +153,7 @@ sample: {{slots: {slots}}}
 
 def make_pairs(args, work, model):
     """The job of ours.dpo and peer_dpo.py: pairs of digits, of about 800 tokens the prompt counted once, in imf's order of training."""
-    count, batch, longest = (4, 2, 64) if args.tiny else (256, 8, 1024)
+    count, batch, longest = (4, 2, 64) if args.tiny else (512, 8, 1024)
     rng = random.Random(3)
 
     def digits(low, high):

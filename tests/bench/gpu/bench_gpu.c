@@ -216,9 +216,10 @@ static double best_offer(const Tensor *t, int64_t n, int *count)
     Offer offer = {NULL, 0}, best = offer;
     double least = INFINITY, time;
     ok(gemm_peak_open(gpu.device, n, &t[0], &t[1], &t[2], &offer.peak, count));
+    Err last = OK;
     for (; offer.which < *count; offer.which++)
-        if (measure(run_offer, &offer, &time) == OK && time < least) least = time, best = offer;
-    if (!best.peak) fprintf(stderr, "%s\n", err_message()), exit(1);
+        if ((last = measure(run_offer, &offer, &time)) == OK && time < least) least = time, best = offer;
+    if (!best.peak) ok(last);
     zero(&t[2], n * n);
     ok(run_offer(&gpu, &best)), ok(device_wait(gpu.device));
     gemm_peak_close(offer.peak);
