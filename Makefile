@@ -7,7 +7,7 @@ DEV      =
 SANITIZE =
 RANKS    = 2
 V        =
-# What make builds for GPUs: 0 nothing, 1 build/cuda/imf alone, host for tests; auto: build/imf, and build/cuda/imf where nvcc, cuBLASLt
+# What make builds for GPUs: 0 nothing, 1 build/cuda/imf and its bench, host for tests; auto: build/imf, and build/cuda/imf where nvcc, cuBLASLt
 # and NCCL are.
 CUDA     = auto
 BENCH_THREADS = 2
@@ -65,11 +65,12 @@ NVCC       = $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_HOME  = $(abspath $(dir $(NVCC))..)
 cuda_has   = $(wildcard $(CUDA_HOME)/include/$(1) /usr/include/$(1) /usr/local/include/$(1))
 CUDA_FOUND = $(and $(NVCC),$(call cuda_has,cublasLt.h),$(call cuda_has,nccl.h))
+CUDNN_FOUND = $(and $(CUDA_FOUND),$(shell grep -ls DEVICEPROP_JSON /dev/null $(call cuda_has,cudnn_graph.h)))  # 9.8 or later
 # CUDA=0: no device; 1: NVIDIA GPUs, by nvcc; host: the same device code on this machine's CPU, for tests.
 PROGRAM_0    = $(BUILD)/imf
-PROGRAM_1    = $(BUILD)/cuda/imf
+PROGRAM_1    = $(BUILD)/cuda/imf $(BUILD)/cuda/bench_gpu
 PROGRAM_host = $(BUILD)/hostcuda/imf
-PROGRAM_auto = $(PROGRAM_0) $(if $(CUDA_FOUND),$(PROGRAM_1))
+PROGRAM_auto = $(PROGRAM_0) $(if $(CUDA_FOUND),$(BUILD)/cuda/imf)
 $(if $(PROGRAM_$(CUDA)),,$(error CUDA=$(CUDA) is none of auto, 0, 1 and host))
 all: $(PROGRAM_$(CUDA))
 .SECONDARY:  # objects of the tests are kept
@@ -140,7 +141,8 @@ $(BUILD)/hostcuda/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPP) -Ikernels/hostcuda/mpi $(CFLAGS) -c -o $@ $<
-$(BUILD)/hostcuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o
+BENCH_GPU = $(addprefix $(BUILD)/tests/bench/gpu/,bench_gpu.o sampled.o $(1)) $(BUILD)/$(2)/tests/bench/gpu/gemm_peak.o
+$(BUILD)/hostcuda/bench_gpu: $(call BENCH_GPU,cudnn_stand_in.o,hostcuda)
 $(BUILD)/tests/hostcuda/ops $(BUILD)/tests/hostcuda/watch $(BUILD)/hostcuda/imf $(BUILD)/hostcuda/bench_gpu: $(CUDA_OPS) $(HOSTCUDA) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a -lboost_context -lbacktrace $(OPENMP) $(LDLIBS)
@@ -160,7 +162,9 @@ $(BUILD)/cuda/%.o: %.cu
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/cuda/kernels/cuda/ops_sample.o: NVCCFLAGS += --fmad=false  # the CPU's bits (kernels/sample.h)
 $(BUILD)/cuda/imf: $(BUILD)/src/main.o $(BUILD)/cuda/src/par/nccl/par_nccl.o
-$(BUILD)/cuda/bench_gpu: $(BUILD)/tests/bench/gpu/bench_gpu.o
+# cuDNN is the bench's yardstick alone.
+$(BUILD)/cuda/bench_gpu: $(if $(CUDNN_FOUND),$(call BENCH_GPU,,cuda) $(BUILD)/cuda/tests/bench/gpu/cudnn_sdpa.o,$(call BENCH_GPU,no_cudnn.o,cuda))
+$(BUILD)/cuda/bench_gpu: CUDA_LIBS += $(if $(CUDNN_FOUND),-lcudnn)
 $(BUILD)/cuda/imf $(BUILD)/cuda/bench_gpu: $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu)) $(BUILD)/libimf.a
 	$(call say,LD)
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libimf.a $(CUDA_LIBS) $(OPENMP) $(LDLIBS)
@@ -237,11 +241,10 @@ check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.
 	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda
 check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
 	@sh tests/gpu/check_gpu.sh $(BUILD)
-bench-gpu:        ## ops, a training step and decoding on a GPU beside its peaks, kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
+bench-gpu:        ## ops, a training step, decoding and DPO on a GPU beside its peaks, cuDNN and TRL (PEERS=DIR/venv), kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one
 	@nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2>/dev/null || { echo "no GPU is here (nvidia-smi): nothing was measured"; exit 77; }
-	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/cuda/bench_gpu
 	@$(MAKE) --no-print-directory -j$$(nproc) CUDA=1
-	@sh tests/gpu/bench_gpu.sh $(BUILD) '$(VERSION)'
+	@PEERS='$(PEERS)' sh tests/gpu/bench_gpu.sh $(BUILD) '$(VERSION)'
 cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA) $(BUILD)/libimf.a

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""make bench-gpu's second table: a training step and decoding of the whole program on one GPU, models of published shapes with random weights.
+"""make bench-gpu's second table: a training step, decoding and DPO of the whole program on one GPU, models of published shapes with random weights.
 
-usage: bench_gpu.py [--imf build/cuda/imf] [--work DIR] [--flops F] [--bytes B] [--only NAME,...] [--tiny]     (standard library alone)
+usage: bench_gpu.py [--imf build/cuda/imf] [--work DIR] [--flops F] [--bytes B] [--only NAME,...] [--peers DIR] [--tiny]   (standard library alone)
   --flops, --bytes   a product's FLOP/s and a copy's bytes/s of this GPU, from the first table: shares are of these
-  --tiny             sizes that hostcuda can run, to try this script; its numbers say nothing
+  --peers DIR        DIR/venv has torch for this GPU and TRL (tools/bench/peers.sh); without it DPO has nothing to be compared with
+  --tiny             sizes that hostcuda can run, to try this script, with TRL on the CPU; its numbers say nothing
 
 Training: SFT on rows of 8,192 tokens, one causal document each; the median step behind the first two. FLOP of a token: 6 a weight of the blocks
 and the head, and attention's 6 x layers x N x D x (row + 1) (4 products of 2 in the forward, 10 in the backward, half of a row seen); what is
 computed twice is not counted. Decoding: samples of one short prompt, all in flight at once; the least a step must read is the weights in bf16 and
-the keys and values so far, and the share is that of a copy's rate. Both times are whole steps: the host's part is in them.
+the keys and values so far, and the share is that of a copy's rate. Both times are whole steps: the host's part is in them. DPO: pairs a second of the
+same pairs in the same batches, the reference model's pass counted (imf: one sweep before, loading the model counts too; TRL: in every step)
+and not counted; the steps' first one is in. TRL's activations kept or recomputed, whichever is faster.
 """
 import argparse
 import json
@@ -22,12 +25,15 @@ import struct
 import subprocess
 import sys
 
+import data
+import ours
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 # H, F, layers, N, K, D, V, tied; what is measured
-SHAPES = {"Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128256, True, "train decode"), "Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128, 128256, True, "train"),
+SHAPES = {"Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128256, True, "train decode dpo"), "Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128, 128256, True, "train"),
           "Llama-3.1-8B": (4096, 14336, 32, 32, 8, 128, 128256, False, "decode")}
-TINY = {"tiny": (128, 128, 1, 2, 1, 64, 512, True, "train decode")}
+TINY = {"tiny": (128, 128, 1, 2, 1, 64, 512, True, "train decode dpo")}
 BLOCK = 1 << 20  # random values; a tensor repeats them
 
 
@@ -145,8 +151,62 @@ sample: {{slots: {slots}}}
     return float(found.group(3)), 2 * products(shape) / slots + 4 * layers * K * D * length / 2
 
 
+def make_pairs(args, work, model):
+    """The job of ours.dpo and peer_dpo.py: pairs of digits, of about 800 tokens the prompt counted once, in imf's order of training."""
+    count, batch, longest = (4, 2, 64) if args.tiny else (512, 8, 1024)
+    rng = random.Random(3)
+
+    def digits(low, high):
+        return "".join(rng.choice("0123456789") for _ in range(rng.randint(low * longest // 100, high * longest // 100)))
+    rows = [{"conversations": [{"from": "human", "value": digits(10, 30)}], "chosen": {"from": "gpt", "value": digits(10, 55)},
+             "rejected": {"from": "gpt", "value": digits(10, 55)}} for _ in range(2 * count)]
+    pairs = data.dpo_pairs(args.imf, model, data.write(f"{work}/source.json", rows), count, longest, f"{work}/dpo")
+    job = {"path": f"{work}/dpo.pairs.json", "pairs": pairs, "batch": batch, "max_length": longest, "tokens": sum(map(data.pair_tokens, pairs)),
+           "device": "cuda", "dpo": {"row_tokens": 128 if args.tiny else 8192, "grad_chains": 1}}
+    job["pairs"] = data.in_training_order(pairs, ours.dpo_references(args.imf, model, work, job, (1, 1), "bfloat16"), ours.SEED)
+    return job
+
+
+def trl(args, model, pairs, how):
+    """TRL's best of two on the same device: (pairs a second or None, what it is or why there is none)."""
+    python = os.path.join(args.peers, "venv/bin/python") if args.peers else ""
+    if not os.path.exists(python):
+        return None, "no trl (PEERS=DIR)"
+    best, said = None, ""
+    for activations in ("kept", "recomputed"):
+        done = subprocess.run([python, os.path.join(HERE, "peer_dpo.py"), model, pairs, "bfloat16", "2", how, activations] +
+                              ([] if args.tiny else ["--device", "cuda"]), capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = said or f"TRL ended with {done.returncode}: " + (done.stderr.strip().splitlines() or ["?"])[-1].replace("|", " ")[:120]
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        if not best or row["value"] > best["value"]:
+            best = row
+    return (best["value"], best["peer"]) if best else (None, said)
+
+
+def dpo(args, work, model, name):
+    job = make_pairs(args, work, model)
+    order = data.write(f"{work}/order.json", job)
+    for row in ours.dpo(args.imf, model, work, (1, 1), "bfloat16", job):
+        what = row["what"].replace("dpo, reference inside", "reference pass counted").replace("dpo, reference before", "steps alone")
+        theirs, peer = trl(args, model, order, row["what"].split()[-1])
+        print(f"| DPO, {name}, {what} | {row['tokens'] / row['seconds']:.0f} | {row['value']:.3g} pairs/s | {peer}" +
+              (f", {theirs:.3g} pairs/s" if theirs else "") + f" | {verdict(row['value'] / theirs if theirs else None, 3, 5, 'x TRL')} |", flush=True)
+
+
+def verdict(value, first, then, unit):
+    if value is None:
+        return f"{first} {unit}, then {then}: not judged"
+    return f"{value:.2f}; {first} {unit}: {'met' if value >= first else 'NOT MET'}, then {then}: {'met' if value >= then else 'not met'}"
+
+
+def percent(value, peak):
+    return 100 * value / peak if peak else None
+
+
 def share(value, peak):
-    return f"{100 * value / peak:.1f}" if peak else "-"
+    return f"{percent(value, peak):.1f}" if peak else "-"
 
 
 def main():
@@ -156,9 +216,10 @@ def main():
     parser.add_argument("--flops", type=float, default=0)
     parser.add_argument("--bytes", type=float, default=0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--peers", default="")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
-    print("| what | tokens/s | rate | % of peak | bar |\n|---|---|---|---|---|")
+    print("| what | tokens/s | rate | % of peak, or the peer | bar |\n|---|---|---|---|---|")
     for name, (*shape, what) in (TINY if args.tiny else SHAPES).items():
         if args.only and name not in args.only.split(","):
             continue
@@ -166,10 +227,14 @@ def main():
         make_model(f"{args.work}/model", shape)
         if "train" in what:
             speed, flop = train(args, args.work, f"{args.work}/model", shape)
-            print(f"| SFT step, {name} | {speed:.0f} | {speed * flop / 1e12:.1f} TFLOP/s | {share(speed * flop, args.flops)} | 50, then 60 |", flush=True)
+            print(f"| SFT step, {name} | {speed:.0f} | {speed * flop / 1e12:.1f} TFLOP/s | {share(speed * flop, args.flops)} | "
+                  f"{verdict(percent(speed * flop, args.flops), 50, 60, '% of a product')} |", flush=True)
         if "decode" in what:
             speed, least = decode(args, args.work, f"{args.work}/model", shape)
-            print(f"| decoding, {name} | {speed:.0f} | {speed * least / 1e9:.1f} GB/s | {share(speed * least, args.bytes)} | 60, then 75 |", flush=True)
+            print(f"| decoding, {name} | {speed:.0f} | {speed * least / 1e9:.1f} GB/s | {share(speed * least, args.bytes)} | "
+                  f"{verdict(percent(speed * least, args.bytes), 60, 75, '% of a copy')} |", flush=True)
+        if "dpo" in what:
+            dpo(args, args.work, f"{args.work}/model", name)
         shutil.rmtree(args.work)
 
 

@@ -138,14 +138,15 @@ def sft(imf, model, work, layout, dtype, step, width, rows, steps):
 
 
 def dpo_recipe(model, work, job):
-    return {"run_dir": f"{work}/run", "target": {"path": model},
+    """job: `device` and `dpo` (more keys of that section) may be in it."""
+    return {"run_dir": f"{work}/run", "target": {"path": model}, "device": job.get("device", "cpu"),
             "dpo": {"data": job["path"], "global_batch": job["batch"], "max_length": job["max_length"],
-                    "truncation": "keep_start", "grad_chains": 2, "learning_rate": 1e-6, "beta": 0.1}}
+                    "truncation": "keep_start", "grad_chains": 2, "learning_rate": 1e-6, "beta": 0.1, **job.get("dpo", {})}}
 
 
-def dpo_references(imf, model, work, job):
+def dpo_references(imf, model, work, job, layout=(2, 1), dtype="float32"):
     """Runs as far as the reference log-probabilities; returns their file."""
-    Run(imf, (2, 1), "dpo", dpo_recipe(model, work, job), "float32", until=r"gradient in \d+ chains")
+    Run(imf, layout, "dpo", dpo_recipe(model, work, job), dtype, until=r"gradient in \d+ chains")
     return f"{work}/run/dpo/ref_logps.bin"
 
 
