@@ -19,8 +19,8 @@ struct CudnnSdpa {
     cudnnHandle_t handle;  // NULL: planned for a described device
     Desc made[MOST], op[MOST_OPS], device, plan, pack;
     int count, ops;
-    int64_t next, workspace,
-        own;  // next virtual tensor's id; bytes of cuDNN's workspace, and of ROW_SUMS and DQ_SUMS behind it
+    int64_t next;            // virtual tensor's id
+    int64_t workspace, own;  // bytes: cuDNN's; of ROW_SUMS and DQ_SUMS behind it
     float scale, masked, one;
     cudnnStatus_t status;
     const char *what;

@@ -18,9 +18,8 @@ typedef struct CudnnSdpaShape {
     int64_t T, N, K, D;  // tokens, heads, kv heads, head size
     float scale;
     bool backward;
-    bool
-        ordered;  // backward: dQ comes from one product of dS and K that cuDNN sums in a fixed order (its deterministic mode), at the
-                  // price of a workspace of T x T x N bf16; else it is added up atomically
+    bool ordered;  // backward: dQ comes from one product of dS and K that cuDNN sums in a fixed order (its deterministic mode), for a workspace of
+                   // T x T x N bf16; else it is added up atomically
 } CudnnSdpaShape;
 
 // What is read and written; token-major [T][heads][D], lse fp32 [N][T]. The forward pass uses the first five.
