@@ -18,12 +18,12 @@ enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024, REGISTERS = 655
 static struct {
     Order order = Order::RANDOM;
     uint64_t seed = 1, state = 1, between = 1;
-    uint32_t serial = FIRST_BLOCK, first = FIRST_BLOCK;  // of the next block; of this launch's first
+    uint32_t serial = FIRST_BLOCK;  // of the next block
 } g;
+uint32_t first_serial = FIRST_BLOCK;
 
 void set_order(Order o, uint64_t seed) { g.order = o, g.seed = seed, g.between = seed; }
 Order order() { return g.order; }
-uint32_t first_serial() { return g.first; }
 
 // SplitMix64.
 static uint32_t next_bits(uint64_t *state)
@@ -330,7 +330,7 @@ bool run(const char *what, dim3 grid, dim3 block, size_t shared_bytes, const std
     report_begin(what);
     if (!fits(grid, block, shared_bytes)) return false;
     g.state = g.seed * 0x9e3779b97f4a7c15u + 1;
-    g.first = g.serial;
+    first_serial = g.serial;
     forget_allowed();
     allow(params);
     allow({&body, sizeof body});

@@ -50,7 +50,9 @@ struct Access {
     uint8_t lane = 0;        // SEVERAL: more than one in that epoch
     bool atomic = false;
 };
-uint32_t code_of(const void *pc);  // distance from the program's beginning
+extern "C" const char __executable_start;  // the linker's
+// Distance from the program's beginning.
+inline uint32_t code_of(const void *pc) { return pc ? (uint32_t)((const char *)pc - &__executable_start) : 0; }
 std::string source_line_of(const Access &a);
 
 struct Block;
@@ -193,7 +195,7 @@ inline int lane_of(const Thread *t) { return t->id % WARP; }
 uint32_t random_bits();  // within a launch: begins anew with the seed
 uint32_t stream_bits();  // between launches: goes on
 Order order();
-uint32_t first_serial();  // of this launch: blocks below it are over, and everything knows them
+extern uint32_t first_serial;  // of this launch: blocks below it are over, and everything knows them
 
 [[noreturn]] void leave_broken();
 
@@ -224,6 +226,21 @@ void finish_issued(const void *pc);
 void publish(Known *to);
 void learn(const Known &from);
 
+// --- products of tiles -----------------------------------------------------------------------------------------------
+
+enum { DEPTH = 16 };
+
+// Two values of 16 bits in a register, as fp32.
+inline void unpack_bf16(uint32_t v, float pair[2])
+{
+    const uint32_t bits[2] = {v << 16, v & 0xffff0000u};
+    memcpy(pair, bits, sizeof bits);
+}
+
+// d[rows][n] += a[rows][DEPTH] . b[DEPTH][n], all dense and at multiples of 32 bytes.
+void multiply_16x8(float *d, const float *a, const float *b);
+void multiply_64xn(float *d, const float *a, const float *b, int n);  // n: a multiple of 8
+
 // --- memory ----------------------------------------------------------------------------------------------------------
 
 Shadow *shadow_new(size_t bytes);
@@ -238,6 +255,8 @@ void check(Kind kind, const void *p, size_t n, const void *pc);
 void check_copy(const Copy &c, const void *pc);
 // By an asynchronous unit, for the running thread; agent and epoch say when it is over.
 void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc);
+// The same for pieces of 16 bytes, so many bytes from the beginning of shared memory.
+void check_pieces(Kind kind, const uint32_t *at, int pieces, int agent, uint32_t epoch, const void *pc);
 Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block
