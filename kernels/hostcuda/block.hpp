@@ -9,6 +9,7 @@
 #ifndef IMF_HOSTCUDA_BLOCK_HPP
 #define IMF_HOSTCUDA_BLOCK_HPP
 
+#include <bitset>
 #include <boost/context/fiber.hpp>
 #include <map>
 #include <memory>
@@ -19,7 +20,7 @@
 
 namespace hostcuda {
 
-enum { WARP = 32, GROUP = 128, NAMED = 16, STACK = 128 * 1024 };
+enum { WARP = 32, GROUP = 128, NAMED = 16, STACK = 128 * 1024, GRAIN = 16 };
 enum { SEVERAL = 255 };
 enum { NEVER = 0, HOST = 1, FIRST_BLOCK = 2 };  // block serials; HOST: copied before the launch
 
@@ -98,7 +99,7 @@ struct Products {
     const unsigned char *lo = nullptr, *hi = nullptr;  // the registers of ops lie between
     uint32_t fences = 0;
     Product *at(size_t i) { return i >= before && i - before < ops.size() ? &ops[i - before] : nullptr; }
-    std::vector<uint32_t> written;  // [STACK / 16]: number of fences when those bytes were last written
+    std::bitset<STACK / GRAIN> written;  // since the last fence, by pieces of the stack
 };
 
 struct Thread {
@@ -230,12 +231,8 @@ void learn(const Known &from);
 
 enum { DEPTH = 16 };
 
-// Two values of 16 bits in a register, as fp32.
-inline void unpack_bf16(uint32_t v, float pair[2])
-{
-    const uint32_t bits[2] = {v << 16, v & 0xffff0000u};
-    memcpy(pair, bits, sizeof bits);
-}
+// The two values of a register.
+inline void unpack_bf16(uint32_t v, float pair[2]) { pair[0] = low_bf16(v), pair[1] = high_bf16(v); }
 
 // d[rows][n] += a[rows][DEPTH] . b[DEPTH][n], all dense and at multiples of 32 bytes.
 void multiply_16x8(float *d, const float *a, const float *b);

@@ -65,14 +65,6 @@ static uint32_t to_bf16(float f)
     return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
-static float of_bf16(uint32_t v)
-{
-    v <<= 16;
-    float f;
-    memcpy(&f, &v, 4);
-    return f;
-}
-
 // Register i of a fragment of A: rows + 8 for odd i, columns + 8 for i >= 2; of B: rows (k) + 8 for i = 1.
 static void do_product(const WarpOp *const lane[WARP])
 {
@@ -126,10 +118,11 @@ static void advance(Block *b, int w, const void *pc)
     uint64_t until = UINT64_MAX;
     for (int l = 0; l < WARP; l++) until = std::min(until, lane[l].issued.before + lane[l].issued.ops.size());
     const uint64_t from = lane[0].issued.before;
+    const WarpOp *op[WARP];
+    for (int l = 0; l < WARP; l++) op[l] = lane[l].issued.ops.data();
     for (uint64_t i = from; i < until; i++) {
-        const WarpOp *op[WARP];
-        for (int l = 0; l < WARP; l++) op[l] = &lane[l].issued.ops[i - from];
         carry_out(op, pc);
+        for (const WarpOp *&o : op) o++;
     }
     if (until > from)
         for (int l = 0; l < WARP; l++) remove_done(&lane[l].issued, until - from);
@@ -182,5 +175,3 @@ static float half_of(uint32_t v, int i)
 }
 float low_f16(uint32_t v) { return half_of(v, 0); }
 float high_f16(uint32_t v) { return half_of(v, 1); }
-float low_bf16(uint32_t v) { return of_bf16(v & 0xffff); }
-float high_bf16(uint32_t v) { return of_bf16(v >> 16); }

@@ -10,7 +10,7 @@
 
 namespace hostcuda {
 
-enum { ROWS = 64, MOST_N = 256, GRAIN = 16 };
+enum { ROWS = 64, MOST_N = 256 };
 
 // ---- registers --------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ void check_registers(bool write, const unsigned char *p, size_t n, const void *p
                 defect(pc, "wgmma", "%s of registers of the wgmma at %s, which was not waited for", write ? "write" : "read", source_line(o.pc).c_str());
     if (!write) return;
     const size_t at = (size_t)(p - current->stack);
-    for (size_t i = at / GRAIN; i <= (at + n - 1) / GRAIN; i++) q.written[i] = q.fences;
+    for (size_t i = at / GRAIN; i <= (at + n - 1) / GRAIN; i++) q.written[i] = true;
 }
 
 static void check_fenced(const void *p, size_t n, const void *pc)
@@ -39,7 +39,7 @@ static void check_fenced(const void *p, size_t n, const void *pc)
     if (!q.fences) defect(pc, "wgmma", "no wgmma.fence before the first product");
     if (at < current->stack || at + n > current->stack + STACK) defect(pc, "wgmma", "registers of a product are no local array");
     for (size_t i = (size_t)(at - current->stack) / GRAIN; i <= (size_t)(at + n - 1 - current->stack) / GRAIN; i++)
-        if (q.written[i] == q.fences) defect(pc, "wgmma", "no wgmma.fence since registers of this product were written");
+        if (q.written[i]) defect(pc, "wgmma", "no wgmma.fence since registers of this product were written");
 }
 
 // ---- operands in shared memory ----------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ void wgmma_fence()
 {
     Products &q = current->products;
     finish_issued(CALLER);
-    if (q.written.empty()) q.written.assign(STACK / GRAIN, 0);
+    q.written.reset();
     q.fences++;
 }
 
