@@ -281,7 +281,9 @@ static uint32_t width_of(size_t from, size_t to)
 static void look_chunk(Chunk *k, size_t from, size_t to, const unsigned char *base, const Look &l)
 {
     k->refine(width_of(from, to));
-    for (size_t at = from; at < to; at += k->width) look(&k->cells()[at / k->width], l, base + at);
+    if (k->width == CHUNK) return look(&k->one, l, base);
+    Cell *c = &k->part[from / k->width];
+    for (size_t at = from; at < to; at += k->width) look(c++, l, base + at);
     if (from == 0 && to == CHUNK && l.kind == Kind::WRITE) k->join();
 }
 

@@ -10,9 +10,6 @@
 #include <string>
 #include <vector>
 
-// What is computed for comparison runs on the host: hostcuda need not see its accesses.
-#define ON_HOST __attribute__((no_sanitize("thread")))
-
 static uint32_t state;  // of the random numbers
 
 static float random_value()

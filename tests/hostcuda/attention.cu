@@ -18,7 +18,7 @@ static bool run_case(const Case &c, const Inputs &in, Form form, Result *r)
 }
 
 // The weights are rounded to bf16 (by at most 2^-8 of their size each), and so is the output.
-ON_HOST static bool check_row(const Definition &def, const Result &r, const Seg &g, int i, int n)
+static bool check_row(const Definition &def, const Result &r, const Seg &g, int i, int n)
 {
     const Case &c = def.c;
     const int token = g.start + i;

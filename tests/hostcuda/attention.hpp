@@ -113,7 +113,7 @@ struct Definition {
     double k(int key, int n, int d) const { return of_bf16(in.k[((size_t)key * c.K + kv_of(n)) * c.D + d]); }
     double v(int key, int n, int d) const { return of_bf16(in.v[((size_t)key * c.K + kv_of(n)) * c.D + d]); }
 
-    ON_HOST void see(const Seg &g, int token, int n, int pos, std::vector<Seen> *out) const
+    void see(const Seg &g, int token, int n, int pos, std::vector<Seen> *out) const
     {
         for (int j = 0; j < g.len; j++) {
             if (g.pos0 + j > pos || (c.window > 0 && g.pos0 + j <= pos - c.window)) continue;
@@ -129,7 +129,7 @@ struct Definition {
     }
 
     // Keys that query i of a segment sees; their log-sum-exp.
-    ON_HOST std::vector<Seen> keys_of(const Seg &g, int i, int n, double *lse) const
+    std::vector<Seen> keys_of(const Seg &g, int i, int n, double *lse) const
     {
         std::vector<Seen> keys;
         if (g.prefix >= 0) see(c.seg[g.prefix], g.start + i, n, g.pos0 + i, &keys);

@@ -93,7 +93,7 @@ struct Want {
     Sum dq, dk, dv;
 };
 
-ON_HOST static void add_query(const Definition &def, const std::vector<uint16_t> &dout, const Seg &g, int i, int n, Want *w)
+static void add_query(const Definition &def, const std::vector<uint16_t> &dout, const Seg &g, int i, int n, Want *w)
 {
     const Case &c = def.c;
     const size_t at = ((size_t)(g.start + i) * c.N + n) * c.D;

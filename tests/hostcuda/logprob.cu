@@ -96,7 +96,7 @@ static bool run_case(const Case &c, const Inputs &in, int width, Form form, Resu
     return good;
 }
 
-ON_HOST static std::vector<double> logits_of(const Case &c, const Inputs &in, int t, std::vector<double> *slope)
+static std::vector<double> logits_of(const Case &c, const Inputs &in, int t, std::vector<double> *slope)
 {
     std::vector<double> x;
     for (int v = 0; v < c.V; v++) {
@@ -114,7 +114,7 @@ static bool near(const char *name, int t, double got, double want, double tolera
     return std::fabs(got - want) <= tolerance || (printf("%s of token %d = %g, not %g\n", name, t, got, want), false);
 }
 
-ON_HOST static bool check(const Case &c, const Inputs &in, const Result &r, int width)
+static bool check(const Case &c, const Inputs &in, const Result &r, int width)
 {
     int row = 0, rows = 0;
     for (int32_t x : in.target) rows += x >= 0;
