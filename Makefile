@@ -53,7 +53,7 @@ NEED    += clang libclang-rt-14-dev llvm
 endif
 
 .PHONY: all programs help configure setup demo demo-models check check-real check-law1 check-scale rules format \
-        hdr-check bench check-faults check-hostcuda check-gpu bench-gpu cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
+        hdr-check bench check-faults check-hostcuda bench-hostcuda check-gpu bench-gpu cuda-coverage cuda-report mutate mutate-host bench-cpu fuzz clean distclean check-slurm check-report FORCE
 .PHONY: man docs install uninstall check-install
 ifneq ($(NO_CMOCKA),)
 ifneq ($(filter programs check-built,$(MAKECMDGOALS)),)
@@ -114,6 +114,7 @@ MUTATE   := math.cuh:attention_bwd fragments.cuh:attention sm90.cuh:attention_bw
             attn_bwd_wide_sm90.cuh:attention_bwd:SM90 decode.cuh:decode product.cuh:logprob:MMA logits.cuh:logprob logprob.cuh:logprob \
             logprob_sm90.cuh:logprob:SM90 dpo.cuh:logprob rows.cuh:rows optim.cuh:rows sample.cuh:sample
 ON_HOST  := $(patsubst %.cu,$(BUILD)/%,$(wildcard tests/hostcuda/*.cu))
+TIMED    := attention attention_bwd logprob
 CUDA_OPS := $(patsubst %.cu,$(BUILD)/hostcuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/kernels/hostcuda/%.o: kernels/hostcuda/%.cc
 	@mkdir -p $(@D)
@@ -237,8 +238,12 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 13 minutes
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
+	@$(MAKE) --no-print-directory -j$$(nproc) $(filter-out %/speed,$(ON_HOST)) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
 	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda
+bench-hostcuda: setup ## GFLOP/s of that: whole kernels with all checks, then mma.sync and wgmma alone (fewer than 5 fail), a minute
+	@sh tools/setup.sh libboost-context-dev g++
+	@$(MAKE) --no-print-directory -j$$(nproc) $(foreach t,speed $(TIMED),$(BUILD)/tests/hostcuda/$t)
+	@for t in $(TIMED); do $(BUILD)/tests/hostcuda/$$t speed || exit 1; done; $(BUILD)/tests/hostcuda/speed
 check-gpu: setup  ## training and sampling on a real GPU, and compute-sanitizer; exit 77 without one
 	@sh tests/gpu/check_gpu.sh $(BUILD)
 bench-gpu:        ## ops, a training step, decoding and DPO on a GPU beside its peaks, cuDNN and TRL (PEERS=DIR/venv), kept in tests/bench/gpu by who runs it; exit 77 (make: 2) without one

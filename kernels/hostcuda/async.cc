@@ -141,7 +141,7 @@ static std::map<std::pair<uint32_t, const void *>, Known> words;  // (first bloc
 
 static Known *word(const void *p)
 {
-    const uint32_t launch = first_serial();
+    const uint32_t launch = first_serial;
     if (!words.empty() && words.begin()->first.first != launch) words.clear();
     return &words[{launch, p}];
 }

@@ -18,12 +18,12 @@ enum { ALIVE = 4, SHARED_MOST = 227 * 1024, THREADS_MOST = 1024, REGISTERS = 655
 static struct {
     Order order = Order::RANDOM;
     uint64_t seed = 1, state = 1, between = 1;
-    uint32_t serial = FIRST_BLOCK, first = FIRST_BLOCK;  // of the next block; of this launch's first
+    uint32_t serial = FIRST_BLOCK;  // of the next block
 } g;
+uint32_t first_serial = FIRST_BLOCK;
 
 void set_order(Order o, uint64_t seed) { g.order = o, g.seed = seed, g.between = seed; }
 Order order() { return g.order; }
-uint32_t first_serial() { return g.first; }
 
 // SplitMix64.
 static uint32_t next_bits(uint64_t *state)
@@ -111,9 +111,17 @@ struct Stacks {
     void deallocate(boost::context::stack_context &) {}
 };
 
+// Equal variables of a warp's lanes lie in different lines of a page: where they all began a page, they would fight for a few places of the cache.
+static unsigned char *new_stack()
+{
+    enum { PAGE = 4096, LINE = 64 };
+    static size_t stacks;
+    return new unsigned char[STACK + PAGE] + stacks++ * LINE % PAGE;
+}
+
 static unsigned char *take_stack()
 {
-    if (free_stacks.empty()) return new unsigned char[STACK];
+    if (free_stacks.empty()) return new_stack();
     unsigned char *s = free_stacks.back();
     free_stacks.pop_back();
     return s;
@@ -276,6 +284,15 @@ static bool fits(dim3 grid, dim3 block, size_t shared_bytes)
     return false;
 }
 
+// 0 to n - 1.
+static std::vector<int> any_order(int n)
+{
+    std::vector<int> all(n);
+    for (int i = 0; i < n; i++) all[i] = i;
+    for (int i = n; i > 1; i--) std::swap(all[i - 1], all[random_bits() % (unsigned)i]);
+    return all;
+}
+
 // Blocks begin in the order of their numbers, a few at a time; who is over makes room.
 struct Launch {
     dim3 grid, block;
@@ -293,20 +310,18 @@ struct Launch {
         }
     }
 
+    // Blocks in any order; of a block all warps in any order, while the core's cache holds what is known of its memory.
     Progress round()
     {
-        std::vector<std::pair<Block *, int>> turn;
         Progress made = NONE;
         for (const auto &b : alive)
-            for (size_t w = 0; w < b->warps.size(); w++) turn.push_back({b.get(), (int)w});
-        for (size_t i = turn.size(); i > 1; i--) std::swap(turn[i - 1], turn[random_bits() % i]);
-        for (const auto &b : alive)
             if (order() == Order::RANDOM && random_bits() % 2) made = land_one(b.get()) ? SOME : made;
-        for (const auto &[b, w] : turn) {
-            const Progress p = run_warp(b, w);
-            if (p == BROKEN) return BROKEN;
-            if (p == SOME) made = SOME;
-        }
+        for (int b : any_order((int)alive.size()))
+            for (int w : any_order((int)alive[b]->warps.size())) {
+                const Progress p = run_warp(alive[b].get(), w);
+                if (p == BROKEN) return BROKEN;
+                if (p == SOME) made = SOME;
+            }
         for (size_t i = 0; made == NONE && i < alive.size(); i++) made = land_one(alive[i].get()) ? SOME : NONE;
         for (const auto &b : alive)
             if (b->left == 0 && leaves_copies(b.get())) return BROKEN;
@@ -330,7 +345,7 @@ bool run(const char *what, dim3 grid, dim3 block, size_t shared_bytes, const std
     report_begin(what);
     if (!fits(grid, block, shared_bytes)) return false;
     g.state = g.seed * 0x9e3779b97f4a7c15u + 1;
-    g.first = g.serial;
+    first_serial = g.serial;
     forget_allowed();
     allow(params);
     allow({&body, sizeof body});

@@ -9,6 +9,7 @@
 #ifndef IMF_HOSTCUDA_BLOCK_HPP
 #define IMF_HOSTCUDA_BLOCK_HPP
 
+#include <bitset>
 #include <boost/context/fiber.hpp>
 #include <map>
 #include <memory>
@@ -19,7 +20,7 @@
 
 namespace hostcuda {
 
-enum { WARP = 32, GROUP = 128, NAMED = 16, STACK = 128 * 1024 };
+enum { WARP = 32, GROUP = 128, NAMED = 16, STACK = 128 * 1024, GRAIN = 16 };
 enum { SEVERAL = 255 };
 enum { NEVER = 0, HOST = 1, FIRST_BLOCK = 2 };  // block serials; HOST: copied before the launch
 
@@ -50,7 +51,9 @@ struct Access {
     uint8_t lane = 0;        // SEVERAL: more than one in that epoch
     bool atomic = false;
 };
-uint32_t code_of(const void *pc);  // distance from the program's beginning
+extern "C" const char __executable_start;  // the linker's
+// Distance from the program's beginning.
+inline uint32_t code_of(const void *pc) { return pc ? (uint32_t)((const char *)pc - &__executable_start) : 0; }
 std::string source_line_of(const Access &a);
 
 struct Block;
@@ -96,7 +99,7 @@ struct Products {
     const unsigned char *lo = nullptr, *hi = nullptr;  // the registers of ops lie between
     uint32_t fences = 0;
     Product *at(size_t i) { return i >= before && i - before < ops.size() ? &ops[i - before] : nullptr; }
-    std::vector<uint32_t> written;  // [STACK / 16]: number of fences when those bytes were last written
+    std::bitset<STACK / GRAIN> written;  // since the last fence, by pieces of the stack
 };
 
 struct Thread {
@@ -193,7 +196,7 @@ inline int lane_of(const Thread *t) { return t->id % WARP; }
 uint32_t random_bits();  // within a launch: begins anew with the seed
 uint32_t stream_bits();  // between launches: goes on
 Order order();
-uint32_t first_serial();  // of this launch: blocks below it are over, and everything knows them
+extern uint32_t first_serial;  // of this launch: blocks below it are over, and everything knows them
 
 [[noreturn]] void leave_broken();
 
@@ -224,6 +227,17 @@ void finish_issued(const void *pc);
 void publish(Known *to);
 void learn(const Known &from);
 
+// --- products of tiles -----------------------------------------------------------------------------------------------
+
+enum { DEPTH = 16 };
+
+// The two values of a register.
+inline void unpack_bf16(uint32_t v, float pair[2]) { pair[0] = low_bf16(v), pair[1] = high_bf16(v); }
+
+// d[rows][n] += a[rows][DEPTH] . b[DEPTH][n], all dense and at multiples of 32 bytes.
+void multiply_16x8(float *d, const float *a, const float *b);
+void multiply_64xn(float *d, const float *a, const float *b, int n);  // n: a multiple of 8
+
 // --- memory ----------------------------------------------------------------------------------------------------------
 
 Shadow *shadow_new(size_t bytes);
@@ -238,6 +252,8 @@ void check(Kind kind, const void *p, size_t n, const void *pc);
 void check_copy(const Copy &c, const void *pc);
 // By an asynchronous unit, for the running thread; agent and epoch say when it is over.
 void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc);
+// The same for pieces of 16 bytes, so many bytes from the beginning of shared memory.
+void check_pieces(Kind kind, const uint32_t *at, int pieces, int agent, uint32_t epoch, const void *pc);
 Access stamp_of(const Thread *t, const void *pc);   // of what t does now
 bool comes_after(const Thread *t, const Access &a);  // does t know that a is over?
 bool is_shared(const void *p, size_t n);             // of the running block

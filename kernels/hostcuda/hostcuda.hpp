@@ -198,8 +198,14 @@ uint32_t pack_bf16(float low, float high);
 uint32_t pack_f16(float low, float high);
 float low_f16(uint32_t v);
 float high_f16(uint32_t v);
-float low_bf16(uint32_t v);
-float high_bf16(uint32_t v);
+ALWAYS_INLINE float float_of_bits(uint32_t v)
+{
+    float f;
+    memcpy(&f, &v, 4);
+    return f;
+}
+ALWAYS_INLINE float low_bf16(uint32_t v) { return float_of_bits(v << 16); }
+ALWAYS_INLINE float high_bf16(uint32_t v) { return float_of_bits(v & 0xffff0000u); }
 
 float4 ld_v4(const float *p);  // at a multiple of 16 bytes
 void st_v4(float *p, float4 v);

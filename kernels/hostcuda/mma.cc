@@ -30,7 +30,9 @@ Counts counted;
 // Eight rows of 16 bytes come in one pass where no two lie in the same four banks.
 static void count_conflicts(const WarpOp *const row[8])
 {
-    int passes = 1;
+    int passes = 1, banks = 0;
+    for (int i = 0; i < 8; i++) banks |= 1 << (uintptr_t)row[i]->a / 16 % 8;
+    if (banks == 0xff) return;
     for (int i = 0; i < 8; i++) {
         int same = 1;
         for (int j = 0; j < i; j++)
@@ -45,15 +47,14 @@ static void do_load(const WarpOp *const lane[WARP], bool trans)
 {
     counted.loads++;
     for (int m = 0; m < 4; m++) count_conflicts(lane + m * 8);
-    for (int m = 0; m < 4; m++)
+    for (int m = 0; m < 4; m++) {
+        uint16_t v[8][8];
+        for (int r = 0; r < 8; r++) memcpy(v[r], lane[m * 8 + r]->a, sizeof v[r]);
         for (int l = 0; l < WARP; l++) {
-            uint16_t v[2];
-            for (int e = 0; e < 2; e++) {
-                const int r = trans ? l % 4 * 2 + e : l / 4, c = trans ? l / 4 : l % 4 * 2 + e;
-                memcpy(&v[e], (const unsigned char *)lane[m * 8 + r]->a + c * 2, 2);
-            }
-            ((uint32_t *)lane[l]->out)[m] = v[0] | (uint32_t)v[1] << 16;
+            const int i = l / 4, j = l % 4 * 2;
+            ((uint32_t *)lane[l]->out)[m] = trans ? v[j][i] | (uint32_t)v[j + 1][i] << 16 : v[i][j] | (uint32_t)v[i][j + 1] << 16;
         }
+    }
 }
 
 static uint32_t to_bf16(float f)
@@ -64,32 +65,25 @@ static uint32_t to_bf16(float f)
     return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
-static float of_bf16(uint32_t v)
-{
-    v <<= 16;
-    float f;
-    memcpy(&f, &v, 4);
-    return f;
-}
-
 // Register i of a fragment of A: rows + 8 for odd i, columns + 8 for i >= 2; of B: rows (k) + 8 for i = 1.
 static void do_product(const WarpOp *const lane[WARP])
 {
-    float a[16][16], b[16][8], d[16][8];
+    alignas(32) float a[16][DEPTH], b[DEPTH][8], d[16][8];
     for (int l = 0; l < WARP; l++) {
         const uint32_t *la = (const uint32_t *)lane[l]->a, *lb = (const uint32_t *)lane[l]->b;
         const float *ld = (const float *)lane[l]->out;
-        for (int i = 0; i < 4; i++)
-            for (int e = 0; e < 2; e++) a[l / 4 + i % 2 * 8][l % 4 * 2 + i / 2 * 8 + e] = of_bf16(la[i] >> 16 * e & 0xffff);
-        for (int i = 0; i < 2; i++)
-            for (int e = 0; e < 2; e++) b[l % 4 * 2 + i * 8 + e][l / 4] = of_bf16(lb[i] >> 16 * e & 0xffff);
-        for (int i = 0; i < 4; i++) d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] = ld[i];
+        const int row = l / 4, column = l % 4 * 2;
+        for (int i = 0; i < 4; i++) unpack_bf16(la[i], &a[row + i % 2 * 8][column + i / 2 * 8]);
+        for (int i = 0; i < 2; i++) {
+            float pair[2];
+            unpack_bf16(lb[i], pair);
+            b[column + i * 8][row] = pair[0], b[column + i * 8 + 1][row] = pair[1];
+            memcpy(&d[row + i * 8][column], ld + i * 2, 8);
+        }
     }
-    for (int r = 0; r < 16; r++)
-        for (int k = 0; k < 16; k++)
-            for (int c = 0; c < 8; c++) d[r][c] += a[r][k] * b[k][c];
+    multiply_16x8(d[0], a[0], b[0]);
     for (int l = 0; l < WARP; l++)
-        for (int i = 0; i < 4; i++) ((float *)lane[l]->out)[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+        for (int i = 0; i < 2; i++) memcpy((float *)lane[l]->out + i * 2, &d[l / 4 + i * 8][l % 4 * 2], 8);
 }
 
 static const char *name_of(WarpOp::Kind k)
@@ -124,10 +118,11 @@ static void advance(Block *b, int w, const void *pc)
     uint64_t until = UINT64_MAX;
     for (int l = 0; l < WARP; l++) until = std::min(until, lane[l].issued.before + lane[l].issued.ops.size());
     const uint64_t from = lane[0].issued.before;
+    const WarpOp *op[WARP];
+    for (int l = 0; l < WARP; l++) op[l] = lane[l].issued.ops.data();
     for (uint64_t i = from; i < until; i++) {
-        const WarpOp *op[WARP];
-        for (int l = 0; l < WARP; l++) op[l] = &lane[l].issued.ops[i - from];
         carry_out(op, pc);
+        for (const WarpOp *&o : op) o++;
     }
     if (until > from)
         for (int l = 0; l < WARP; l++) remove_done(&lane[l].issued, until - from);
@@ -180,5 +175,3 @@ static float half_of(uint32_t v, int i)
 }
 float low_f16(uint32_t v) { return half_of(v, 0); }
 float high_f16(uint32_t v) { return half_of(v, 1); }
-float low_bf16(uint32_t v) { return of_bf16(v & 0xffff); }
-float high_bf16(uint32_t v) { return of_bf16(v >> 16); }

@@ -32,9 +32,6 @@ std::string source_line(const void *pc)
     return line;
 }
 
-extern "C" const char __executable_start;  // the linker's
-
-uint32_t code_of(const void *pc) { return pc ? (uint32_t)((const char *)pc - &__executable_start) : 0; }
 std::string source_line_of(const Access &a) { return source_line(a.code ? &__executable_start + a.code : nullptr); }
 
 void write_report(const void *pc, const char *kind, const char *what)

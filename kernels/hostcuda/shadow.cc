@@ -15,40 +15,81 @@ namespace hostcuda {
 
 enum { CHUNK = 16 };
 
+// Accesses in memory that grows and is kept.
+struct Readers {
+    Access *at = nullptr;
+    uint32_t n = 0, room = 0;
+
+    ~Readers() { free(at); }
+    Access *begin() const { return at; }
+    Access *end() const { return at + n; }
+    void clear() { n = 0; }
+    Access *last_of(const Access &who) const  // the same agent's; NULL: none
+    {
+        for (uint32_t i = n; i-- > 0;)
+            if (at[i].agent == who.agent && at[i].block == who.block) return at + i;
+        return nullptr;
+    }
+    Access *add(const Access &a)
+    {
+        if (n == room) {
+            room = room ? room * 2 : 4;
+            at = (Access *)realloc((void *)at, room * sizeof *at);
+            if (!at) abort();
+        }
+        at[n] = a;
+        return at + n++;
+    }
+};
+
 struct Cell {
     Access write, read;
-    std::unique_ptr<std::vector<Access>> reads;  // further ones, when they do not come one after the other
+    Readers reads;  // further ones, when they do not come one after the other
 
     Cell() = default;
     Cell(const Cell &o) { *this = o; }
     Cell &operator=(const Cell &o)
     {
+        if (this == &o) return *this;
         write = o.write, read = o.read;
-        reads.reset(o.reads ? new std::vector<Access>(*o.reads) : nullptr);
+        reads.clear();
+        for (const Access &a : o.reads) reads.add(a);
         return *this;
+    }
+    void forget_reads()
+    {
+        read = Access();
+        reads.clear();
     }
 };
 
-struct Chunk {
+struct alignas(64) Chunk {
     Cell one;                      // width CHUNK
-    std::unique_ptr<Cell[]> part;  // CHUNK / width of them
-    uint32_t width = CHUNK;
+    std::unique_ptr<Cell[]> part;  // CHUNK / width of them, where it is less; kept
+    uint16_t width = CHUNK, finest = CHUNK;  // finest: part has cells for it
 
-    Cell *cells() { return part ? part.get() : &one; }
+    Cell *cells() { return width < CHUNK ? part.get() : &one; }
     // Cells of `w` bytes or less.
     void refine(uint32_t w)
     {
         if (w >= width) return;
-        std::unique_ptr<Cell[]> finer(new Cell[CHUNK / w]);
-        for (uint32_t i = 0; i < CHUNK / w; i++) finer[i] = cells()[i * w / width];
-        part = std::move(finer);
-        width = w;
+        std::unique_ptr<Cell[]> finer;
+        if (w < finest) finer.reset(new Cell[CHUNK / w]);
+        Cell *to = finer ? finer.get() : part.get();
+        for (uint32_t i = CHUNK / w; i-- > 0;) to[i] = cells()[i * w / width];
+        if (finer) part = std::move(finer), finest = (uint16_t)w;
+        width = (uint16_t)w;
     }
     void join()  // all were written by one access
     {
-        if (!part) return;
+        if (width == CHUNK) return;
         one = part[0];
-        part.reset();
+        width = CHUNK;
+    }
+    void forget()
+    {
+        one.write = Access();
+        one.forget_reads();
         width = CHUNK;
     }
 };
@@ -65,55 +106,89 @@ struct Allocation {
 
 static std::map<const unsigned char *, Allocation> allocations;
 static const Allocation *last_found;
-static std::vector<Range> allowed;
+static std::vector<Range> allowed;  // of the host: kernels' arguments
+
+// Some that nobody has now, for the next block: fresh but for memory that they keep.
+static std::vector<Shadow *> spare;
+enum { MOST_SPARE = 8, SWIZZLED_BYTES = 1024 };
 
 Shadow *shadow_new(size_t bytes)
 {
-    Shadow *s = new Shadow;
-    s->chunk.resize((bytes + CHUNK - 1) / CHUNK);
+    const size_t chunks = (bytes + SWIZZLED_BYTES - 1) / SWIZZLED_BYTES * (SWIZZLED_BYTES / CHUNK);
+    const auto found = std::find_if(spare.begin(), spare.end(), [chunks](const Shadow *s) { return s->chunk.size() == chunks; });
+    if (found == spare.end()) return new Shadow{std::vector<Chunk>(chunks)};
+    Shadow *s = *found;
+    spare.erase(found);
+    for (Chunk &k : s->chunk) k.forget();
     return s;
 }
 
-void shadow_free(Shadow *s) { delete s; }
+void shadow_free(Shadow *s)
+{
+    spare.push_back(s);
+    if (spare.size() <= MOST_SPARE) return;
+    delete spare.front();
+    spare.erase(spare.begin());
+}
+
 void allow(Range r) { allowed.push_back(r); }
 void forget_allowed() { allowed.clear(); }
 
 // ---- order ----------------------------------------------------------------------------------------------------------
 
-Access stamp_of(const Thread *t, const void *pc)
-{
-    Access a;
-    const int w = t->id / WARP;
-    a.block = t->block->serial;
-    a.agent = (uint16_t)t->block->warp_agent(w);
-    a.lane = (uint8_t)lane_of(t);
-    a.epoch = t->block->warps[w].known.seen[w];
-    a.code = code_of(pc);
-    return a;
-}
+namespace {
 
-bool comes_after(const Thread *t, const Access &a)
-{
-    if (a.block < first_serial()) return true;
-    const Block *b = t->block;
-    const int w = t->id / WARP;
-    const Known &k = b->warps[w].known;
-    if (a.block != b->serial) {
-        const auto far = k.far.find(a.block);
-        return far != k.far.end() && a.agent < far->second.size() && far->second[a.agent] >= a.epoch;
+// An access as it is checked, with what the running thread knows at hand.
+struct Look {
+    Kind kind;
+    bool async = false;  // through the asynchronous proxy
+    uint8_t lane;
+    uint16_t own, copies, units;  // agents: the thread's warp, its copies, the first of the asynchronous proxy's
+    uint32_t waited;       // of its own copies
+    const Block *block;
+    const Known *known;
+    const void *pc;  // for the report
+    Access me;
+
+    Look(Kind kind_, const Thread *t, const void *pc_) : kind(kind_), block(t->block), pc(pc_)
+    {
+        const unsigned w = (unsigned)t->id / WARP;
+        lane = (uint8_t)lane_of(t);
+        own = (uint16_t)block->warp_agent((int)w), copies = (uint16_t)block->copy_agent((int)w);
+        units = (uint16_t)block->product_agent(0);
+        waited = t->waited;
+        known = &block->warps[w].known;
+        me.block = block->serial, me.epoch = known->seen[own], me.code = code_of(pc);
+        me.agent = own, me.lane = lane, me.atomic = kind == Kind::ATOMIC;
     }
-    if (a.agent == b->warp_agent(w)) return a.lane == lane_of(t) || a.epoch < k.seen[a.agent];
-    if (a.agent == b->copy_agent(w) && a.lane == lane_of(t) && a.epoch <= t->waited) return true;
-    return a.agent < k.seen.size() && k.seen[a.agent] >= a.epoch;
-}
 
-// Does an asynchronous unit that t starts now see what a wrote?
-static bool is_fenced(const Thread *t, const Access &a)
-{
-    if (a.block != t->block->serial || t->block->is_async(a.agent)) return true;
-    const Clock &f = warp_of((Thread *)t).known.fenced;
-    return a.agent < f.size() && f[a.agent] >= a.epoch;
-}
+    bool has_seen(const Access &a) const
+    {
+        if (a.block < first_serial) return true;
+        if (a.block != block->serial) return has_seen_far(a);
+        const Clock &seen = known->seen;
+        if (a.agent == own) return a.lane == lane || a.epoch < seen[own];
+        if (a.agent < seen.size() && seen[a.agent] >= a.epoch) return true;
+        return a.agent == copies && a.lane == lane && a.epoch <= waited;
+    }
+    bool has_seen_far(const Access &a) const
+    {
+        const auto far = known->far.find(a.block);
+        return far != known->far.end() && a.agent < far->second.size() && far->second[a.agent] >= a.epoch;
+    }
+    // Does an asynchronous unit that the thread starts now see what a wrote?
+    bool is_fenced(const Access &a) const
+    {
+        if (a.block != block->serial || a.agent >= units) return true;
+        return a.agent < known->fenced.size() && known->fenced[a.agent] >= a.epoch;
+    }
+    bool is_mine(const Access &a) const { return a.block == me.block && a.agent == me.agent && a.epoch == me.epoch; }
+};
+
+}  // namespace
+
+Access stamp_of(const Thread *t, const void *pc) { return Look(Kind::READ, t, pc).me; }
+bool comes_after(const Thread *t, const Access &a) { return Look(Kind::READ, t, nullptr).has_seen(a); }
 
 static const char *name_of(const Access &a, char buf[96])
 {
@@ -152,76 +227,63 @@ static void race(Kind kind, const Access &other, bool other_writes, const void *
 
 // ---- cells ----------------------------------------------------------------------------------------------------------
 
-static void add_read(Cell *c, const Access &me)
+// The warp that read last is found first: its other lanes come next.
+static void add_read(Cell *c, const Look &l)
 {
     Access &last = c->read;
-    if (last.block == me.block && last.agent == me.agent && last.epoch == me.epoch) {
-        if (last.lane != me.lane) last.lane = SEVERAL;
-        return;
+    Readers &all = c->reads;
+    if (!l.is_mine(last) && !l.has_seen(last)) {
+        if (all.n && all.at->block < first_serial) all.clear();  // of launches before: ordered
+        Access *mine = all.last_of(l.me);
+        std::swap(mine ? *mine : *all.add(l.me), last);
     }
-    if (last.block == NEVER || comes_after(current, last)) {
-        last = me;
-        return;
-    }
-    if (!c->reads) c->reads.reset(new std::vector<Access>);
-    std::vector<Access> &all = *c->reads;
-    if (!all.empty() && all.front().block < first_serial()) all.clear();  // of launches before: ordered
-    for (auto r = all.rbegin(); r != all.rend(); ++r) {                   // the last readers read again
-        if (r->block != me.block || r->agent != me.agent) continue;
-        if (r->epoch == me.epoch && r->lane != me.lane) r->lane = SEVERAL;
-        else if (r->epoch != me.epoch) *r = me;
-        return;
-    }
-    all.push_back(me);
+    if (!l.is_mine(last)) last = l.me;
+    else if (last.lane != l.me.lane) last.lane = SEVERAL;
 }
 
-// An access as it is checked; pc: for the report.
-struct Look {
-    Kind kind;
-    Access me;
-    const void *pc;
-    bool async = false;  // through the asynchronous proxy
-};
+[[noreturn]] static void unwritten(const Look &l, const void *p)
+{
+    char buf[128];
+    defect(l.pc, "unwritten", "read of %s, which nobody has written", where(p, buf));
+}
+
+[[noreturn]] static void unfenced(const Cell &c, const Look &l, const void *p)
+{
+    char buf[128], who[96];
+    defect(l.pc, "proxy", "%s of %s by an asynchronous unit: no fence.proxy.async behind the write by %s, %s", l.kind == Kind::READ ? "read" : "write",
+           where(p, buf), name_of(c.write, who), source_line_of(c.write).c_str());
+}
 
 static void look(Cell *c, const Look &l, const void *p)
 {
-    const auto unordered = [&](const Access &a) { return a.block != NEVER && !(a.atomic && l.me.atomic) && !comes_after(current, a); };
+    const auto unordered = [&l](const Access &a) { return !l.has_seen(a) && !(a.atomic && l.me.atomic); };
+    // Who reads again has been looked at: a write in between would have forgotten the read. Several lanes: any lane may.
+    if (l.kind == Kind::READ && l.is_mine(c->read) && (c->read.lane == l.me.lane || c->read.lane == SEVERAL)) return;
     if (unordered(c->write)) race(l.kind, c->write, true, p, l.me, l.pc);
-    if (l.kind != Kind::WRITE && c->write.block == NEVER) {
-        char buf[128];
-        defect(l.pc, "unwritten", "read of %s, which nobody has written", where(p, buf));
-    }
-    if (l.async && c->write.block != NEVER && !is_fenced(current, c->write)) {
-        char buf[128], who[96];
-        defect(l.pc, "proxy", "%s of %s by an asynchronous unit: no fence.proxy.async behind the write by %s, %s", l.kind == Kind::READ ? "read" : "write",
-               where(p, buf), name_of(c->write, who), source_line_of(c->write).c_str());
-    }
-    if (l.kind == Kind::READ) {
-        add_read(c, l.me);
-        return;
-    }
+    if (l.kind != Kind::WRITE && c->write.block == NEVER) unwritten(l, p);
+    if (l.async && c->write.block != NEVER && !l.is_fenced(c->write)) unfenced(*c, l, p);
+    if (l.kind == Kind::READ) return add_read(c, l);
     if (unordered(c->read)) race(l.kind, c->read, false, p, l.me, l.pc);
-    if (c->reads)
-        for (const Access &r : *c->reads)
-            if (unordered(r)) race(l.kind, r, false, p, l.me, l.pc);
+    for (const Access &r : c->reads)
+        if (unordered(r)) race(l.kind, r, false, p, l.me, l.pc);
     c->write = l.me;
-    c->read = Access();
-    c->reads.reset();
+    c->forget_reads();
 }
 
 // The widest cells whose borders an access of bytes [from, to) respects.
 static uint32_t width_of(size_t from, size_t to)
 {
-    uint32_t w = CHUNK;
-    while ((from | to) % w) w = w == CHUNK ? 4 : w / 2;
-    return w;
+    const size_t borders = from | to;
+    return borders % CHUNK == 0 ? (uint32_t)CHUNK : borders % 4 == 0 ? 4 : borders % 2 == 0 ? 2 : 1;
 }
 
 // Bytes [from, to) of a chunk.
 static void look_chunk(Chunk *k, size_t from, size_t to, const unsigned char *base, const Look &l)
 {
     k->refine(width_of(from, to));
-    for (size_t at = from; at < to; at += k->width) look(&k->cells()[at / k->width], l, base + at);
+    if (k->width == CHUNK) return look(&k->one, l, base);
+    Cell *c = &k->part[from / k->width];
+    for (size_t at = from; at < to; at += k->width) look(c++, l, base + at);
     if (from == 0 && to == CHUNK && l.kind == Kind::WRITE) k->join();
 }
 
@@ -265,14 +327,17 @@ static int add_constants(struct dl_phdr_info *info, size_t, void *out)
     return 0;
 }
 
-// Arguments, and tables that the program cannot write to.
-static bool is_allowed(Kind kind, const void *p, size_t n)
+static bool lies_in(const std::vector<Range> &ranges, const void *p, size_t n)
+{
+    return std::any_of(ranges.begin(), ranges.end(), [&](const Range &r) { return p >= r.p && (const char *)p + n <= (const char *)r.p + r.n; });
+}
+
+// Tables that the program cannot write to.
+static bool is_constant(const void *p, size_t n)
 {
     static std::vector<Range> constants;
-    if (kind != Kind::READ) return false;
     if (constants.empty()) dl_iterate_phdr(add_constants, &constants);
-    const auto holds = [&](const Range &r) { return p >= r.p && (const char *)p + n <= (const char *)r.p + r.n; };
-    return std::any_of(allowed.begin(), allowed.end(), holds) || std::any_of(constants.begin(), constants.end(), holds);
+    return lies_in(constants, p, n);
 }
 
 static void touch(const void *p, size_t n, const Look &l)
@@ -281,8 +346,9 @@ static void touch(const void *p, size_t n, const Look &l)
     const Block *b = current->block;
     const unsigned char *at = (const unsigned char *)p;
     if (is_shared(p, n)) return look_range(b->shadow, b->shared, (size_t)(at - b->shared), n, l);
+    if (l.kind == Kind::READ && lies_in(allowed, p, n)) return;  // arguments
     if (const Allocation *a = allocation_of(p, n)) return look_range(a->shadow, a->p, (size_t)(at - a->p), n, l);
-    if (is_allowed(l.kind, p, n)) return;
+    if (l.kind == Kind::READ && is_constant(p, n)) return;
     defect(l.pc, "out of bounds", "%s of %zu bytes at %s; the block has %zu bytes of shared memory",
            l.kind == Kind::READ ? "read" : "write", n, where(p, buf), b->shared_bytes);
 }
@@ -296,15 +362,13 @@ void check(Kind kind, const void *p, size_t n, const void *pc)
         return;
     }
     if (counting && kind != Kind::ATOMIC) count_access(p, n, pc);
-    Look l = {kind, stamp_of(current, pc), pc};
-    l.me.atomic = kind == Kind::ATOMIC;
-    touch(p, n, l);
+    touch(p, n, Look(kind, current, pc));
 }
 
 void check_copy(const Copy &c, const void *pc)
 {
-    Look l = {Kind::READ, stamp_of(current, pc), pc};
-    l.me.agent = (uint16_t)current->block->copy_agent(current->id / WARP);
+    Look l(Kind::READ, current, pc);
+    l.me.agent = l.copies;
     l.me.epoch = c.group;
     if (counting && c.from) count_access(c.from, c.n, pc);
     if (counting) count_access(c.to, c.n, pc);
@@ -313,12 +377,28 @@ void check_copy(const Copy &c, const void *pc)
     touch(c.to, c.n, l);
 }
 
-void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc)
+static Look look_of_unit(Kind kind, int agent, uint32_t epoch, const void *pc)
 {
-    Look l = {kind, stamp_of(current, pc), pc, true};
+    Look l(kind, current, pc);
+    l.async = true;
     l.me.agent = (uint16_t)agent;
     l.me.epoch = epoch;
-    touch(p, n, l);
+    return l;
+}
+
+void check_async(Kind kind, const void *p, size_t n, int agent, uint32_t epoch, const void *pc) { touch(p, n, look_of_unit(kind, agent, epoch, pc)); }
+
+void check_pieces(Kind kind, const uint32_t *at, int pieces, int agent, uint32_t epoch, const void *pc)
+{
+    enum { AHEAD = 8 };
+    const Look l = look_of_unit(kind, agent, epoch, pc);
+    const Block *b = current->block;
+    const std::vector<Chunk> &chunk = b->shadow->chunk;
+    for (int i = 0; i < pieces; i++) {
+        if (i + 2 * AHEAD < pieces) __builtin_prefetch(&chunk[at[i + 2 * AHEAD] / CHUNK]);
+        if (i + AHEAD < pieces) __builtin_prefetch(chunk[at[i + AHEAD] / CHUNK].one.reads.at);
+        touch(b->shared + at[i], 16, l);
+    }
 }
 
 // ---- global memory ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@
 
 namespace hostcuda {
 
-enum { ROWS = 64, DEPTH = 16, MOST_N = 256, GRAIN = 16 };
+enum { ROWS = 64, MOST_N = 256 };
 
 // ---- registers --------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ void check_registers(bool write, const unsigned char *p, size_t n, const void *p
                 defect(pc, "wgmma", "%s of registers of the wgmma at %s, which was not waited for", write ? "write" : "read", source_line(o.pc).c_str());
     if (!write) return;
     const size_t at = (size_t)(p - current->stack);
-    for (size_t i = at / GRAIN; i <= (at + n - 1) / GRAIN; i++) q.written[i] = q.fences;
+    for (size_t i = at / GRAIN; i <= (at + n - 1) / GRAIN; i++) q.written[i] = true;
 }
 
 static void check_fenced(const void *p, size_t n, const void *pc)
@@ -39,7 +39,7 @@ static void check_fenced(const void *p, size_t n, const void *pc)
     if (!q.fences) defect(pc, "wgmma", "no wgmma.fence before the first product");
     if (at < current->stack || at + n > current->stack + STACK) defect(pc, "wgmma", "registers of a product are no local array");
     for (size_t i = (size_t)(at - current->stack) / GRAIN; i <= (size_t)(at + n - 1 - current->stack) / GRAIN; i++)
-        if (q.written[i] == q.fences) defect(pc, "wgmma", "no wgmma.fence since registers of this product were written");
+        if (q.written[i]) defect(pc, "wgmma", "no wgmma.fence since registers of this product were written");
 }
 
 // ---- operands in shared memory ----------------------------------------------------------------------------------------
@@ -72,58 +72,66 @@ static Operand operand_of(uint64_t desc, bool turned, int rows, const void *pc)
 // Pieces of 16 bytes are swizzled as a whole: eight values along k, or along the rows where the operand is turned.
 static void check_operand(const Operand &o, int rows, int agent, uint32_t group, const void *pc)
 {
-    const Block *b = current->block;
+    uint32_t at[MOST_N * DEPTH / 8];
+    int pieces = 0;
     for (int r = 0; r < rows; r += o.turned ? 8 : 1)
-        for (int k = 0; k < DEPTH; k += o.turned ? 1 : 8) check_async(Kind::READ, b->shared + swizzled(o.at(r, k)), 16, agent, group, pc);
+        for (int k = 0; k < DEPTH; k += o.turned ? 1 : 8) at[pieces++] = (uint32_t)swizzled(o.at(r, k));
+    check_pieces(Kind::READ, at, pieces, agent, group, pc);
 }
 
-static float value(const Block *b, const Operand &o, int row, int k)
+// Rows of 16 values along k; with `across`, the rows of B as columns. A piece of 16 bytes at a time.
+static void read_operand(const Block *b, const Operand &o, int rows, float *to, bool across)
 {
-    uint16_t v;
-    memcpy(&v, b->shared + swizzled(o.at(row, k)), 2);
-    return low_bf16(v);
+    for (int r = 0; r < rows; r += o.turned ? 8 : 1)
+        for (int k = 0; k < DEPTH; k += o.turned ? 1 : 8) {
+            uint32_t piece[4];
+            float value[8];
+            memcpy(piece, b->shared + swizzled(o.at(r, k)), sizeof piece);
+            for (int i = 0; i < 4; i++) unpack_bf16(piece[i], value + i * 2);
+            for (int i = 0; i < 8; i++) {
+                const int row = o.turned ? r + i : r, depth = o.turned ? k : k + i;
+                to[across ? depth * rows + row : row * DEPTH + depth] = value[i];
+            }
+        }
 }
 
 // ---- a product ----------------------------------------------------------------------------------------------------------
 
 // Thread t of a warpgroup holds in register 4 j + i row 16 (t / 32) + t % 32 / 4 + 8 (i / 2), column 8 j + 2 (t % 4) + i % 2.
-static int row_of(int t, int i) { return t / 32 * 16 + t % 32 / 4 + i / 2 * 8; }
-static int column_of(int t, int i) { return t % 4 * 2 + i % 2; }
+static int row_of(int t) { return t / WARP * 16 + t % WARP / 4; }
+static int column_of(int t) { return t % 4 * 2; }
 
-static void read_a(float a[ROWS][DEPTH], const Block *b, Product *const op[GROUP], const void *pc)
+static void read_a(float a[ROWS][DEPTH], const Block *b, Product *const op[GROUP])
 {
     const Product &first = *op[0];
-    if (!first.a) {
-        const Operand o = operand_of(first.desc_a, false, ROWS, pc);
-        for (int r = 0; r < ROWS; r++)
-            for (int k = 0; k < DEPTH; k++) a[r][k] = value(b, o, r, k);
-        return;
-    }
+    if (!first.a) return read_operand(b, operand_of(first.desc_a, false, ROWS, first.pc), ROWS, a[0], false);
     for (int t = 0; t < GROUP; t++)  // register i: rows + 8 for odd i, columns + 8 for i >= 2, as in mma.m16n8k16
-        for (int i = 0; i < 4; i++)
-            for (int e = 0; e < 2; e++)
-                a[row_of(t, 0) + i % 2 * 8][t % 4 * 2 + i / 2 * 8 + e] = e ? high_bf16(op[t]->a[i]) : low_bf16(op[t]->a[i]);
+        for (int i = 0; i < 4; i++) unpack_bf16(op[t]->a[i], &a[row_of(t) + i % 2 * 8][column_of(t) + i / 2 * 8]);
+}
+
+// d[ROWS][n] from the threads' registers, or back.
+static void move_d(float *d, int n, Product *const op[GROUP], bool back)
+{
+    for (int t = 0; t < GROUP; t++)
+        for (int half = 0; half < 2; half++) {
+            float *in_tile = d + (row_of(t) + half * 8) * n + column_of(t), *in_thread = op[t]->d + half * 2;
+            for (int j = 0; j < n / 8; j++)
+                if (back) memcpy(in_thread + j * 4, in_tile + j * 8, 8);
+                else memcpy(in_tile + j * 8, in_thread + j * 4, 8);
+        }
 }
 
 static void carry_out(const Block *b, Product *const op[GROUP])
 {
-    static float a[ROWS][DEPTH], bt[DEPTH][MOST_N], d[ROWS][MOST_N];
+    alignas(32) static float a[ROWS][DEPTH], bt[DEPTH * MOST_N], d[ROWS * MOST_N];
     const Product &first = *op[0];
     const int n = first.n;
-    read_a(a, b, op, first.pc);
-    const Operand o = operand_of(first.desc_b, first.turn_b, n, first.pc);
-    for (int c = 0; c < n; c++)
-        for (int k = 0; k < DEPTH; k++) bt[k][c] = value(b, o, c, k);
-    for (int t = 0; t < GROUP; t++)
-        for (int j = 0; j < n / 8; j++)
-            for (int i = 0; i < 4; i++)
-                d[row_of(t, i)][j * 8 + column_of(t, i)] = first.accumulate ? op[t]->d[j * 4 + i] : 0;
-    for (int r = 0; r < ROWS; r++)
-        for (int k = 0; k < DEPTH; k++)
-            for (int c = 0; c < n; c++) d[r][c] += a[r][k] * bt[k][c];
-    for (int t = 0; t < GROUP; t++)
-        for (int j = 0; j < n / 8; j++)
-            for (int i = 0; i < 4; i++) op[t]->d[j * 4 + i] = d[row_of(t, i)][j * 8 + column_of(t, i)];
+    read_a(a, b, op);
+    read_operand(b, operand_of(first.desc_b, first.turn_b, n, first.pc), n, bt, true);
+    if (first.accumulate) move_d(d, n, op, false);
+    else std::fill(d, d + ROWS * n, 0.0f);
+    multiply_64xn(d, a[0], bt, n);
+    move_d(d, n, op, true);
 }
 
 static void check_same(const Product &x, const Product *at, int thread, const void *pc)
@@ -157,6 +165,11 @@ static uint32_t committed(const Thread *group)
     return least;
 }
 
+static bool all_committed(const Thread *group, uint32_t until)
+{
+    return std::all_of(group, group + GROUP, [until](const Thread &t) { return t.products.groups >= until; });
+}
+
 static void cover(Products *q, const void *p, size_t n)
 {
     const unsigned char *at = (const unsigned char *)p;
@@ -188,7 +201,7 @@ void wgmma_fence()
 {
     Products &q = current->products;
     finish_issued(CALLER);
-    if (q.written.empty()) q.written.assign(STACK / GRAIN, 0);
+    q.written.reset();
     q.fences++;
 }
 
@@ -227,7 +240,7 @@ void wgmma_wait_n(int pending)
     Thread *group = group_of(current);
     const uint32_t until = q.groups > (uint32_t)pending ? q.groups - (uint32_t)pending : 0;
     meet("wgmma.wait_group", CALLER, ~0u, nullptr, nullptr);
-    wait("wgmma.wait_group", CALLER, [group, until] { return committed(group) >= until; });
+    wait("wgmma.wait_group", CALLER, [group, until] { return group->products.done >= until || all_committed(group, until); });
     carry_out_until(group, until, CALLER);
     forget_waited(&q, until);
     uint32_t &seen = warp_of(current).known.seen[current->block->product_agent(current->id / WARP)];

@@ -106,11 +106,25 @@ template <typename Run> static bool uses_memory_well(const std::string &kernel, 
     return good && ((seen_shared && seen_loop) || (printf("%s: not all accesses were seen\n", kernel.c_str()), false));
 }
 
-static inline double seconds()
+// Of one core, whatever else the machine does.
+static inline double core_seconds()
 {
     timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// GFLOP/s of a run, the best of a few; 0: it was refused.
+template <typename Run> static double speed_of(const char *name, double flop, Run run)
+{
+    double best = 0;
+    for (int i = 0; i < 5; i++) {
+        const double from = core_seconds();
+        if (!run()) return printf("%s: %s\n", name, hostcuda::report()), 0;
+        best = std::fmax(best, 1e-9 * flop / (core_seconds() - from));
+    }
+    printf("%-32s %6.2f GFLOP/s a core on hostcuda\n", name, best);
+    return best;
 }
 
 #endif

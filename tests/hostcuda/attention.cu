@@ -85,11 +85,7 @@ static void time_it(Form form)
     const Case c = {128, 512, 2, 1, {{0, 512, -1, 0}}, 0, 0};
     const Inputs in = random_inputs(c);
     OnDevice d(c, in);
-    const double from = seconds();
-    d.run(form);
-    double flop = 0;
-    for (int i = 0; i < c.T / 64; i++) flop += 4.0 * 64 * (i + 1) * 64 * c.D * c.N;
-    printf("%s D128, 512 tokens, 2 heads: %.2f GFLOP/s on hostcuda\n", form == MMA ? "attn_fwd" : "attn_fwd_sm90", 1e-9 * flop / (seconds() - from));
+    speed_of(form == MMA ? "attn_fwd, D128" : "attn_fwd_sm90, D128", 4 * c.products_in_tiles(), [&] { return d.run(form); });
 }
 
 int main(int argc, char **)
@@ -110,12 +106,15 @@ int main(int argc, char **)
     };
     for (Form form : {MMA, SM90}) {
         if (!is_built(form)) continue;
+        if (argc > 1) {
+            time_it(form);
+            continue;
+        }
         int i = 0;
         for (const Case &c : cases)
             if (check_case(c, form, (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i++))) return 1;
         if (check_place(form) || !uses_memory(form)) return 1;
         if (!holds_for_inexact_functions([&] { return !check_case({64, 100, 1, 1, {{0, 100, -1, 0}}, 5, 0}, form, "inexact"); })) return 1;
-        if (argc > 1) time_it(form);
     }
-    return is_built(MMA) && !no_conflicts();  // the other form has no ldmatrix
+    return argc == 1 && is_built(MMA) && !no_conflicts();  // the other form has no ldmatrix
 }

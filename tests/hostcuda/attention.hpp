@@ -23,6 +23,8 @@ struct Case {
     attn::Rule rule() const { return {1 / sqrtf((float)D), softcap, window}; }
     size_t queries() const { return (size_t)T * N * D; }
     size_t keys() const { return (size_t)T * K * D; }
+    // Of one row of queries and keys each, in tiles of 64 x 64 that hold a causal one.
+    double products_in_tiles() const { return 64.0 * 64 * (T / 64) * (T / 64 + 1) / 2 * D * N; }
     std::vector<bool> used() const
     {
         std::vector<bool> is(T);

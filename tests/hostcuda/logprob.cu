@@ -263,7 +263,16 @@ static bool uses_memory()
     return uses_memory_well("logprob_slices", "fetch", [&] { return run_case(c, in, 256, MMA, &r); });
 }
 
-int main()
+// Forward and one chunk of the gradient: two products each.
+static void time_it(Form form)
+{
+    const Case c = {128, 512, 512, 0, 1};
+    const Inputs in = random_inputs(c);
+    Result r;
+    speed_of(form == MMA ? "logprob" : "logprob_sm90", 4.0 * c.T * c.H * c.V, [&] { return run_case(c, in, c.V, form, &r); });
+}
+
+int main(int argc, char **)
 {
     const Case cases[] = {
         {140, 72, 300, 0, 3},    // depth beyond one step, not a multiple of it; two tiles of tokens, three of the vocabulary
@@ -276,10 +285,15 @@ int main()
     const auto name = [](Form form, int i) { return (form == MMA ? "mma, case " : "sm90, case ") + std::to_string(i); };
     for (Form form : {MMA, SM90}) {
         if (!is_built(form)) continue;
+        if (argc > 1) {
+            time_it(form);
+            continue;
+        }
         int i = 0;
         for (const Case &c : cases)
             if (check_case(c, form, name(form, i++))) return 1;
         if (check_company(form) || !holds_for_inexact_functions([&] { return !check_case({20, 64, 129, 2, 1}, form, "inexact"); })) return 1;
     }
+    if (argc > 1) return 0;
     return (is_built(MMA) && (!no_conflicts() || !uses_memory())) || check_list() || check_scatter() || check_dpo(true, 0) || check_dpo(false, 0) || check_dpo(true, 0.1);
 }
