@@ -83,7 +83,7 @@ DEVICE void as_operand(uint32_t (&a)[4], const float (&left)[4], const float (&r
 DEVICE uint2 pair_up(uint32_t left, uint32_t right, int lane)
 {
     const bool is_odd = lane & 1;
-    const uint32_t got = __shfl_xor_sync(~0u, is_odd ? left : right, 1);
+    const uint32_t given = is_odd ? left : right, got = __shfl_xor_sync(~0u, given, 1);
     return {is_odd ? got : left, is_odd ? right : got};
 }
 DEVICE int pair_column(int lane) { return (lane & 1) * 8 + (lane & 2) * 2; }
