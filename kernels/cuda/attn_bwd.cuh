@@ -175,7 +175,8 @@ DEVICE void add_rows(float (&sum)[Shape<D>::COLUMNS / 8][4], const uint32_t (&mi
 }
 
 // A warp's sums for 16 queries and 8 N columns of dQ: added to what lower key tiles have left in `sums` (the lane's place), or written, to dq (bf16, the
-// lane's first two) and 8 rows on. first: the lane's first row, of n. Loops without branches: their loads are in flight together.
+// lane's first two) and 8 rows on. first: the lane's first row, of n. Loops without branches: their loads are in flight together. A store of dq is half a
+// sector and the next one the other half: with store_row's exchange the loop has 5 % more instructions, and registers are spilled.
 template <int N> DEVICE void pass_on(const Bwd &a, int order, int of, float (&x)[N][4], float *sums, uint32_t *dq, int first, int n)
 {
     if (order > 0) {
@@ -239,10 +240,7 @@ template <int N> DEVICE void write_rows(uint16_t *to, int64_t stride, const floa
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int here = row + (int)threadIdx.x % 32 / 4 + r * 8;
-        if (here >= n) continue;
-        uint32_t *out = (uint32_t *)(to + here * stride) + (int)threadIdx.x % 4;
-#pragma unroll
-        for (int j = 0; j < N; j++) out[j * 4] = pack_bf16(sum[j][2 * r] * factor, sum[j][2 * r + 1] * factor);
+        store_row(to + here * stride, sum, r, factor, here < n);
     }
 }
 

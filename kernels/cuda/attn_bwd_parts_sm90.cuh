@@ -91,14 +91,14 @@ template <int D> DEVICE Step step_of(const Bwd &b, const Work &k, const Visit &v
     return {w.n, w.seg.start + w.first, head, v.base + v.tile, v.order, v.of, key - query, is_masked};
 }
 
-// Of two queries, lse and delta; zeros for those that are not there.
+// Of two queries, lse and delta; zeros for those that are not there. Half of the lanes fetch lse, half delta, each a whole sector with its neighbours.
 template <int D> DEVICE void fetch_stats(const Bwd &b, const Step &t, float *to)
 {
-    const int64_t from = (int64_t)t.head * b.a.table.T + t.token;
-    for (int i = (int)threadIdx.x * 2; i < Shape<D>::QUERIES; i += 64) {
-        const bool first = i < t.n, second = i + 1 < t.n;
-        st_v4(to + i * 2, {first ? -b.a.lse[from + i] * LOG2E : 0, second ? -b.a.lse[from + i + 1] * LOG2E : 0, first ? b.a.delta[from + i] : 0,
-                           second ? b.a.delta[from + i + 1] : 0});
+    const bool of_delta = threadIdx.x & 16;
+    const float *from = (of_delta ? b.a.delta : b.a.lse) + (int64_t)t.head * b.a.table.T + t.token;
+    for (int i = (int)threadIdx.x % 16; i < Shape<D>::QUERIES; i += 16) {
+        const float x = i < t.n ? from[i] : 0;
+        to[i / 2 * 4 + of_delta * 2 + i % 2] = of_delta ? x : -x * LOG2E;
     }
 }
 

@@ -63,13 +63,9 @@ template <int D> DEVICE void write_out(Sums<D> &s, const Fwd &a, const Work &w, 
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8;
         const float sum = quad_sum(s.sum[r]);
-        if (row >= w.n) continue;
         const int64_t token = w.seg.start + w.first + row;
-        uint32_t *o = (uint32_t *)(a.o + token * a.o_stride + (int64_t)n * D);
-        const float inverse = 1 / sum;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) o[j * 4 + lane % 4] = pack_bf16(s.o[j][2 * r] * inverse, s.o[j][2 * r + 1] * inverse);
-        if (a.lse && lane % 4 == 0) a.lse[(int64_t)n * a.table.T + token] = lse_of(s.most[r], sum, factor);
+        store_row(a.o + token * a.o_stride + (int64_t)n * D, s.o, r, 1 / sum, row < w.n);
+        if (a.lse && lane % 4 == 0 && row < w.n) a.lse[(int64_t)n * a.table.T + token] = lse_of(s.most[r], sum, factor);
     }
 }
 

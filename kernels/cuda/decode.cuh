@@ -116,11 +116,8 @@ template <int D> DEVICE void write_part(Sums<D> &s, const Decode &a, const Item 
         if (row >= w.n * heads) continue;
         const int64_t slot = a.order[w.from + row / heads], at = (slot * a.N + kv * heads + row % heads) * all_chunks(a) + w.chunk;
 #pragma unroll
-        for (int j = 0; j < D / 8; j++) {
-            a.part[at * D + j * 8 + lane % 4 * 2] = s.o[j][2 * r];
-            a.part[at * D + j * 8 + lane % 4 * 2 + 1] = s.o[j][2 * r + 1];
-        }
-        if (lane % 4 == 0) a.part_sum[at * 2] = s.most[r] * factor, a.part_sum[at * 2 + 1] = sum;
+        for (int j = 0; j < D / 8; j++) st_v2(a.part + at * D + j * 8 + lane % 4 * 2, {s.o[j][2 * r], s.o[j][2 * r + 1]});
+        if (lane % 4 == 0) st_v2(a.part_sum + at * 2, {s.most[r] * factor, sum});
     }
 }
 

@@ -78,4 +78,29 @@ DEVICE void as_operand(uint32_t (&a)[4], const float (&left)[4], const float (&r
     a[3] = pack_bf16(right[2], right[3]);
 }
 
+// Words of a row in two neighbouring fragments of a result, as a quad of lanes holds them: afterwards a lane has two words next to each other, even
+// lanes of the left fragment. Where they begin, in values: pair_column. By all lanes of a warp.
+DEVICE uint2 pair_up(uint32_t left, uint32_t right, int lane)
+{
+    const bool is_odd = lane & 1;
+    const uint32_t given = is_odd ? left : right, got = __shfl_xor_sync(~0u, given, 1);
+    return {is_odd ? got : left, is_odd ? right : got};
+}
+DEVICE int pair_column(int lane) { return (lane & 1) * 8 + (lane & 2) * 2; }
+
+// Row r of a lane's two, times `factor`, rounded, from `to` on: a quad of lanes writes whole sectors. is_there: else nothing is written.
+template <int N> DEVICE void store_row(uint16_t *to, const float (&x)[N][4], int r, float factor, bool is_there)
+{
+    int lane = (int)threadIdx.x, column;
+    forget(lane);  // nothing of it is kept in a loop before
+    column = pair_column(lane);
+    forget(column);  // one address, and offsets
+#pragma unroll
+    for (int j = 0; j < N; j += 2) {
+        const uint32_t left = pack_bf16(x[j][2 * r] * factor, x[j][2 * r + 1] * factor);
+        const uint2 v = pair_up(left, pack_bf16(x[j + 1][2 * r] * factor, x[j + 1][2 * r + 1] * factor), lane);
+        if (is_there) st_u2(to + column + j * 8, v);
+    }
+}
+
 #endif

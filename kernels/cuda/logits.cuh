@@ -9,7 +9,7 @@
 
 namespace logprob {
 
-enum { SLICE = 64 };
+enum { SLICE = 64, LISTED = 8 };
 
 // Slices of the vocabulary that the forward writes.
 BOTH int slices_of(int V) { return (V + product::SIDE - 1) / product::SIDE * (product::SIDE / SLICE); }
@@ -24,7 +24,7 @@ struct Logprob {
     const int32_t *target;          // [T]; < 0: no target
     uint16_t *hidden;               // [R][H] scratch: bf16, of the tokens that have a target
     int64_t hidden_stride, head_stride;
-    int32_t *list, *place;          // [T + 1] scratch: R, then those tokens; [T] scratch: a token's place among them, or -1
+    int32_t *list, *place;          // [LISTED + T] scratch: R, and from LISTED on those tokens; [T] scratch: a token's place among them, or -1
     int T, H, V;
     float softcap;                  // 0: none
     Part *part;                     // [slices][T] scratch
@@ -48,6 +48,13 @@ DEVICE float logit(const Logprob &a, float x, int token, float *slope)
     if (a.softcap > 0) x = soft_cap(x, a.softcap, slope);
     return token < a.V ? x : -INFINITY;
 }
+
+DEVICE Part load_part(const Part *p)
+{
+    const float2 v = ld_v2(&p->most);
+    return {v.x, v.y};
+}
+DEVICE void store_part(Part *p, const Part &v) { st_v2(&p->most, {v.most, v.sum}); }
 
 // A row's share of four lanes: greatest and sum over the 64 columns of x[from] to x[from + 7].
 template <int N> DEVICE Part slice_of(const float (&x)[N][4], int from, int e)

@@ -55,7 +55,7 @@ inline __global__ void logprob_list(const logprob::Logprob a)
             all += count[w];
         }
         at += __popc(mine & ((1u << lane) - 1));
-        if (has) a.list[1 + at] = t;
+        if (has) a.list[LISTED + at] = t;
         if (t < a.T) a.place[t] = has ? at : -1;
         if (t < a.T && !has && a.logp) {
             a.logp[t] = a.lse[t] = 0;
@@ -73,7 +73,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) logprob_gather(const log
     using namespace rows;
     const int64_t t = warp_row();
     if (t >= a.T || a.place[t] < 0) return;
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         float x[WIDE];
         load(x, hidden + t * stride + h, a.H - h);
         store(a.hidden + a.place[t] * a.hidden_stride + h, x, a.H - h);
@@ -86,7 +86,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) logprob_scatter(const lo
     using namespace rows;
     const int64_t t = warp_row();
     if (t >= a.T) return;
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         float x[WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
         if (a.place[t] >= 0) load(x, from + a.place[t] * from_stride + h, a.H - h);
         store(dhidden + t * stride + h, x, a.H - h);
@@ -108,7 +108,7 @@ inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(con
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int r = rows.first + product::row_of(i, e);
-            const int token = r < rows.rows ? a.list[1 + r] : -1, target = token < 0 ? -1 : a.target[token];
+            const int token = r < rows.rows ? a.list[LISTED + r] : -1, target = token < 0 ? -1 : a.target[token];
 #pragma unroll
             for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -119,7 +119,7 @@ inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_slices(con
                     if (of == target) a.picked[token] = x[i][j][e + c];
                 }
             const Part p = slice_of(x[i], 0, e);
-            if (lane % 4 == 0 && token >= 0) a.part[(int64_t)(blockIdx.y * 2 + warp % 2) * a.T + r] = p;
+            if (lane % 4 == 0 && token >= 0) store_part(&a.part[(int64_t)(blockIdx.y * 2 + warp % 2) * a.T + r], p);
         }
 }
 
@@ -132,12 +132,12 @@ inline __global__ void logprob_combine(const logprob::Logprob a)
     const int row = (int)threadIdx.x % COMBINE_ROWS, group = (int)threadIdx.x / COMBINE_ROWS, r = (int)blockIdx.x * COMBINE_ROWS + row;
     const int slices = slices_of(a.V), each = (slices + COMBINE_PARTS - 1) / COMBINE_PARTS, R = a.list[0];
     Part p = {-INFINITY, 0};
-    for (int s = group * each; r < R && s < (group + 1) * each && s < slices; s++) p = join(p, a.part[(int64_t)s * a.T + r]);
-    found[group * COMBINE_ROWS + row] = p;
+    for (int s = group * each; r < R && s < (group + 1) * each && s < slices; s++) p = join(p, load_part(&a.part[(int64_t)s * a.T + r]));
+    store_part(&found[group * COMBINE_ROWS + row], p);
     __syncthreads();
     if (group > 0 || r >= R) return;
-    for (int g = 1; g < COMBINE_PARTS; g++) p = join(p, found[g * COMBINE_ROWS + row]);
-    const int token = a.list[1 + r];
+    for (int g = 1; g < COMBINE_PARTS; g++) p = join(p, load_part(&found[g * COMBINE_ROWS + row]));
+    const int token = a.list[LISTED + r];
     const float lse = p.most + lg2(p.sum) * LN2;
     a.lse[token] = lse;
     a.logp[token] = a.picked[token] - lse;
@@ -160,20 +160,26 @@ inline __global__ void __launch_bounds__(product::THREADS, 2) logprob_gradient(c
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int r = rows.first + product::row_of(i, e);
-            if (r >= rows.rows) continue;
-            const int token = a.list[1 + r], target = a.target[token];
-            const float lse = a.lse[token], coef = g.coef[token];
+            const int token = r < rows.rows ? a.list[LISTED + r] : -1, target = token < 0 ? -1 : a.target[token];
+            const float lse = token < 0 ? 0 : a.lse[token], coef = token < 0 ? 0 : g.coef[token];
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
-                const int c = product::column_of(j, 0);
-                float d[2];
+            for (int j = 0; j < 8; j += 2) {
+                uint32_t words[2];
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    float slope;
-                    const float y = logit(a, x[i][j][e + k], first + c + k, &slope);
-                    d[k] = coef * ((first + c + k == target ? 1.0f : 0.0f) - ex2((y - lse) * LOG2E)) * slope;
+                    float d[2];
+#pragma unroll
+                    for (int n = 0; n < 2; n++) {
+                        const int of = first + product::column_of(j + k, n);
+                        float slope;
+                        const float y = logit(a, x[i][j + k][e + n], of, &slope);
+                        d[n] = coef * ((of == target ? 1.0f : 0.0f) - ex2((y - lse) * LOG2E)) * slope;
+                    }
+                    words[k] = pack_bf16(d[0], d[1]);
                 }
-                if (column + c < g.width) *(uint32_t *)(g.out + r * g.stride + column + c) = pack_bf16(d[0], d[1]);
+                const uint2 pair = pair_up(words[0], words[1], (int)threadIdx.x);
+                const int c = column + (int)threadIdx.x / 32 % 2 * 64 + j * 8 + pair_column((int)threadIdx.x);
+                if (token >= 0 && c < g.width) st_u2(g.out + r * g.stride + c, pair);
             }
         }
 }

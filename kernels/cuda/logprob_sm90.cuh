@@ -147,7 +147,7 @@ struct Row {
 
 DEVICE Row row_at(const Logprob &a, const Tile &tile, int r)
 {
-    const int token = r < a.list[0] ? a.list[1 + r] : -1;
+    const int token = r < a.list[0] ? a.list[logprob::LISTED + r] : -1;
     return {token, token < 0 ? -1 : a.target[token] - tile.token};
 }
 
@@ -168,7 +168,7 @@ DEVICE void write_parts(const Logprob &a, Logits &x, const Tile &tile, int e)
     for (int i = 0; i < LOGITS / logprob::SLICE; i++) {
         const logprob::Part p = logprob::slice_of(x, i * (logprob::SLICE / 8), e);
         const int slice = tile.token / logprob::SLICE + i;
-        if (threadIdx.x % 4 == 0 && row.token >= 0 && slice < logprob::slices_of(a.V)) a.part[(int64_t)slice * a.T + r] = p;
+        if (threadIdx.x % 4 == 0 && row.token >= 0 && slice < logprob::slices_of(a.V)) logprob::store_part(&a.part[(int64_t)slice * a.T + r], p);
     }
 }
 

@@ -21,7 +21,7 @@ static Space space_of(int64_t T, int64_t H, int64_t V, bool backward)
     s.stride = (H + 7) / 8 * 8;
     s.width = V < CHUNK ? (V + 7) / 8 * 8 : CHUNK;
     s.list = s.hidden + round64(T * s.stride * (int64_t)sizeof(uint16_t));
-    s.place = s.list + round64((T + 1) * (int64_t)sizeof(int32_t));
+    s.place = s.list + round64((logprob::LISTED + T) * (int64_t)sizeof(int32_t));
     s.picked = s.place + round64(T * (int64_t)sizeof(int32_t));
     s.part = s.dlogits = s.picked + round64(T * (int64_t)sizeof(float));
     s.dhidden = s.dlogits + round64(T * s.width * (int64_t)sizeof(uint16_t));

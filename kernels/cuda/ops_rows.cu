@@ -8,10 +8,11 @@ using rows::WIDE;
 
 static_assert((int)optim::BLOCK == (int)NORM_BLOCK, "the same blocks on both sides");
 
-// Blocks of THREADS for groups of 8 values of [T][width].
-static unsigned groups(int64_t T, int64_t width) { return blocks_of(T * ((width + WIDE - 1) / WIDE), THREADS); }
+// Blocks of THREADS for groups of so many values of [T][width].
+static unsigned groups(int64_t T, int64_t width, int64_t of) { return blocks_of(T * ((width + of - 1) / of), THREADS); }
 
 static unsigned warps(int64_t T) { return blocks_of(T, THREADS / rows::WARP); }
+static unsigned pieces(int64_t T, int64_t width) { return warps(T * rows::pieces_of(width)); }
 
 Err cuda_linear_f64(Ctx *ctx, const LinearF64Args *a)
 {
@@ -25,7 +26,7 @@ Err cuda_round(Ctx *ctx, const RoundArgs *a)
     ASSERT_TYPE(a->x, DT_F32);
     ASSERT_TYPE(a->y, DT_BF16);
     const rows::Sum s = {f32(a->x), nullptr, nullptr, bf16(a->y), a->x.stride, 0, a->y.stride, a->T, a->H};
-    TRY_CUDA(CUDA_LAUNCH(round_rows, groups(a->T, a->H), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(round_rows, pieces(a->T, a->H), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
 
@@ -35,7 +36,7 @@ Err cuda_add(Ctx *ctx, const AddArgs *a)
     ASSERT_TYPE(a->b, DT_F32);
     ASSERT_TYPE(a->y, DT_F32);
     const rows::Sum s = {f32(a->a), f32(a->b), f32(a->y), nullptr, a->a.stride, a->b.stride, a->y.stride, a->T, a->H};
-    TRY_CUDA(CUDA_LAUNCH(add_rows, groups(a->T, a->H), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(add_rows, pieces(a->T, a->H), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
 
@@ -70,7 +71,7 @@ Err cuda_rope(Ctx *ctx, const RopeArgs *a)
     ASSERT_TYPE(a->x, DT_BF16);
     ASSERT(a->D % 16 == 0);
     const rows::Rope r = {bf16(a->x), a->x.stride, a->pos, a->table, a->T, a->heads, a->D, a->inverse};
-    TRY_CUDA(CUDA_LAUNCH(rope, groups(a->T, a->heads * (a->D / 2)), THREADS, 0, stream_of(ctx), r));
+    TRY_CUDA(CUDA_LAUNCH(rope, groups(a->T, a->heads * (a->D / 2), rows::FOUR), THREADS, 0, stream_of(ctx), r));
     return OK;
 }
 
@@ -85,7 +86,7 @@ template <typename Gate> static Err glu(Ctx *ctx, const SwigluArgs *a)
     rows::Glu s = {};
     s.g = bf16(a->g), s.u = bf16(a->u), s.y = bf16(a->y);
     s.g_stride = a->g.stride, s.u_stride = a->u.stride, s.y_stride = a->y.stride, s.T = a->T, s.F = a->F;
-    TRY_CUDA(CUDA_LAUNCH(glu_fwd<Gate>, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(glu_fwd<Gate>, groups(a->T, a->F, WIDE), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
 
@@ -100,7 +101,7 @@ template <typename Gate> static Err glu_back(Ctx *ctx, const SwigluBwdArgs *a)
     s.g = bf16(a->g), s.u = bf16(a->u), s.dy = bf16(a->dy), s.dg = bf16(a->dg), s.du = bf16(a->du);
     s.g_stride = a->g.stride, s.u_stride = a->u.stride, s.dy_stride = a->dy.stride, s.dg_stride = a->dg.stride, s.du_stride = a->du.stride;
     s.T = a->T, s.F = a->F;
-    TRY_CUDA(CUDA_LAUNCH(glu_bwd<Gate>, groups(a->T, a->F), THREADS, 0, stream_of(ctx), s));
+    TRY_CUDA(CUDA_LAUNCH(glu_bwd<Gate>, groups(a->T, a->F, WIDE), THREADS, 0, stream_of(ctx), s));
     return OK;
 }
 
@@ -114,7 +115,7 @@ Err cuda_embed_fwd(Ctx *ctx, const EmbedArgs *a)
     ASSERT_TYPE(a->table, DT_BF16);
     ASSERT_TYPE(a->y, DT_F32);
     const rows::Embed e = {bf16(a->table), f32(a->y), nullptr, a->token, a->table.stride, a->y.stride, 0, a->T, a->H};
-    TRY_CUDA(CUDA_LAUNCH(embed_fwd, groups(a->T, a->H), THREADS, 0, stream_of(ctx), e));
+    TRY_CUDA(CUDA_LAUNCH(embed_fwd, pieces(a->T, a->H), THREADS, 0, stream_of(ctx), e));
     return OK;
 }
 

@@ -26,6 +26,7 @@ struct AdamW {
 inline __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::AdamW a)
 {
     using rows::WIDE;
+    using optim::THREADS;
     SHARED_MEMORY(shared);
     float *factor = (float *)shared;  // lr / (1 - b1^t), 1 / sqrt(1 - b2^t)
     if (threadIdx.x == 0) {
@@ -33,7 +34,7 @@ inline __global__ void __launch_bounds__(optim::THREADS) adamw(const optim::Adam
         factor[1] = (float)(1 / sqrt(1 - pow((double)a.beta2, (double)*a.step)));
     }
     __syncthreads();
-    const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * WIDE, n = a.n - at;
+    const int64_t at = (int64_t)blockIdx.x * (THREADS * WIDE) + rows::block_column(), n = a.n - at;
     if (n <= 0) return;
     const float rate = factor[0], root = factor[1], clip = *a.clip, shrink = *a.lr * a.decay;
     float w[WIDE], m[WIDE], v[WIDE], g[WIDE];

@@ -73,6 +73,26 @@ DEVICE float4 ld_v4(const float *p) { return *(const float4 *)p; }
 DEVICE void st_v4(float *p, float4 v) { *(float4 *)p = v; }
 DEVICE uint4 ld_u4(const uint16_t *p) { return *(const uint4 *)p; }
 DEVICE void st_u4(uint16_t *p, uint4 v) { *(uint4 *)p = v; }
+// Two values, or four of 16 bits, at a multiple of 8 bytes. As one number: nvcc may store a struct in pieces.
+typedef unsigned long long __attribute__((may_alias)) EightBytes;
+DEVICE uint2 ld_u2(const uint16_t *p)
+{
+    uint2 v;
+    asm("mov.b64 {%0, %1}, %2;" : "=r"(v.x), "=r"(v.y) : "l"(*(const EightBytes *)p));
+    return v;
+}
+DEVICE void st_u2(uint16_t *p, uint2 v)
+{
+    unsigned long long bits;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(bits) : "r"(v.x), "r"(v.y));
+    *(EightBytes *)p = bits;
+}
+DEVICE float2 ld_v2(const float *p)
+{
+    const uint2 v = ld_u2((const uint16_t *)p);
+    return {__uint_as_float(v.x), __uint_as_float(v.y)};
+}
+DEVICE void st_v2(float *p, float2 v) { st_u2((uint16_t *)p, {__float_as_uint(v.x), __float_as_uint(v.y)}); }
 DEVICE double shuffle_double(double v, int lane) { return __shfl_sync(~0u, v, lane); }
 
 DEVICE void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums; a linear layer in fp64. As there, the residual stream, its gradient,
-// gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 neighbouring values at a time; sums have a fixed order.
+// gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 values at a time (RoPE: 4 pairs), so that a warp's accesses have no gaps; sums have a fixed order.
 #ifndef IMF_CUDA_ROWS_CUH
 #define IMF_CUDA_ROWS_CUH
 
@@ -8,22 +8,70 @@
 
 namespace rows {
 
-enum { WIDE = 8, WARP = 32, THREADS = 128 };
+enum { WIDE = 8, FOUR = 4, WARP = 32, THREADS = 128 };
+enum { PIECE = WARP * WIDE, APART = WARP * FOUR };  // columns of a warp, and from a lane's first four to its other four
 enum { SUM_WARPS = 8, SUM_THREADS = SUM_WARPS * WARP, SUM_BYTES = SUM_THREADS * 4 };  // of rmsnorm_bwd_w
 
-// Eight values from p on, of which the first n are there; the others read as 0 and are not written. p: a multiple of 16 bytes.
-DEVICE void load(float (&v)[WIDE], const float *p, int64_t n)
+// Four values from p on, of which the first n are there; the others read as 0 and are not written. p: a multiple of four values' size.
+DEVICE void load_four(float *v, const float *p, int64_t n)
 {
-    if (n >= WIDE) {
-        const float4 a = ld_v4(p), b = ld_v4(p + 4);
-        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    if (n >= FOUR) {
+        const float4 a = ld_v4(p);
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
     } else {
 #pragma unroll
-        for (int i = 0; i < WIDE; i++) v[i] = i < n ? p[i] : 0;
+        for (int i = 0; i < FOUR; i++) v[i] = i < n ? p[i] : 0;
     }
 }
 
-DEVICE void load(float (&v)[WIDE], const uint16_t *p, int64_t n)
+DEVICE void load_four(float *v, const uint16_t *p, int64_t n)
+{
+    if (n >= FOUR) {
+        const uint2 u = ld_u2(p);
+        v[0] = low_bf16(u.x), v[1] = high_bf16(u.x), v[2] = low_bf16(u.y), v[3] = high_bf16(u.y);
+    } else {
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) v[i] = i < n ? low_bf16(p[i]) : 0;
+    }
+}
+
+DEVICE void store_four(float *p, const float *v, int64_t n)
+{
+    if (n >= FOUR) {
+        st_v4(p, {v[0], v[1], v[2], v[3]});
+    } else {
+#pragma unroll
+        for (int i = 0; i < FOUR; i++)
+            if (i < n) p[i] = v[i];
+    }
+}
+
+DEVICE void store_four(uint16_t *p, const float *v, int64_t n)
+{
+    if (n >= FOUR) {
+        st_u2(p, {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])});
+    } else {
+#pragma unroll
+        for (int i = 0; i < FOUR; i++)
+            if (i < n) p[i] = (uint16_t)pack_bf16(v[i], 0);
+    }
+}
+
+// A lane's eight of a warp's PIECE columns: four from p on and four APART further on, so that a warp's accesses have no gaps, in fp32 and in bf16. Of
+// the values from p on n are there.
+template <typename X> DEVICE void load(float (&v)[WIDE], const X *p, int64_t n)
+{
+    load_four(v, p, n);
+    load_four(v + FOUR, p + APART, n - APART);
+}
+template <typename X> DEVICE void store(X *p, const float (&v)[WIDE], int64_t n)
+{
+    store_four(p, v, n);
+    store_four(p + APART, v + FOUR, n - APART);
+}
+
+// Eight neighbouring values, where all is bf16: 16 bytes.
+DEVICE void load_eight(float (&v)[WIDE], const uint16_t *p, int64_t n)
 {
     if (n >= WIDE) {
         const uint4 u = ld_u4(p);
@@ -35,19 +83,7 @@ DEVICE void load(float (&v)[WIDE], const uint16_t *p, int64_t n)
     }
 }
 
-DEVICE void store(float *p, const float (&v)[WIDE], int64_t n)
-{
-    if (n >= WIDE) {
-        st_v4(p, {v[0], v[1], v[2], v[3]});
-        st_v4(p + 4, {v[4], v[5], v[6], v[7]});
-    } else {
-#pragma unroll
-        for (int i = 0; i < WIDE; i++)
-            if (i < n) p[i] = v[i];
-    }
-}
-
-DEVICE void store(uint16_t *p, const float (&v)[WIDE], int64_t n)
+DEVICE void store_eight(uint16_t *p, const float (&v)[WIDE], int64_t n)
 {
     if (n >= WIDE) {
         st_u4(p, {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])});
@@ -58,18 +94,28 @@ DEVICE void store(uint16_t *p, const float (&v)[WIDE], int64_t n)
     }
 }
 
-// Row of a warp, and the column of its lane.
+// Row of a warp, and where its lane begins in a piece of columns.
 DEVICE int64_t warp_row() { return (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP; }
-DEVICE int64_t lane_column() { return (int64_t)(threadIdx.x % WARP) * WIDE; }
+DEVICE int64_t lane_column() { return (int64_t)(threadIdx.x % WARP) * FOUR; }
+DEVICE int64_t block_column() { return (int64_t)(threadIdx.x / WARP) * PIECE + lane_column(); }  // pieces of a block's warps, one behind the other
 
-// Groups of 8 values of [T][width], one a thread: false beyond the last.
 struct Spot {
     int64_t t, column;
 };
-DEVICE bool spot_of(Spot *s, int64_t T, int64_t width)
+
+// Pieces of [T][width], one a warp: false where the lane has nothing.
+BOTH int64_t pieces_of(int64_t width) { return (width + PIECE - 1) / PIECE; }
+DEVICE bool piece_of(Spot *s, int64_t T, int64_t width)
 {
-    const int64_t groups = (width + WIDE - 1) / WIDE, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    s->t = i / groups, s->column = i % groups * WIDE;
+    s->t = warp_row() / pieces_of(width), s->column = warp_row() % pieces_of(width) * PIECE + lane_column();
+    return s->t < T && s->column < width;
+}
+
+// Groups of N values of [T][width], one a thread: false beyond the last.
+template <int N> DEVICE bool spot_of(Spot *s, int64_t T, int64_t width)
+{
+    const int64_t groups = (width + N - 1) / N, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    s->t = i / groups, s->column = i % groups * N;
     return s->t < T;
 }
 
@@ -184,13 +230,13 @@ template <typename Y> __global__ void __launch_bounds__(rows::THREADS) rmsnorm_f
     const int64_t t = warp_row();
     if (t >= a.T) return;
     float v[WIDE], w[WIDE], sum = 0;
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         load(v, a.x + t * a.x_stride + h, a.H - h);
 #pragma unroll
         for (int i = 0; i < WIDE; i++) sum = fmaf(v[i], v[i], sum);
     }
     const float rstd = 1 / sqrtf(warp_sum(sum) / (float)a.H + a.eps);
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         load(v, a.x + t * a.x_stride + h, a.H - h);
         load(w, a.w + h, a.H - h);
 #pragma unroll
@@ -208,7 +254,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows
     if (t >= a.T) return;
     const float *x_row = a.x + t * a.x_stride, *dy_row = a.dy + t * a.dy_stride;
     float x[WIDE], dy[WIDE], w[WIDE], in[WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}, dot = 0;
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         load(x, x_row + h, a.H - h);
         load(dy, dy_row + h, a.H - h);
         load(w, a.w + h, a.H - h);
@@ -217,7 +263,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) rmsnorm_bwd_x(const rows
     }
     const float r = a.rstd[t];
     dot = warp_sum(dot) * r * r / (float)a.H;
-    for (int64_t h = lane_column(); h < a.H; h += WARP * WIDE) {
+    for (int64_t h = lane_column(); h < a.H; h += PIECE) {
         load(x, x_row + h, a.H - h);
         load(dy, dy_row + h, a.H - h);
         load(w, a.w + h, a.H - h);
@@ -238,8 +284,11 @@ inline __global__ void __launch_bounds__(rows::SUM_THREADS) rmsnorm_bwd_w(const 
     const int64_t h = sum_column();
     for (int r = 0; r < a.n; r++) {
         float sum = 0;
-        for (int64_t t = a.row[r] + sum_warp(); h < a.H && t < a.row[r + 1]; t += SUM_WARPS)
-            sum = fmaf(a.dy[t * a.dy_stride + h] * a.x[t * a.x_stride + h], a.rstd[t], sum);
+        const int64_t to = a.row[r + 1];
+        for (int64_t t = a.row[r] + sum_warp(); h < a.H && t < to; t += SUM_WARPS) {
+            const float rstd = a.rstd[t];
+            sum = fmaf(a.dy[t * a.dy_stride + h] * a.x[t * a.x_stride + h], rstd, sum);
+        }
         add_warps((float *)shared, sum, h < a.H ? a.dw + h : nullptr);
     }
 }
@@ -252,34 +301,38 @@ inline __global__ void __launch_bounds__(rows::SUM_THREADS) bias_bwd(const rows:
     const int64_t h = sum_column();
     for (int r = 0; r < a.n; r++) {
         float sum = 0;
-        for (int64_t t = a.row[r] + sum_warp(); h < a.width && t < a.row[r + 1]; t += SUM_WARPS) sum += low_bf16(a.dy[t * a.stride + h]);
+        const int64_t to = a.row[r + 1];
+        for (int64_t t = a.row[r] + sum_warp(); h < a.width && t < to; t += SUM_WARPS)
+            sum += low_bf16(a.dy[t * a.stride + h]);
         add_warps((float *)shared, sum, h < a.width ? a.dbias + h : nullptr);
     }
 }
 
-// Eight pairs (x_i, x_{i+D/2}) a thread.
+// Four pairs (x_i, x_{i+D/2}) a thread.
 inline __global__ void __launch_bounds__(rows::THREADS) rope(const rows::Rope a)
 {
     using namespace rows;
-    const int64_t half = a.D / 2, groups = (half + WIDE - 1) / WIDE;
+    const int64_t half = a.D / 2;
+    const uint32_t groups = (uint32_t)((half + FOUR - 1) / FOUR);
     Spot s;
-    if (!spot_of(&s, a.T, a.heads * groups * WIDE)) return;
-    const int64_t i = s.column / WIDE % groups * WIDE, n = half - i;
-    uint16_t *x = a.x + s.t * a.stride + s.column / WIDE / groups * a.D + i;
+    if (!spot_of<FOUR>(&s, a.T, a.heads * groups * FOUR)) return;
+    const uint32_t group = (uint32_t)(s.column / FOUR), head = group / groups;
+    const int64_t i = (int64_t)(group - head * groups) * FOUR, n = half - i;
+    uint16_t *x = a.x + s.t * a.stride + head * a.D + i;
     const float *turn = a.table + a.pos[s.t] * a.D + i;
-    float low[WIDE], high[WIDE], c[WIDE], d[WIDE];
-    load(low, x, n);
-    load(high, x + half, n);
-    load(c, turn, n);
-    load(d, turn + half, n);
+    float low[FOUR], high[FOUR], c[FOUR], d[FOUR];
+    load_four(low, x, n);
+    load_four(high, x + half, n);
+    load_four(c, turn, n);
+    load_four(d, turn + half, n);
 #pragma unroll
-    for (int k = 0; k < WIDE; k++) {
+    for (int k = 0; k < FOUR; k++) {
         const float sine = a.inverse ? -d[k] : d[k], l = low[k], h = high[k];
         low[k] = l * c[k] - h * sine;
         high[k] = h * c[k] + l * sine;
     }
-    store(x, low, n);
-    store(x + half, high, n);
+    store_four(x, low, n);
+    store_four(x + half, high, n);
 }
 
 // y = act(g) u
@@ -287,14 +340,14 @@ template <typename Gate> __global__ void __launch_bounds__(rows::THREADS) glu_fw
 {
     using namespace rows;
     Spot s;
-    if (!spot_of(&s, a.T, a.F)) return;
+    if (!spot_of<WIDE>(&s, a.T, a.F)) return;
     const int64_t n = a.F - s.column;
     float g[WIDE], u[WIDE], rest;
-    load(g, a.g + s.t * a.g_stride + s.column, n);
-    load(u, a.u + s.t * a.u_stride + s.column, n);
+    load_eight(g, a.g + s.t * a.g_stride + s.column, n);
+    load_eight(u, a.u + s.t * a.u_stride + s.column, n);
 #pragma unroll
     for (int i = 0; i < WIDE; i++) g[i] = g[i] * sigmoid(Gate::inner(g[i]), &rest) * u[i];
-    store(a.y + s.t * a.y_stride + s.column, g, n);
+    store_eight(a.y + s.t * a.y_stride + s.column, g, n);
 }
 
 // act'(g) = s + g s (1 - s) w'(g), s = sigmoid(w(g))
@@ -302,27 +355,27 @@ template <typename Gate> __global__ void __launch_bounds__(rows::THREADS) glu_bw
 {
     using namespace rows;
     Spot s;
-    if (!spot_of(&s, a.T, a.F)) return;
+    if (!spot_of<WIDE>(&s, a.T, a.F)) return;
     const int64_t n = a.F - s.column;
     float g[WIDE], u[WIDE], dy[WIDE], rest;
-    load(g, a.g + s.t * a.g_stride + s.column, n);
-    load(u, a.u + s.t * a.u_stride + s.column, n);
-    load(dy, a.dy + s.t * a.dy_stride + s.column, n);
+    load_eight(g, a.g + s.t * a.g_stride + s.column, n);
+    load_eight(u, a.u + s.t * a.u_stride + s.column, n);
+    load_eight(dy, a.dy + s.t * a.dy_stride + s.column, n);
 #pragma unroll
     for (int i = 0; i < WIDE; i++) {
         const float x = sigmoid(Gate::inner(g[i]), &rest), dg = dy[i] * u[i] * (x + g[i] * x * rest * Gate::slope(g[i]));
         u[i] = dy[i] * g[i] * x;
         g[i] = dg;
     }
-    store(a.dg + s.t * a.dg_stride + s.column, g, n);
-    store(a.du + s.t * a.du_stride + s.column, u, n);
+    store_eight(a.dg + s.t * a.dg_stride + s.column, g, n);
+    store_eight(a.du + s.t * a.du_stride + s.column, u, n);
 }
 
 inline __global__ void __launch_bounds__(rows::THREADS) add_rows(const rows::Sum a)
 {
     using namespace rows;
     Spot s;
-    if (!spot_of(&s, a.T, a.H)) return;
+    if (!piece_of(&s, a.T, a.H)) return;
     const int64_t n = a.H - s.column;
     float x[WIDE], y[WIDE];
     load(x, a.a + s.t * a.a_stride + s.column, n);
@@ -336,7 +389,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) round_rows(const rows::S
 {
     using namespace rows;
     Spot s;
-    if (!spot_of(&s, a.T, a.H)) return;
+    if (!piece_of(&s, a.T, a.H)) return;
     const int64_t n = a.H - s.column;
     float x[WIDE];
     load(x, a.a + s.t * a.a_stride + s.column, n);
@@ -363,7 +416,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) embed_fwd(const rows::Em
 {
     using namespace rows;
     Spot s;
-    if (!spot_of(&s, a.T, a.H)) return;
+    if (!piece_of(&s, a.T, a.H)) return;
     const int64_t n = a.H - s.column;
     float x[WIDE];
     load(x, a.table + a.token[s.t] * a.table_stride + s.column, n);
@@ -386,7 +439,7 @@ inline __global__ void __launch_bounds__(rows::THREADS) embed_bwd(const rows::Em
     for (int w = 0; w < THREADS / WARP; w++)
         if (seen[w]) return;
     float *to = a.dtable + mine * a.dtable_stride;
-    for (int64_t h = (int64_t)threadIdx.x * WIDE; h < a.H; h += THREADS * WIDE) {
+    for (int64_t h = block_column(); h < a.H; h += THREADS * WIDE) {
         float sum[WIDE], dy[WIDE];
         load(sum, to + h, a.H - h);
         for (int64_t t = first; t < a.T; t++) {

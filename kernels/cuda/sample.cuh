@@ -22,7 +22,10 @@ namespace sample {
 enum { WARP = 32, THREADS = 512, KEYS = 2048, BINS = SAMPLE_BINS, LANES = SAMPLE_LANES, CHUNK = SAMPLE_CHUNK };
 
 struct Shared {
-    uint64_t key[KEYS];
+    union {
+        uint64_t key[KEYS];
+        float weight[THREADS * LANES];  // of pick
+    };
     double bin[BINS], value;  // value, index: what thread 0 tells all
     uint64_t index;
     uint32_t count[BINS];
@@ -105,10 +108,11 @@ DEVICE uint32_t sum_of(Shared &s, uint32_t v)
     return v;
 }
 
-// Thread 0 takes value(0), value(1) ... value(n - 1), until take(i, value) says that it is enough.
-template <typename Value, typename Take> DEVICE void in_order(Shared &s, int64_t n, Value value, Take take)
+// Thread 0 takes value(0), value(1) ... value(n - 1), until take(i, value) says that it is enough. begin(i): by all threads before value(i) and the following.
+template <typename Value, typename Take, typename Begin> DEVICE void in_order(Shared &s, int64_t n, Value value, Take take, Begin begin)
 {
     for (int64_t from = 0; from < n; from += blockDim.x) {
+        begin(from);
         const int64_t here = n - from < blockDim.x ? n - from : blockDim.x;
         if (threadIdx.x < here) s.tile[threadIdx.x] = value(from + threadIdx.x);
         __syncthreads();
@@ -120,6 +124,11 @@ template <typename Value, typename Take> DEVICE void in_order(Shared &s, int64_t
         __syncthreads();
         if (s.stop) return;
     }
+}
+
+template <typename Value, typename Take> DEVICE void in_order(Shared &s, int64_t n, Value value, Take take)
+{
+    in_order(s, n, value, take, [](int64_t) {});
 }
 
 // Key of the largest logit; *id: where it is, the first of equal ones.
@@ -282,9 +291,15 @@ DEVICE int32_t pick(Shared &s, const View &v, const Scale &w, uint64_t cut, doub
         const float x = i < v.V ? logit_at(v, i) : -INFINITY;
         return place_of(x, i) < cut ? 0.0f : weight_of(w, x);
     };
-    const auto lanes = [&](int64_t n) {
+    // Weights of neighbours are computed by neighbours, and added by one thread; exchanged so that neither meets a bank conflict.
+    const auto place = [](unsigned i) { return i ^ (i / LANES / 2 % LANES); };
+    const auto weigh = [&](int64_t n) {
+        for (unsigned i = threadIdx.x; i < blockDim.x * LANES; i += blockDim.x) s.weight[place(i)] = weight_at(n * LANES + i);
+        __syncthreads();
+    };
+    const auto lanes = [&](int64_t) {
         float each[LANES];
-        for (int j = 0; j < LANES; j++) each[j] = weight_at(n * LANES + j);
+        for (unsigned j = 0; j < LANES; j++) each[j] = s.weight[place(threadIdx.x * LANES + j)];
         return sample_lanes(each);
     };
     const auto add = [&](int64_t, float here) {
@@ -298,8 +313,8 @@ DEVICE int32_t pick(Shared &s, const View &v, const Scale &w, uint64_t cut, doub
         return false;
     };
     const int64_t blocks = (v.V + LANES - 1) / LANES;
-    in_order(s, blocks, lanes, add);
-    in_order(s, blocks, lanes, seek);
+    in_order(s, blocks, lanes, add, weigh);
+    in_order(s, blocks, lanes, seek, weigh);
     if (threadIdx.x == 0)
         for (int64_t i = block; i < block + LANES; i++) {
             const float weight = weight_at(i);

@@ -38,6 +38,12 @@ struct dim3 {
 struct uint3 {
     unsigned x, y, z;
 };
+struct float2 {
+    float x, y;
+};
+struct uint2 {
+    unsigned x, y;
+};
 struct float4 {
     float x, y, z, w;
 };
@@ -211,6 +217,26 @@ float4 ld_v4(const float *p);  // at a multiple of 16 bytes
 void st_v4(float *p, float4 v);
 uint4 ld_u4(const uint16_t *p);  // eight values of 16 bits
 void st_u4(uint16_t *p, uint4 v);
+
+// Two values, or four of 16 bits, at a multiple of 8 bytes: one access.
+typedef uint64_t __attribute__((may_alias)) EightBytes;
+template <typename V> ALWAYS_INLINE V get_pair(const void *p)
+{
+    const uint64_t bits = *(const EightBytes *)p;
+    V v;
+    memcpy(&v, &bits, 8);
+    return v;
+}
+template <typename V> ALWAYS_INLINE void put_pair(void *p, V v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, 8);
+    *(EightBytes *)p = bits;
+}
+ALWAYS_INLINE float2 ld_v2(const float *p) { return get_pair<float2>(p); }
+ALWAYS_INLINE void st_v2(float *p, float2 v) { put_pair(p, v); }
+ALWAYS_INLINE uint2 ld_u2(const uint16_t *p) { return get_pair<uint2>(p); }
+ALWAYS_INLINE void st_u2(uint16_t *p, uint2 v) { put_pair(p, v); }
 
 // --- tensor cores ---------------------------------------------------------------------------------------------------
 

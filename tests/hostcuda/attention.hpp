@@ -151,6 +151,12 @@ struct Definition {
     }
 };
 
+// Where attention's kernels need not use memory well (uses_memory_well).
+static const std::vector<Exception> TABLE = {
+    {"t.seg[", "all lanes read one segment"},
+    {"g.len + height - 1", "all lanes read one segment"},
+};
+
 // Two answers of one prompt, another prompt; 168..171 and 192.. are padding.
 static const std::vector<Seg> PAIR = {{0, 70, -1, 0}, {70, 33, 0, 70}, {103, 65, 0, 70}, {172, 20, -1, 0}};
 

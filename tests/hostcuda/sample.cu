@@ -154,6 +154,20 @@ static bool check_large(int64_t V, float spread, double top_p, unsigned threads)
     return good;
 }
 
+static bool uses_memory()
+{
+    const std::vector<Exception> exceptions = {
+        {"SampleRow row = a.row[blockIdx.x]", "all lanes read the row's question"},
+        {"to->", "one thread writes the row's answer"},
+        {"row.seen[row.token] = 1", "as the answer"},
+        {"s.key[atom_add_shared(&s.keys, 1)]", "in the order in which lanes arrive"},
+        {"s.key[i], b = s.key[j]", "bitonic exchanges over less than 16 places"},
+        {"s.key[i] = b, s.key[j] = a", "as their loads"},
+    };
+    state = 5;
+    return uses_memory_well({"sample_rows"}, exceptions, [] { return check_size(8192, 4, 256); });
+}
+
 int main()
 {
     const hostcuda::Order orders[] = {hostcuda::Order::EARLY, hostcuda::Order::LATE, hostcuda::Order::RANDOM};
@@ -165,6 +179,7 @@ int main()
         if (!check_special(64) || !check_size(4097, 6, 512) || !check_size(8200, 4, 256)) return printf("seed %d\n", seed), 1;
         if (!check_large(5000, 0, 0.7, 128) || !check_large(5000, 0.01f, 0.9, 96)) return printf("seed %d, more than fit\n", seed), 1;
     }
+    if (!uses_memory()) return 1;
     state = 5;
     return !check_size(128256, 2, 512);
 }
