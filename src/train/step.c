@@ -243,6 +243,7 @@ static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
     if (j->sum && compute_on_device(j->on)) TRY(begin_on_device(j, active));
     TRY(reserve(j, first, last));
     for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
+    if (first == last) TRY(compute_wait_weights(j->on));  // it waits for the other ranks soon, and they for these weights
     return j->sum && compute_on_device(j->on) ? compute_sum_absent(j->on) : OK;
 }
 
