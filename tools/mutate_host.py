@@ -17,7 +17,7 @@ import sys
 FILES = ["src/model/forward.c", "src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c", "src/model/reward.c",
          "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
 CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|see_whether_ended|ctx_wait|op_fixed_(?:add|get)|"
-         r"begin_on_device|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
+         r"begin_on_device|step_sum_begin|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
          r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|part_there|send|compute_send_(?:vectors|part)|compute_wait_weights|compute_sum_share")
 EQUIVALENT = {  # lines of code
     "TRY(part_there(ctx, m, 0));": "here the head is the embedding, and norms travel first; noticed by t28_train.sh, where it is not",
