@@ -23,7 +23,7 @@ MAX_RESTARTS=20           # a job that was stopped and saved its work is queued 
 site_stage() {
     case $1 in
     select | pair) NODES=1 RANKS_PER_NODE=1 GPUS_PER_NODE= ;;  # little to compute
-    verify | reward) GPUS_PER_NODE= ;;  # on CPUs only
+    verify) GPUS_PER_NODE= ;;  # on CPUs only
     # sample) NODES=8 ;;
     # sft | dpo) TIME=48:00:00 ;;
     # dpo_llama8b) NODES=8 RANKS_PER_NODE=2 THREADS=32 MEMORY=0 ;;
