@@ -7,7 +7,7 @@ ACCOUNT=                  # sbatch --account; empty: your default
 NODES=1                   # nodes of a job
 RANKS_PER_NODE=2          # MPI ranks of a node; a good start: one per NUMA domain (lscpu), and THREADS for its cores
 THREADS=1                 # cores of a rank (sbatch --cpus-per-task), and so its threads
-GPUS_PER_NODE=            # GPUs of a node, one for each rank (sbatch --gpus-per-node): sample, score, sft, dpo and eval run there; empty: on CPUs
+GPUS_PER_NODE=            # GPUs of a node, one for each rank (sbatch --gpus-per-node): sample, score, sft, dpo, eval and reward run there; empty: on CPUs
 GPU_MEMORY=               # GiB that imf plan may use of a GPU: what it has less 3 for CUDA and NCCL (72 of 80 GB); empty: it does not look
 MEMORY=                   # memory of a node, as sbatch --mem wants it (240G; 0: all of it); empty: the cluster's default
 TIME=                     # longest job (24:00:00); empty: what the .slurm file says. At its end a job saves and is queued again
@@ -23,7 +23,7 @@ MAX_RESTARTS=20           # a job that was stopped and saved its work is queued 
 site_stage() {
     case $1 in
     select | pair) NODES=1 RANKS_PER_NODE=1 GPUS_PER_NODE= ;;  # little to compute
-    verify | reward) GPUS_PER_NODE= ;;  # on CPUs only
+    verify) GPUS_PER_NODE= ;;  # on CPUs only
     # sample) NODES=8 ;;
     # sft | dpo) TIME=48:00:00 ;;
     # dpo_llama8b) NODES=8 RANKS_PER_NODE=2 THREADS=32 MEMORY=0 ;;

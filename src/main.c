@@ -48,7 +48,7 @@ static const Command commands[] = {
     {"sft", stage_sft, RECIPE | RUN_DIR | GPU, "target sft", "fine-tune the target on SFT rows", NULL},
     {"dpo", stage_dpo, RECIPE | RUN_DIR | GPU, "target dpo", "DPO or length-normalised DPO on pairs", NULL},
     {"eval", stage_eval, RECIPE | RUN_DIR | SANDBOX | GPU, "eval", "evaluate target, SFT and DPO models", NULL},
-    {"reward", stage_reward, RECIPE | RUN_DIR, "reward_train", "train a reward model of ArmoRM's shape", NULL},
+    {"reward", stage_reward, RECIPE | RUN_DIR | GPU, "reward_train", "train a reward model of ArmoRM's shape", NULL},
     {"trace", stage_trace, RECIPE | MORE, "", "print the life of a prompt, sample or pair: trace RECIPE|RUNDIR ID", NULL},
     {"report", stage_report, RECIPE, "", "write the run's page, report.html, and print its table: report RECIPE|RUNDIR", NULL},
     {"plan", stage_plan, RECIPE | MORE, "", "memory, disk and hours that every stage will need: plan RECIPE [--ranks N ...]", usage_plan},

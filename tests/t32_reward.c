@@ -98,8 +98,13 @@ static void score_all(Case *c, const RewardModel *r, int batch, Result *out)
     for (int i = 0; i < ROWS; i += batch) {
         int n = ROWS - i < batch ? ROWS - i : batch;
         ok(reward_hidden(&c->ctx, &r->model, &c->arena, c->in + i, n, last, gating));
-        double objectives[BATCH * K], gate[BATCH * K], score[BATCH];
-        ok(reward_score(&c->ctx, &r->head, &c->arena, n, last, gating, objectives, gate, score));
+        double objectives[BATCH * K], gate[BATCH * K], score[BATCH], again[BATCH * (2 * K + 1)];
+        const RewardScores apart = {objectives, gate, score}, at_once = {again, again + n * K, again + 2 * n * K};
+        ok(reward_score_hidden(&c->ctx, &r->head, &c->arena, n, last, gating, &apart));
+        ok(reward_score(&c->ctx, r, &c->arena, c->in + i, n, &at_once));
+        assert_memory_equal(objectives, at_once.objectives, (size_t)(n * K) * sizeof *gate);
+        assert_memory_equal(gate, at_once.gate, (size_t)(n * K) * sizeof *gate);
+        assert_memory_equal(score, at_once.score, (size_t)n * sizeof *score);
         for (int j = 0; j < n; j++) {
             memcpy(out[i + j].objectives, objectives + j * K, sizeof out->objectives);
             memcpy(out[i + j].gate, gate + j * K, sizeof out->gate);

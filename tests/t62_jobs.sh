@@ -59,7 +59,7 @@ job 75 sft
 traced '--set device=cuda --set run_dir='
 job 75 verify
 untraced device=cuda
-for script in sft:1 dpo:1 score:1 verify:0 pair:0; do
+for script in sft:1 dpo:1 score:1 reward:1 verify:0 pair:0; do
     IMF_DRY=1 sh jobs/submit.sh "${script%:*}" "$dir/r.yaml" >"$dir/out" 2>&1 || fail "submit.sh ${script%:*}"
     [ "$(grep -c -- '--gpus-per-node=4' "$dir/out")" = "${script#*:}" ] || fail "GPUs of ${script%:*}: $(cat "$dir/out")"
 done

@@ -15,13 +15,15 @@ import subprocess
 import sys
 import time
 
-FILES = ["src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c", "src/model/reward.c",
+FILES = ["src/model/forward.c", "src/train/compute.c", "src/train/optim.c", "src/train/step.c", "src/train/loop.c", "src/decode/step.c", "src/model/on_device.c", "src/model/reward.c",
          "src/par/nccl/par_nccl.c", "kernels/cuda/device.cu"]
 CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|par_device_(?:open|sum_i64|share|wait)|compute_(?:wait|refresh|sum_absent)|see_whether_ended|ctx_wait|op_fixed_(?:add|get)|"
-         r"begin_on_device|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
-         r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|send_weights|compute_sum_share")
+         r"begin_on_device|step_sum_begin|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
+         r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|part_there|send|compute_send_(?:vectors|part)|compute_wait_weights|compute_sum_share")
 PATIENCE = 4  # of the slowest step's usual time
 EQUIVALENT = {  # lines of code
+    "TRY(part_there(ctx, m, 0));": "here the head is the embedding, and norms travel first; noticed by t28_train.sh, where it is not",
+    "TRY(compute_wait_weights(o->on));": "for the watchdog: a save of ten minutes would be taken for a collective that does not end",
     "return par_device_wait(d);": "what comes next waits as well; this wait looks after the other ranks meanwhile",
     "return compute_refresh(o->on);": "the host's path",
     "TRY(device_zero(out->device, out->bf16, m->elements * 2));  // what lies between matrices travels with them": "nobody reads what lies between",

@@ -36,7 +36,7 @@ Err device_ready(Device *d, bool *ready) ERR_MUST_CHECK;  // has it run? does no
 
 // Memory of the device, not zeroed. ERR_UNAVAILABLE, naming the size.
 Err device_alloc(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
-// Memory that host and device reach; the host only while nothing runs.
+// Memory that host and device reach; the host only what nothing that runs uses.
 Err device_alloc_managed(Device *d, void *pp, int64_t bytes) ERR_MUST_CHECK;
 void device_free(Device *d, void *p);  // of either kind; NULL: nothing
 MemSource device_managed(Device *d);   // for arenas

@@ -52,7 +52,7 @@ const DeckKey deck_schema[] = {
     I64("seed", "", 0, BIG, "42", "decides sampling, splits and training order"),
     I64_LAYOUT("threads", "", 1, 1024, "1", "threads of a rank"),
     ONE_OF("dtype", "float32", "float32|bfloat16", "number format of weights and activations"),
-    ONE_OF("device", "cpu", "cpu|cuda", "where sample, score, sft, dpo and eval compute; cuda: a GPU a rank, with dtype bfloat16"),
+    ONE_OF("device", "cpu", "cpu|cuda", "where sample, score, sft, dpo, eval, reward compute; cuda: a GPU a rank, dtype bfloat16"),
     ONE_OF_LAYOUT("shard", "states", "states|grads",
            "device cuda: what ranks share out in training: the optimiser's state, or gradients too"),
     ONE_OF("render", "clean", "clean",

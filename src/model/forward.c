@@ -87,11 +87,15 @@ static Err scratch_alloc(Arena *arena, const Model *m, int64_t T, bool mid, Scra
     return mid ? acts_tensor(arena, DT_F32, T, m->cfg.H, &s->mid) : OK;
 }
 
+// What is put into the stream from now on finds the weights of a part (GradSink), which may still be on their way.
+static Err part_there(const Ctx *ctx, const Model *m, int32_t part) { return m->arrived ? device_after(ctx->device, m->arrived[part]) : OK; }
+
 // in -> out, a->mid between them; out may be `in` (nothing kept).
 static Err layer_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, int32_t l, Tensor in, LayerActs *a, Scratch s,
                          Tensor out)
 {
     const Tensor none = {0};
+    TRY(part_there(ctx, m, (int32_t)m->cfg.layers - l));
     TRY(layer_norm(ctx, m, W_NORM_ATTN, l, b->T, in, a->rstd_attn, s.norm));
     TRY(dense(ctx, m, W_QKV, l, b->T, s.norm, model_vector(m, W_QKV_BIAS, l), none, a->qkv));
     TRY(layer_rope(ctx, m, b, a->qkv, false));
@@ -117,7 +121,15 @@ static Err check_batch(const Model *m, const Batch *b)
 static Err embed(Ctx *ctx, const Model *m, const Batch *b, Tensor x)
 {
     EmbedArgs a = {model_matrix(m, W_EMBED, -1), x, b->token, b->T, m->cfg.H, m->cfg.V, false};
+    TRY(part_there(ctx, m, model_grad_parts(m) - 1));
     return op_embed_fwd(ctx, &a);
+}
+
+// An untied head belongs to this part too: who reads it comes behind.
+static Err final_norm(Ctx *ctx, const Model *m, int64_t T, Tensor x, float *rstd, Tensor hidden)
+{
+    TRY(part_there(ctx, m, 0));
+    return layer_norm(ctx, m, W_NORM_FINAL, -1, T, x, rstd, hidden);
 }
 
 // All that is kept. A counting arena gives no tables to fill.
@@ -144,7 +156,7 @@ static Err forward_keep(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, 
     TRY(embed(ctx, m, b, acts->x[0]));
     for (int32_t l = 0; l < c->layers; l++)
         TRY(layer_forward(ctx, m, b, arena, l, acts->x[l], &acts->layer[l], acts->scratch, acts->x[l + 1]));
-    return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, acts->x[c->layers], acts->rstd_final, hidden);
+    return final_norm(ctx, m, b->T, acts->x[c->layers], acts->rstd_final, hidden);
 }
 
 static Err lean_alloc(Arena *arena, const Model *m, int64_t T, Scratch *s, Tensor *x, LayerActs *a)
@@ -162,7 +174,7 @@ static Err forward_lean(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, 
     TRY(lean_alloc(arena, m, b->T, &s, &x, &a));
     TRY(embed(ctx, m, b, x));
     for (int32_t l = 0; l < m->cfg.layers; l++) TRY(layer_forward(ctx, m, b, arena, l, x, &a, s, x));
-    return layer_norm(ctx, m, W_NORM_FINAL, -1, b->T, x, NULL, hidden);
+    return final_norm(ctx, m, b->T, x, NULL, hidden);
 }
 
 Err model_forward(Ctx *ctx, const Model *m, const Batch *b, Arena *arena, float *hidden, Acts **keep)

@@ -67,6 +67,7 @@ typedef struct Model {
     Id fingerprint;    // of config and weight files, and of bf16
     char *dir;         // owned; where it was loaded from
     struct Device *device;  // bf16, vectors and rope are memory of this device, matrices not packed but where the block has them; NULL: the host's
+    struct DeviceMark *const *arrived;  // [model_grad_parts] on a device: ops that read a part come behind its mark; borrowed; NULL: all is there
 } Model;
 
 Err model_config_load(const char *dir, ModelConfig *out) ERR_MUST_CHECK;

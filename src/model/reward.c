@@ -330,19 +330,32 @@ static Err make_batch(Arena *arena, const RewardInput *in, int64_t count, Batch 
     return OK;
 }
 
-static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInput *in, int64_t count, float *last,
-                         float *gating)
+// Those of all tokens, when the ops have run.
+static Err hidden_states(Ctx *ctx, const Model *m, Arena *arena, const RewardInput *in, int64_t count, Batch *b, float **hidden)
+{
+    for (int64_t i = 0; i < count; i++) TRY(model_check_ids(m, in[i].id, in[i].n));
+    TRY(make_batch(arena, in, count, b));
+    TRY(ARENA_ARRAY(arena, hidden, b->T * m->cfg.H));
+    return model_forward(ctx, m, b, arena, *hidden, NULL);
+}
+
+static const float *last_of(const Batch *b, const float *hidden, int64_t H, int64_t i) { return hidden + (b->row[i + 1] - 1) * H; }
+
+static const float *gating_of(const Batch *b, const float *hidden, int64_t H, int64_t i, const RewardInput *in)
+{
+    return hidden + (b->row[i] + in[i].gating) * H;
+}
+
+static Err fetch_hidden(Ctx *ctx, const Model *m, Arena *arena, const RewardInput *in, int64_t count, float *last, float *gating)
 {
     Batch b;
     float *hidden;
-    int64_t H = m->cfg.H;
-    TRY(make_batch(arena, in, count, &b));
-    TRY(ARENA_ARRAY(arena, &hidden, b.T * H));
-    TRY(model_forward(ctx, m, &b, arena, hidden, NULL));
+    const int64_t H = m->cfg.H;
+    TRY(hidden_states(ctx, m, arena, in, count, &b, &hidden));
     TRY(ctx_wait(ctx));
     for (int64_t i = 0; i < count; i++) {
-        memcpy(last + i * H, hidden + (b.row[i + 1] - 1) * H, (size_t)H * sizeof *last);
-        memcpy(gating + i * H, hidden + (b.row[i] + in[i].gating) * H, (size_t)H * sizeof *last);
+        memcpy(last + i * H, last_of(&b, hidden, H, i), (size_t)H * sizeof *last);
+        memcpy(gating + i * H, gating_of(&b, hidden, H, i, in), (size_t)H * sizeof *last);
     }
     return OK;
 }
@@ -353,9 +366,8 @@ Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInp
     Ctx on = *ctx;
     on.device = backbone->device;
     ASSERT(!on.device || arena->source);
-    for (int64_t i = 0; i < count; i++) TRY(model_check_ids(backbone, in[i].id, in[i].n));
     ArenaMark mark = arena_mark(arena);
-    Err err = hidden_states(&on, backbone, arena, in, count, last, gating);
+    Err err = fetch_hidden(&on, backbone, arena, in, count, last, gating);
     arena_rewind(arena, mark);
     return err;
 }
@@ -376,6 +388,13 @@ static Err widened(Arena *arena, const float *x, int64_t n, double **out)
     TRY(ARENA_ARRAY(arena, out, n));
     for (int64_t i = 0; i < n; i++) (*out)[i] = (double)x[i];
     return OK;
+}
+
+// The same of n floats that an op writes, into out: a linear layer from the one input 1. It needs nobody to wait.
+static Err widen_later(Ctx *ctx, const float *x, int64_t n, const double *one, double *out)
+{
+    LinearF64Args a = {.x = one, .w = x, .y = out, .T = 1, .in = 1, .out = n};
+    return op_linear_f64(ctx, &a);
 }
 
 // What the gate's softmax takes, [count][objectives], of hidden states x.
@@ -402,37 +421,70 @@ static double mix(const RewardHead *h, const double *objectives, const double *g
     return score;
 }
 
-static Err compute_heads(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
-                         double *objectives, double *gate)
+// From widened hidden states, of the last tokens and of the gating ones, to numbers. Waits.
+static Err compute_heads(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const double *last, const double *gating,
+                         const RewardScores *out)
 {
     const int64_t K = h->objectives;
-    double *x, *z, *r, *g = NULL;
-    TRY(widened(arena, last, count * h->H, &x));
-    TRY(widened(arena, gating, count * h->H, &z));
+    double *r, *g = NULL;
     TRY(ARENA_ARRAY(arena, &r, count * K));
-    LinearF64Args a = {.x = x, .w = place(h, h->regression), .y = r, .T = count, .in = h->H, .out = K};
+    LinearF64Args a = {.x = last, .w = place(h, h->regression), .y = r, .T = count, .in = h->H, .out = K};
     TRY(op_linear_f64(ctx, &a));
-    TRY(gate_forward(ctx, h, arena, count, z, &g));
+    TRY(gate_forward(ctx, h, arena, count, gating, &g));
     TRY(ctx_wait(ctx));
-    memcpy(objectives, r, (size_t)(count * K) * sizeof *r);
-    memcpy(gate, g, (size_t)(count * K) * sizeof *g);
+    memcpy(out->objectives, r, (size_t)(count * K) * sizeof *r);
+    memcpy(out->gate, g, (size_t)(count * K) * sizeof *g);
+    for (int64_t i = 0; i < count; i++) {
+        softmax(out->gate + i * K, K, (double)h->temperature, (double)h->logit_scale);
+        out->score[i] = mix(h, out->objectives + i * K, out->gate + i * K);
+    }
     return OK;
 }
 
-Err reward_score(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
-                 double *objectives, double *gate, double *score)
+static Err score_hidden(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                        const RewardScores *out)
 {
-    const int64_t K = h->objectives;
+    double *x, *z;
+    TRY(widened(arena, last, count * h->H, &x));
+    TRY(widened(arena, gating, count * h->H, &z));
+    return compute_heads(ctx, h, arena, count, x, z, out);
+}
+
+Err reward_score_hidden(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                        const RewardScores *out)
+{
+    ASSERT(!ctx->device && !h->device);
+    ArenaMark mark = arena_mark(arena);
+    Err err = score_hidden(ctx, h, arena, count, last, gating, out);
+    arena_rewind(arena, mark);
+    return err;
+}
+
+static Err score(Ctx *ctx, const RewardModel *r, Arena *arena, const RewardInput *in, int64_t count, const RewardScores *out)
+{
+    Batch b;
+    float *hidden;
+    double *x, *z, *one;
+    const int64_t H = r->head.H;
+    TRY(ARENA_ARRAY(arena, &one, 1));
+    *one = 1;
+    TRY(hidden_states(ctx, &r->model, arena, in, count, &b, &hidden));
+    TRY(ARENA_ARRAY(arena, &x, count * H));
+    TRY(ARENA_ARRAY(arena, &z, count * H));
+    for (int64_t i = 0; i < count; i++) {
+        TRY(widen_later(ctx, last_of(&b, hidden, H, i), H, one, x + i * H));
+        TRY(widen_later(ctx, gating_of(&b, hidden, H, i, in), H, one, z + i * H));
+    }
+    return compute_heads(ctx, &r->head, arena, count, x, z, out);
+}
+
+Err reward_score(Ctx *ctx, const RewardModel *r, Arena *arena, const RewardInput *in, int64_t count, const RewardScores *out)
+{
     Ctx on = *ctx;
-    on.device = h->device;
+    on.device = r->model.device;
     ASSERT(!on.device || arena->source);
     ArenaMark mark = arena_mark(arena);
-    Err err = compute_heads(&on, h, arena, count, last, gating, objectives, gate);
+    Err err = score(&on, r, arena, in, count, out);
     arena_rewind(arena, mark);
-    TRY(err);
-    for (int64_t i = 0; i < count; i++) {
-        softmax(gate + i * K, K, (double)h->temperature, (double)h->logit_scale);
-        score[i] = mix(h, objectives + i * K, gate + i * K);
-    }
-    return OK;
+    return err;
 }

@@ -81,9 +81,17 @@ Err reward_hidden(Ctx *ctx, const Model *backbone, Arena *arena, const RewardInp
 // What it takes of its arena, but for ids and positions (12 bytes a token); for plans.
 int64_t reward_hidden_bytes(Ctx *ctx, const Model *m, int64_t tokens, int64_t conversations);  // ctx NULL: on the host
 
-// From hidden states to numbers, of count conversations: objectives[count][objectives] = r (before T), gate[count][objectives],
-// score[count]. In double, each in an order that the head and the place of its copy decide. The arena: as for reward_hidden.
-Err reward_score(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
-                 double *objectives, double *gate, double *score) ERR_MUST_CHECK;
+// Of count conversations; the caller's.
+typedef struct RewardScores {
+    double *objectives;  // [count][objectives]: r, before T
+    double *gate;        // [count][objectives]
+    double *score;       // [count]
+} RewardScores;
+
+// In double, each number in an order that the head and the place of its copy decide. The arena: as for reward_hidden. Waits for the device once.
+Err reward_score(Ctx *ctx, const RewardModel *r, Arena *arena, const RewardInput *in, int64_t count, const RewardScores *out) ERR_MUST_CHECK;
+// The same from what reward_hidden has brought, on the host.
+Err reward_score_hidden(Ctx *ctx, const RewardHead *h, Arena *arena, int64_t count, const float *last, const float *gating,
+                        const RewardScores *out) ERR_MUST_CHECK;
 
 #endif

@@ -96,16 +96,13 @@ done:
 
 static Err score_batch(Scoring *s, const Job *job)
 {
-    const RewardHead *h = &s->reward.head;
-    float *last, *gating;
-    double *objectives, *gate, score[BATCH];
+    const int64_t K = s->reward.head.objectives;
+    double score[BATCH];
+    RewardScores all = {.score = score};
     arena_reset(&s->arena);
-    TRY(ARENA_ARRAY(&s->arena, &last, s->count * h->H));
-    TRY(ARENA_ARRAY(&s->arena, &gating, s->count * h->H));
-    TRY(ARENA_ARRAY(&s->arena, &objectives, s->count * h->objectives));
-    TRY(ARENA_ARRAY(&s->arena, &gate, s->count * h->objectives));
-    TRY(reward_hidden(job->ctx, &s->reward.model, &s->arena, s->in, s->count, last, gating));
-    TRY(reward_score(job->ctx, h, &s->arena, s->count, last, gating, objectives, gate, score));
+    TRY(ARENA_ARRAY(&s->arena, &all.objectives, s->count * K));
+    TRY(ARENA_ARRAY(&s->arena, &all.gate, s->count * K));
+    TRY(reward_score(job->ctx, &s->reward, &s->arena, s->in, s->count, &all));
     for (int i = 0; i < s->count; i++) TRY(write_score(s, s->item[i], score[i], NULL));
     s->count = 0;
     return OK;

@@ -29,7 +29,6 @@ typedef struct Scorer {
     const ChatTemplate *chat;
     int64_t max_length;
     Arena arena;
-    float *last, *gating;  // [BATCH_ROWS][H]
 } Scorer;
 
 typedef struct Verdict {
@@ -46,16 +45,13 @@ static Err scorer_open(Scorer *s, Ctx *ctx, const char *dir, const char *templat
     TRY(shared ? par_agree(err) : err);
     TRY(reward_load(&s->model, ctx, dir, shared));
     s->arena.source = reward_memory(&s->model);
-    int64_t positions = s->model.model.rope_positions, H = s->model.model.cfg.H;
+    const int64_t positions = s->model.model.rope_positions;
     s->max_length = max_length < positions ? max_length : positions;
-    TRY(MEM_ARRAY(&s->last, BATCH_ROWS * H));
-    return MEM_ARRAY(&s->gating, BATCH_ROWS * H);
+    return OK;
 }
 
 static void scorer_close(Scorer *s)
 {
-    mem_free(s->last);
-    mem_free(s->gating);
     arena_free(&s->arena);
     reward_free(&s->model);
     tok_free(s->tok);
@@ -64,17 +60,16 @@ static void scorer_close(Scorer *s)
 // Scores of n <= BATCH_ROWS conversations.
 static Err score_batch(Scorer *s, const RewardInput *in, int64_t n, Verdict *out)
 {
-    const RewardHead *h = &s->model.head;
-    const int64_t K = h->objectives;
-    double *objectives, *gate, score[BATCH_ROWS];
+    const int64_t K = s->model.head.objectives;
+    double score[BATCH_ROWS];
+    RewardScores all = {.score = score};
     arena_reset(&s->arena);
-    TRY(reward_hidden(s->ctx, &s->model.model, &s->arena, in, n, s->last, s->gating));
-    TRY(ARENA_ARRAY(&s->arena, &objectives, n * K));
-    TRY(ARENA_ARRAY(&s->arena, &gate, n * K));
-    TRY(reward_score(s->ctx, h, &s->arena, n, s->last, s->gating, objectives, gate, score));
+    TRY(ARENA_ARRAY(&s->arena, &all.objectives, n * K));
+    TRY(ARENA_ARRAY(&s->arena, &all.gate, n * K));
+    TRY(reward_score(s->ctx, &s->model, &s->arena, in, n, &all));
     for (int64_t i = 0; i < n; i++) {
-        memcpy(out[i].objectives, objectives + i * K, (size_t)K * sizeof *objectives);
-        memcpy(out[i].gate, gate + i * K, (size_t)K * sizeof *gate);
+        memcpy(out[i].objectives, all.objectives + i * K, (size_t)K * sizeof *all.objectives);
+        memcpy(out[i].gate, all.gate + i * K, (size_t)K * sizeof *all.gate);
         out[i].score = score[i];
     }
     return OK;

@@ -25,10 +25,29 @@ static Err find_shares(Compute *c)
     return OK;
 }
 
+// A vector is one tile.
+static Err find_vectors(Compute *c)
+{
+    TRY(MEM_ARRAY(&c->vectors, par_size()));
+    for (int32_t i = 0; i < c->master->specs; i++) {
+        const WeightSpec *s = &c->master->spec[i];
+        for (int r = 0; r < par_size(); r++) {
+            ParRange *const v = &c->vectors[r];
+            if (s->rows > 1 || s->offset < c->share[r].begin || s->offset >= c->share[r].end) continue;
+            if (v->begin == v->end) v->begin = s->vector;
+            v->end = s->vector + s->cols;
+        }
+    }
+    return OK;
+}
+
 static Err put_model(Compute *c)
 {
     TRY(find_shares(c));
+    TRY(find_vectors(c));
+    TRY(MEM_ARRAY(&c->arrived, model_grad_parts(c->master)));
     TRY(model_to_device(c->host, c->ctx.device, c->master, &c->on_device));
+    c->on_device.arrived = c->arrived;
     TRY(device_beside(c->ctx.device, &c->link));
     return ctx_alloc(&c->ctx, &c->bad, 1, sizeof *c->bad);
 }
@@ -62,7 +81,10 @@ void compute_close(Compute *c)
         par_device_close();
         device_close(c->link);
         for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) device_mark_free(marks[i]);
+        for (int32_t p = 0; c->arrived && p < model_grad_parts(c->master); p++) device_mark_free(c->arrived[p]);
     }
+    mem_free(c->arrived);
+    mem_free(c->vectors);
     mem_free(c->share);
     *c = (Compute){0};
 }
@@ -234,3 +256,30 @@ Err compute_sum_share(Compute *c, const int64_t **sum)
     TRY(device_mark(c->link, &c->summed));
     return device_after(c->ctx.device, c->summed);
 }
+
+// --- weights on a device -----------------------------------------------------------------------------------------------------
+
+// Nothing is staged: the optimiser writes where the model's ops read, and so does what comes. The sums of the next step, for which
+// the optimiser waits, travel behind, so that what is sent stays until then.
+static Err send(Compute *c, void *x, int64_t size, const ParRange *of)
+{
+    TRY(device_mark(c->ctx.device, &c->made));
+    TRY(device_after(c->link, c->made));
+    return par_device_share(c->link, x, size, of);
+}
+
+Err compute_send_vectors(Compute *c) { return send(c, c->on_device.vectors, (int64_t)sizeof *c->on_device.vectors, c->vectors); }
+
+Err compute_send_part(Compute *c, int32_t part)
+{
+    int64_t first, n;
+    ParRange *of;
+    model_grad_part(c->model, part, &first, &n);
+    TRY(owned(c, first, n, &of));
+    const Err err = send(c, (uint16_t *)c->on_device.bf16 + first, (int64_t)sizeof(uint16_t), of);
+    mem_free(of);
+    TRY(err);
+    return device_mark(c->link, &c->arrived[part]);
+}
+
+Err compute_wait_weights(Compute *c) { return compute_on_device(c) ? par_device_wait(c->link) : OK; }

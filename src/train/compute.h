@@ -30,13 +30,15 @@ typedef struct Compute {
     const MemSource *source;  // of arenas that the ops reach: &memory; on the host NULL
     bool shard_grads;    // set by hand before the first step: shard: grads
     ParRange *share;     // [ranks] of the block, by tiles; owned
+    ParRange *vectors;   // [ranks] of the vectors, which lie one behind the other (WeightSpec.vector); owned
     GradSink sink;       // of a row
     float *edge, *layer; // gradients of the embedding (a tied head's too) or head, and of other parts; owned, zero between parts
     int64_t *sum;        // over rows: [elements], or of the own share alone; owned
     Device *link;        // a stream for what ranks exchange, beside the ops; owned
     Portion portion[2];  // shard: grads: what is exchanged, in turns
     int turn;
-    DeviceMark *made, *summed;  // shard: states: the last part is made; all is summed over ranks; owned
+    DeviceMark *made, *summed;  // what was made last can travel; all is summed over ranks; owned
+    DeviceMark **arrived;       // [model_grad_parts] new weights of a part have come (Model.arrived); owned
     int64_t rows, absent;       // to come: own rows, and those that other ranks have and this one has not
     uint32_t *bad;       // a gradient was not finite, or too large; the host reaches it; owned
 } Compute;
@@ -56,6 +58,13 @@ Err compute_refresh(Compute *c) ERR_MUST_CHECK;
 Err compute_sum_begin(Compute *c, int64_t rows, int64_t most) ERR_MUST_CHECK;  // own rows; the most that any rank has
 Err compute_sum_absent(Compute *c) ERR_MUST_CHECK;                             // behind the own rows
 Err compute_sum_share(Compute *c, const int64_t **sum) ERR_MUST_CHECK;
+
+// On a device, behind the optimiser's ops of the own share: the vectors of the model first, then the matrices of each part, in the order in which a
+// forward reads them, go to all ranks beside the ops that come next; the model's ops wait for a part where they read it.
+Err compute_send_vectors(Compute *c) ERR_MUST_CHECK;
+Err compute_send_part(Compute *c, int32_t part) ERR_MUST_CHECK;
+// Until all have come: for ranks that wait for others elsewhere, without ops of the model between.
+Err compute_wait_weights(Compute *c) ERR_MUST_CHECK;
 
 // What these sums and gradients take of a device, of a rank that owns `own` of the block.
 int64_t compute_sum_bytes(const Model *m, bool shard_grads, ParRange own);

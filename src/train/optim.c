@@ -151,19 +151,15 @@ static bool decays(const Optim *o, const Tile *t)
     return k != W_NORM_ATTN && k != W_NORM_MLP && k != W_NORM_FINAL && k != W_QKV_BIAS;
 }
 
-static Err update_tiles(Optim *o)
+static Err update_tile(Optim *o, const Tile *t)
 {
     const OptimSpec *s = &o->spec;
-    for (int64_t i = o->share.first; i < o->share.last; i++) {
-        const Tile *t = &o->tiles[i];
-        const int64_t at = t->offset - o->share.begin;
-        AdamWArgs a = {.w = o->w + at, .m = o->m + at, .v = o->v + at, .g = o->g + at, .n = t->n, .clip = &o->rates->clip,
-                       .lr = &o->rates->lr, .step = &o->rates->step, .beta1 = (float)s->beta1, .beta2 = (float)s->beta2,
-                       .eps = (float)s->eps, .decay = decays(o, t) ? (float)s->decay : 0.0f};
-        if (on_device(o) && !is_vector(o, t)) a.rounded = (uint16_t *)o->on->on_device.bf16 + t->offset;
-        TRY(op_adamw(&o->on->ctx, &a));
-    }
-    return OK;
+    const int64_t at = t->offset - o->share.begin;
+    AdamWArgs a = {.w = o->w + at, .m = o->m + at, .v = o->v + at, .g = o->g + at, .n = t->n, .clip = &o->rates->clip,
+                   .lr = &o->rates->lr, .step = &o->rates->step, .beta1 = (float)s->beta1, .beta2 = (float)s->beta2,
+                   .eps = (float)s->eps, .decay = decays(o, t) ? (float)s->decay : 0.0f};
+    if (on_device(o) && !is_vector(o, t)) a.rounded = (uint16_t *)o->on->on_device.bf16 + t->offset;
+    return op_adamw(&o->on->ctx, &a);
 }
 
 // Sends the own share to the leaders of the other nodes; a leader receives the shares of the ranks of other nodes. A model
@@ -192,35 +188,28 @@ done:
 
 // --- on a device -------------------------------------------------------------------------------------------------------------
 
-// What the ranks own of the vectors, which lie one behind the other (WeightSpec.vector). The caller owns it.
-static Err vector_ranges(const Optim *o, ParRange **out)
+static Err update_vectors(Optim *o)
 {
-    TRY(MEM_ARRAY(out, par_size()));
-    for (int r = 0; r < par_size(); r++) {
-        const TileShare s = tile_share(o->tiles, o->n_tiles, r, par_size());
-        ParRange *const v = &(*out)[r];
-        for (int64_t i = s.first; i < s.last; i++) {
-            const WeightSpec *spec = &o->model->spec[o->tiles[i].spec];
-            if (spec->rows > 1) continue;
-            if (v->begin == v->end) v->begin = spec->vector;
-            v->end = spec->vector + spec->cols;
-        }
+    Model *const m = &o->on->on_device;
+    for (int64_t i = o->share.first; i < o->share.last; i++) {
+        const Tile *t = &o->tiles[i];
+        if (!is_vector(o, t)) continue;
+        TRY(update_tile(o, t));
+        TRY(device_copy(m->device, m->vectors + m->spec[t->spec].vector, o->w + (t->offset - o->share.begin), t->n * (int64_t)sizeof(float)));
     }
     return OK;
 }
 
-static Err send_weights(Optim *o, const ParRange *vectors)
+// The own matrices of a part of the model (GradSink).
+static Err update_part(Optim *o, int32_t part)
 {
-    Device *const d = o->on->ctx.device;
-    Model *const m = &o->on->on_device;
+    int64_t first, n;
+    model_grad_part(o->model, part, &first, &n);
     for (int64_t i = o->share.first; i < o->share.last; i++) {
         const Tile *t = &o->tiles[i];
-        if (is_vector(o, t))
-            TRY(device_copy(d, m->vectors + m->spec[t->spec].vector, o->w + (t->offset - o->share.begin), t->n * (int64_t)sizeof(float)));
+        if (!is_vector(o, t) && t->offset >= first && t->offset < first + n) TRY(update_tile(o, t));
     }
-    TRY(par_device_share(d, m->bf16, (int64_t)sizeof(uint16_t), o->on->share));
-    TRY(par_device_share(d, m->vectors, (int64_t)sizeof(float), vectors));
-    return par_device_wait(d);
+    return OK;
 }
 
 static Err gradient_of_device(Optim *o)
@@ -268,6 +257,12 @@ static Err norm_on_host(Optim *o, const ChainSum *sum, int32_t active, double *n
     return global_norm(o, norm);
 }
 
+static Err update_tiles(Optim *o)
+{
+    for (int64_t i = o->share.first; i < o->share.last; i++) TRY(update_tile(o, &o->tiles[i]));
+    return OK;
+}
+
 static Err update_on_host(Optim *o)
 {
     TRY(par_node_barrier());
@@ -277,14 +272,16 @@ static Err update_on_host(Optim *o)
     return compute_refresh(o->on);
 }
 
+// Parts in the order in which the next forward reads them: one travels while the next is updated.
 static Err update_on_device(Optim *o)
 {
-    ParRange *vectors;
-    TRY(vector_ranges(o, &vectors));
-    Err err = update_tiles(o);
-    if (err == OK) err = send_weights(o, vectors);
-    mem_free(vectors);
-    return err;
+    TRY(update_vectors(o));
+    TRY(compute_send_vectors(o->on));
+    for (int32_t p = model_grad_parts(o->model); p-- > 0;) {
+        TRY(update_part(o, p));
+        TRY(compute_send_part(o->on, p));
+    }
+    return OK;
 }
 
 Err optim_step(Optim *o, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm)
@@ -306,6 +303,7 @@ static Err fetch_share(Optim *o)
 {
     Device *const d = o->on->ctx.device;
     const int64_t bytes = share_elements(o) * (int64_t)sizeof(float);
+    TRY(compute_wait_weights(o->on));
     TRY(device_get(d, o->host_m, o->m, bytes));
     TRY(device_get(d, o->host_v, o->v, bytes));
     return device_get(d, o->model->w + o->share.begin, o->w, bytes);

@@ -38,7 +38,8 @@ int64_t optim_bytes(TileShare share);  // moments of a share
 
 // Collective. One step: reduces the chains' gradients (sums of `active` chains), measures and clips their norm as
 // torch.nn.utils.clip_grad_norm_ does (coefficient max_norm / (norm + 1e-6), at most 1), updates the owned tiles with
-// AdamW (step: 1-based) and publishes them to every node. on->model then has the new weights. A norm that is NaN or infinite changes nothing: *norm says it.
+// AdamW (step: 1-based) and publishes them to every node. on->model then has the new weights; on a device for its ops, and they may still be on
+// their way (compute_wait_weights). A norm that is NaN or infinite changes nothing: *norm says it.
 Err optim_step(Optim *o, const ChainSum *sum, int32_t active, double lr, int64_t step, double *norm) ERR_MUST_CHECK;
 
 // Collective. Between the master's block, host_m and host_v on the one side and the optimiser's state on the other: for a checkpoint

@@ -14,6 +14,7 @@
 #include "train/dataset.h"
 #include "train/optim.h"
 #include "train/schedule.h"
+#include "train/step.h"
 
 typedef struct Heads {  // row 0: Bradley-Terry, rows 1 ..: objectives
     float *w, *m, *v, *g;
@@ -21,8 +22,8 @@ typedef struct Heads {  // row 0: Bradley-Terry, rows 1 ..: objectives
 } Heads;
 
 typedef struct Backbone {
-    Ctx *ctx;
-    Model *model;
+    Compute *on;
+    const Model *model;  // what its ops read
     const RewardData *d;
     bool bt, regression;
     int64_t batch, chains, micro_rows, row_tokens, total, per_epoch, logging;
@@ -33,10 +34,10 @@ typedef struct Backbone {
     int32_t *pair;      // [pairs] their index in d->pair
     int64_t pairs, epoch, *order;
     Heads heads;
-    Compute on;         // the host
     Optim optim;
     ChainSum sum;
     Arena data, arena;  // of the run; of a step
+    Arena acts;         // of a model call, from on->source
     float *hidden;      // [batch][2][H] of the step's pairs, on every rank
     double loss;        // of the newest step
     int64_t right, seen;
@@ -95,7 +96,7 @@ static Err make_examples(Backbone *b)
 static Err open_backbone(Backbone *b, const Deck *deck)
 {
     b->batch = deck_i64(deck, "reward_train.global_batch"), b->chains = deck_i64(deck, "reward_train.grad_chains");
-    b->micro_rows = deck_i64(deck, "reward_train.micro_rows"), b->row_tokens = deck_i64(deck, "reward_train.row_tokens");
+    b->micro_rows = compute_on_device(b->on) ? 1 : deck_i64(deck, "reward_train.micro_rows"), b->row_tokens = deck_i64(deck, "reward_train.row_tokens");
     b->logging = deck_i64(deck, "reward_train.logging_steps"), b->seed = (uint64_t)deck_i64(deck, "seed");
     CHECK(par_size() <= b->chains, ERR_RECIPE, "%d ranks but reward_train.grad_chains is %lld: the largest useful number of ranks is %lld",
           par_size(), (long long)b->chains, (long long)b->chains);
@@ -125,6 +126,7 @@ static void close_backbone(Backbone *b)
     chain_free(&b->sum);
     arena_free(&b->data);
     arena_free(&b->arena);
+    arena_free(&b->acts);
 }
 
 // --- one pair --------------------------------------------------------------------------------------------------------------
@@ -190,18 +192,19 @@ static void example_gradient(Backbone *b, const StepPlan *s, Micro *u, int32_t i
         }
 }
 
-static Err run_micro(Backbone *b, const StepPlan *s, const int32_t *row_index, int32_t rows, float *grad, bool *mine)
+static Err run_micro(Backbone *b, const StepPlan *s, const int32_t *row_index, int32_t rows, const GradSink *sink, bool *mine)
 {
     Micro u = {.row_index = row_index, .rows = rows};
     Acts *acts;
     int32_t *target;
     int64_t H = b->model->cfg.H, base = 0;
-    TRY(pack_batch(&b->arena, &s->packed, row_index, rows, &u.batch, &target));
-    TRY(ARENA_ARRAY(&b->arena, &u.hidden, u.batch.T * H));
-    TRY(ARENA_ARRAY(&b->arena, &u.dhidden, u.batch.T * H));
-    TRY(ARENA_ARRAY(&b->arena, &u.at, s->n));
-    for (int side = 0; side < 2; side++) TRY(ARENA_ARRAY(&b->arena, &u.out[side], 1 + b->d->objectives));
-    TRY(model_forward(b->ctx, b->model, &u.batch, &b->arena, u.hidden, &acts));
+    TRY(pack_batch(&b->acts, &s->packed, row_index, rows, &u.batch, &target));
+    TRY(ARENA_ARRAY(&b->acts, &u.hidden, u.batch.T * H));
+    TRY(ARENA_ARRAY(&b->acts, &u.dhidden, u.batch.T * H));
+    TRY(ARENA_ARRAY(&b->acts, &u.at, s->n));
+    for (int side = 0; side < 2; side++) TRY(ARENA_ARRAY(&b->acts, &u.out[side], 1 + b->d->objectives));
+    TRY(model_forward(&b->on->ctx, b->model, &u.batch, &b->acts, u.hidden, &acts));
+    TRY(compute_wait(b->on));
     memset(u.dhidden, 0, (size_t)(u.batch.T * H) * sizeof(float));
     for (int32_t i = 0; i < rows; i++) {
         const PackedRow *r = &s->packed.row[row_index[i]];
@@ -214,24 +217,31 @@ static Err run_micro(Backbone *b, const StepPlan *s, const int32_t *row_index, i
         }
         base += r->T;
     }
-    const GradSink sink = model_grad_whole(b->model, grad);
-    return model_backward(b->ctx, b->model, &u.batch, &b->arena, acts, u.dhidden, &sink);
+    TRY(model_backward(&b->on->ctx, b->model, &u.batch, &b->acts, acts, u.dhidden, sink));
+    return compute_wait(b->on);
+}
+
+static Err run_rows(Backbone *b, const StepPlan *s, int32_t chain, const GradSink *sink, bool *mine)
+{
+    int32_t n = 0, *index;
+    TRY(ARENA_ARRAY(&b->arena, &index, s->packed.rows));
+    for (int32_t r = s->packed.first[chain]; r < s->packed.first[chain + 1]; r++) index[n++] = r;
+    for (int32_t i = 0; i < n; i += (int32_t)b->micro_rows) {
+        arena_reset(&b->acts);
+        int32_t rows = n - i < b->micro_rows ? n - i : (int32_t)b->micro_rows;
+        TRY(run_micro(b, s, index + i, rows, sink, mine));
+    }
+    return OK;
 }
 
 static Err run_chain(Backbone *b, const StepPlan *s, int32_t chain, bool *mine)
 {
     float *grad;
-    int32_t n = 0, *index;
+    if (compute_on_device(b->on)) return run_rows(b, s, chain, &b->on->sink, mine);
     TRY(chain_begin(&b->sum, &grad));
-    TRY(ARENA_ARRAY(&b->arena, &index, s->packed.rows));
-    for (int32_t r = s->packed.first[chain]; r < s->packed.first[chain + 1]; r++) index[n++] = r;
-    for (int32_t i = 0; i < n; i += (int32_t)b->micro_rows) {
-        ArenaMark mark = arena_mark(&b->arena);
-        int32_t rows = n - i < b->micro_rows ? n - i : (int32_t)b->micro_rows;
-        TRY(run_micro(b, s, index + i, rows, grad, mine));
-        arena_rewind(&b->arena, mark);
-    }
-    TRY(model_grad_fold(b->ctx, b->model, grad));
+    const GradSink sink = model_grad_whole(b->model, grad);
+    TRY(run_rows(b, s, chain, &sink, mine));
+    TRY(model_grad_fold(&b->on->ctx, b->model, grad));
     return chain_end(&b->sum, chain);
 }
 
@@ -240,8 +250,10 @@ static Err run_own(Backbone *b, const StepPlan *s, int32_t active, bool *mine)
     int32_t first, last;
     chain_share(active, par_rank(), par_size(), &first, &last);
     chain_reset(&b->sum);
+    if (compute_on_device(b->on)) TRY(step_sum_begin(b->on, &s->packed, active));
     for (int32_t c = first; c < last; c++) TRY(run_chain(b, s, c, mine));
-    return OK;
+    if (first == last) TRY(compute_wait_weights(b->on));
+    return compute_on_device(b->on) ? compute_sum_absent(b->on) : OK;
 }
 
 // --- over ranks ------------------------------------------------------------------------------------------------------------
@@ -299,7 +311,7 @@ static Err update_heads(Backbone *b, double lr, int64_t step)
     const float one = 1, rate = (float)lr;
     AdamWArgs a = {.w = b->heads.w, .m = b->heads.m, .v = b->heads.v, .g = b->heads.g, .n = b->heads.n, .clip = &one, .lr = &rate,
                    .step = &step, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
-    return op_adamw(b->ctx, &a);
+    return op_adamw(b->on->host, &a);
 }
 
 static Err plan_step(Backbone *b, int64_t step, StepPlan *s)
@@ -348,25 +360,25 @@ static Err one_step(Backbone *b, int64_t step)
     return OK;
 }
 
-Err reward_backbone(Ctx *ctx, const Deck *deck, Model *model, const RewardData *d)
+Err reward_backbone(Compute *on, const Deck *deck, const RewardData *d)
 {
     const char *kind = deck_str(deck, "reward_train.backbone");
     bool both = !strcmp(kind, "both");
-    Backbone b = {.ctx = ctx, .model = model, .d = d, .bt = both || !strcmp(kind, "bt"),
+    Backbone b = {.on = on, .model = on->model, .d = d, .acts.source = on->source, .bt = both || !strcmp(kind, "bt"),
                   .regression = both || !strcmp(kind, "regression")};
     OptimSpec spec = {0.9, 0.999, 1e-8, 0, deck_f64(deck, "reward_train.max_grad_norm")};
     Err err = OK;
     if (!b.bt && !b.regression) return OK;
     TRY_DONE(par_agree(open_backbone(&b, deck)));
-    chain_init(&b.sum, model);
-    b.on = (Compute){.host = ctx, .ctx = *ctx, .master = model, .model = model};
-    TRY_DONE(optim_open(&b.optim, &b.on, &spec));
+    chain_init(&b.sum, on->master);
+    TRY_DONE(optim_open(&b.optim, on, &spec));
     log_info("reward", "backbone: %lld pairs, %lld steps of %lld, rows of %lld tokens", (long long)b.pairs, (long long)b.total,
              (long long)b.batch, (long long)b.row_tokens);
     for (int64_t step = 0; step < b.total; step++) {
         TRY_DONE(par_stop_agree("reward"));
         TRY_DONE(one_step(&b, step));
     }
+    TRY_DONE(optim_fetch(&b.optim));
 done:
     close_backbone(&b);
     return err;

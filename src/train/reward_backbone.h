@@ -4,10 +4,11 @@
 #ifndef IMF_TRAIN_REWARD_BACKBONE_H
 #define IMF_TRAIN_REWARD_BACKBONE_H
 
+#include "train/compute.h"
 #include "train/reward_data.h"
 
-// Collective. Trains `model` in place on the pairs that are not held out (keys of section reward_train; backbone: none returns
+// Collective. Trains on->master in place, where `on` computes, on the pairs that are not held out (keys of section reward_train; backbone: none returns
 // at once). Chains, tree and owners as in train/step.h and train/optim.h: layout changes nothing.
-Err reward_backbone(Ctx *ctx, const Deck *deck, Model *model, const RewardData *d) ERR_MUST_CHECK;
+Err reward_backbone(Compute *on, const Deck *deck, const RewardData *d) ERR_MUST_CHECK;
 
 #endif

@@ -230,13 +230,14 @@ void heads_objectives(const RewardHead *h, const float *last, double *out)
 static Err all_scores(const RewardData *d, const Features *f, const RewardHead *h, Arena *arena, double **out)
 {
     Ctx alone = {.threads = 1};
-    double *objectives, *gate;
+    RewardScores one;
     TRY(ARENA_ARRAY(arena, out, d->answers));
-    TRY(ARENA_ARRAY(arena, &objectives, h->objectives));
-    TRY(ARENA_ARRAY(arena, &gate, h->objectives));
+    TRY(ARENA_ARRAY(arena, &one.objectives, h->objectives));
+    TRY(ARENA_ARRAY(arena, &one.gate, h->objectives));
     ArenaMark mark = arena_mark(arena);
     for (int64_t i = 0; i < d->answers; i++) {
-        TRY(reward_score(&alone, h, arena, 1, f->last + i * h->H, f->gating + i * h->H, objectives, gate, &(*out)[i]));
+        one.score = &(*out)[i];
+        TRY(reward_score_hidden(&alone, h, arena, 1, f->last + i * h->H, f->gating + i * h->H, &one));
         arena_rewind(arena, mark);
     }
     return OK;

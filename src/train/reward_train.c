@@ -22,7 +22,8 @@ typedef struct Work {
     const char *run_dir, *base;
     Tokenizer *tok;
     const ChatTemplate *chat;
-    Model model;
+    Model model;   // master
+    Compute on;
     RewardHead head;
     RewardData data;
     Features features;
@@ -37,7 +38,7 @@ static Err own_features(const Work *w, float *last, float *gating)
     const RewardData *d = &w->data;
     int64_t H = w->model.cfg.H, ranks = par_size(), n = 0, filled = 0, tokens = 0;
     RewardInput in[FEATURE_BATCH];
-    Arena arena = {0};
+    Arena arena = {.source = w->on.source};
     Progress p;
     Err err = OK;
     progress_start(&p, "reward", d->answers, "answers");
@@ -46,7 +47,7 @@ static Err own_features(const Work *w, float *last, float *gating)
         tokens += d->answer[i].n;
         if (n < FEATURE_BATCH && i + ranks < d->answers) continue;
         arena_reset(&arena);
-        TRY_DONE(reward_hidden(w->ctx, &w->model, &arena, in, n, last + filled * H, gating + filled * H));
+        TRY_DONE(reward_hidden(w->ctx, w->on.model, &arena, in, n, last + filled * H, gating + filled * H));
         filled += n, n = 0;
         progress_show(&p, i + 1, tokens);
     }
@@ -212,6 +213,7 @@ static void close_all(Work *w)
     reward_data_free(&w->data);
     reward_head_free(&w->head);
     tok_free(w->tok);
+    compute_close(&w->on);
     model_free(&w->model);
 }
 
@@ -221,10 +223,11 @@ Err reward_train(Ctx *ctx, const Deck *deck, const char *run_dir)
     Err err = OK;
     TRY_DONE(deck_need(deck, "reward_train.base", &w.base));
     TRY_DONE(model_load(&w.model, w.base, par_size() > 1));
-    if (ctx->dtype == DT_BF16) TRY_DONE(model_pack_bf16(ctx, &w.model));
+    TRY_DONE(compute_open(&w.on, ctx, &w.model));
+    w.on.shard_grads = !strcmp(deck_str(deck, "shard"), "grads");
     TRY_DONE(par_agree(open_data(&w)));
     TRY_DONE(par_agree(check_fit(&w)));
-    TRY_DONE(reward_backbone(ctx, deck, &w.model, &w.data));
+    TRY_DONE(reward_backbone(&w.on, deck, &w.data));
     TRY_DONE(features(&w));
     TRY_DONE(par_agree(par_rank() == 0 ? heads(&w) : OK));
 done:

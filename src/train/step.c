@@ -220,19 +220,19 @@ static Err reserve(const StepJob *j, int32_t first, int32_t last)
     return OK;
 }
 
-static int32_t rows_of(const StepJob *j, int32_t active, int rank)
+static int32_t rows_of(const PackedStep *step, int32_t active, int rank)
 {
     int32_t first, last;
     chain_share(active, rank, par_size(), &first, &last);
-    return j->step->first[last] - j->step->first[first];
+    return step->first[last] - step->first[first];
 }
 
-static Err begin_on_device(const StepJob *j, int32_t active)
+Err step_sum_begin(Compute *on, const PackedStep *step, int32_t active)
 {
     int32_t most = 0;
     for (int r = 0; r < par_size(); r++)
-        if (rows_of(j, active, r) > most) most = rows_of(j, active, r);
-    return compute_sum_begin(j->on, rows_of(j, active, par_rank()), most);
+        if (rows_of(step, active, r) > most) most = rows_of(step, active, r);
+    return compute_sum_begin(on, rows_of(step, active, par_rank()), most);
 }
 
 static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
@@ -240,9 +240,10 @@ static Err run_own(const StepJob *j, int32_t active, PairLogp *logp)
     int32_t first, last;
     chain_share(active, par_rank(), par_size(), &first, &last);
     if (j->sum) chain_reset(j->sum);
-    if (j->sum && compute_on_device(j->on)) TRY(begin_on_device(j, active));
+    if (j->sum && compute_on_device(j->on)) TRY(step_sum_begin(j->on, j->step, active));
     TRY(reserve(j, first, last));
     for (int32_t c = first; c < last; c++) TRY(run_chain(j, c, logp));
+    if (first == last) TRY(compute_wait_weights(j->on));  // it waits for the other ranks soon, and they for these weights
     return j->sum && compute_on_device(j->on) ? compute_sum_absent(j->on) : OK;
 }
 

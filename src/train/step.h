@@ -22,6 +22,9 @@ typedef struct StepJob {
 // step's loss as chain sums. active: number of chains in use.
 Err step_run(const StepJob *job, PairLogp *logp, int32_t *active) ERR_MUST_CHECK;
 
+// On a device: on->sum begins, for the rows that every rank has of `active` chains (compute_sum_begin). Local.
+Err step_sum_begin(Compute *on, const PackedStep *step, int32_t active) ERR_MUST_CHECK;
+
 // Bytes that a model call of step_run takes of its arena; of the batch its sizes and row offsets, of the model its layout and dtype,
 // of the job on->model, on->ctx, step (may be NULL) and dpo. The same for the largest call of a chain. Local.
 Err step_count(const StepJob *job, const Batch *shape, bool grad, int64_t *bytes) ERR_MUST_CHECK;

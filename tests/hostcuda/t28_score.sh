@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # imf score with device: cuda on hostcuda: scores, objectives and gates are the CPU's in bf16 but for its rounding; ranks and interruptions change no bit; scores that
-# were begun on one are not continued on the other; so it is with eval's rewards and answers; imf plan knows the peak of the GPU's memory.
+# were begun on one are not continued on the other; so it is with eval's rewards and answers; imf plan knows the peak of the GPU's memory. Reward models that imf
+# reward trains on it, backbone and heads, give the scores of those that the CPU trains, as near; ranks and shard: change no bit of them.
 set -u
 . tests/hostcuda/lib.sh
 . tests/lib/mpi.sh
@@ -45,6 +46,32 @@ sed -n '/GPU memory/,/come on top/p' "$dir/plan" | awk -v tokens="$tokens" -v pe
     fail "a peak of $peak MiB with $tokens tokens was not planned: $(cat "$dir/plan")"
 "$1/hostcuda/imf" plan "$dir/r.yaml" --set run_dir="$dir/none" --set device=cuda --stage score --speed 1000 --gpu-memory 0.001 >"$dir/plan" 2>&1
 [ $? = 69 ] && grep -q 'score (reward) wants .* of a GPU' "$dir/plan" || fail "a GPU of 1 MiB does: $(cat "$dir/plan")"
+
+awk 'BEGIN { for (i = 0; i < 4; i++)
+    printf "{\"prompt\":\"what is %d plus 3?\",\"answers\":[{\"text\":\"it is %d, I say\",\"score\":1,\"objectives\":{\"right\":1,\"sure\":0.%d}},{\"text\":\"no idea\",\"score\":0,\"objectives\":{\"right\":0,\"sure\":0.%d}}]}\n", i, i + 3, 9 - i, i
+}' >"$dir/graded.jsonl"
+cat >>"$dir/r.yaml" <<END
+reward_train: {base: input/demo/novice, data: [{path: $dir/graded.jsonl}], backbone: both, max_steps: 2, warmup_ratio: 0, learning_rate: 0.001, global_batch: 2, grad_chains: 2,
+               row_tokens: 40, gate_steps: 20, val_size: 0}
+END
+# reward PROGRAM RANKS RUN OPTIONS...: trains $dir/RUN/reward/model.
+reward() {
+    stage=reward
+    good "$@"
+    stage=score
+}
+trained() { sha256sum <"$dir/$1/reward/model/model.safetensors"; }
+reward "$1" 1 rfp32 --set dtype=float32
+reward "$1" 1 rcpu
+reward "$1/hostcuda" 2 rgpu --set device=cuda --set shard=grads
+reward "$1/hostcuda" 1 rgpu1 --set device=cuda
+grep -q "a GPU's memory" "$dir/log" || fail "imf reward does not compute on the device: $(cat "$dir/log")"
+[ "$(trained rgpu)" = "$(trained rgpu1)" ] || fail "1 and 2 ranks train other reward models"
+for run in rfp32 rcpu rgpu; do good "$1" 1 $run --set dtype=float32 --set reward.path="$dir/$run/reward/model"; done
+near_scores rfp32 rcpu rgpu
+stage=reward
+score "$1" 1 none --set device=cuda
+[ $? = 69 ] || fail "imf reward without a device: $(cat "$dir/log")"
 
 stage=eval
 good "$1" 1 cpu
