@@ -103,7 +103,8 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn::THREADS, D > 
     SHARED_MEMORY(q);
     const Work w = find_work(a.table, (int)blockIdx.x, QUERIES);
     if (w.n == 0) return;
-    const int n = (int)blockIdx.y, first = w.seg.pos0 + w.first + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 1 - first_column(), late[2] = {first, first + 8};
+    const int n = (int)blockIdx.y, row = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
+    const int first = w.seg.pos0 + w.first + row + 1 - first_column(), late[2] = {first, first + 8};
     Walk l = {part_of<Shape<D>::KEYS>(a.rule, w, w.prefix), part_of<Shape<D>::KEYS>(a.rule, w, w.seg), 0, n / (a.N / a.K), q + QUERIES * Shape<D>::ROW};
     l.steps = l.prefix.to - l.prefix.from + l.own.to - l.own.from;
     Sums<D> s;

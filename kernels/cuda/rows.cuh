@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums; a linear layer in fp64. As there, the residual stream, its gradient,
-// gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 values at a time (RoPE: 4 pairs), so that a warp's accesses have no gaps; sums have a fixed order.
+// The ops of kernels/ops.h that work token by token, for bf16: norm, RoPE, SwiGLU, GeGLU, embedding, sums; a linear layer in fp64. As there, the
+// residual stream, its gradient, gradients at norms and norm weights are fp32, other activations and weights bf16. Every lane takes 8 values at a
+// time (RoPE: 4 pairs), so that a warp's accesses have no gaps; sums have a fixed order.
 #ifndef IMF_CUDA_ROWS_CUH
 #define IMF_CUDA_ROWS_CUH
 

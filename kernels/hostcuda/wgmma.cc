@@ -2,8 +2,10 @@
 // wgmma: products of a warpgroup, and the registers that its warps pass on (setmaxnreg). PTX ISA, "Asynchronous Warpgroup Level Matrix
 // Multiply-Accumulate Instructions".
 //
-// A product is carried out for all 128 threads at once, when its group is complete or waited for. Each of the four warps counts as reading its operands in
-// shared memory until that warp has waited: what one warp has waited for says nothing of the others. Its registers may not be touched until then; registers touched since the last wgmma.fence may not be used by the next one.
+// A product is carried out for all 128 threads at once, when its group is complete or waited for. Each of the four warps counts as reading its operands
+// in shared memory until that warp has waited: what one warp has waited for says nothing of the others. Its registers may not be touched until then;
+// registers touched since the last wgmma.fence may not be used by the next one.
+
 #include <algorithm>
 
 #include "kernels/hostcuda/block.hpp"
