@@ -185,6 +185,9 @@ def main():
     for kernel, *command in (pair.split(":") for pair in a.pairs):
         every = list(mutants(f"kernels/cuda/{kernel}"))
         found = [m for m in every if (kernel, m["new"]) not in same]
+        stale = {line for k, line in same if k == kernel} - {m["new"] for m in every}
+        if stale:
+            sys.exit(f"tests/hostcuda/equivalent.txt: no mutant of {kernel} is " + "; ".join(sorted(stale)))
         work.append((kernel, command, found, len(every) - len(found)))
     if a.count:
         all_of = [m for _, _, found, _ in work for m in found]

@@ -88,6 +88,7 @@ int main(int argc, char **)
         {128, 200, 2, 2, PAIR, 5, 0},
         {64, 200, 2, 1, PAIR, 0, 40},
         {64, 192, 1, 1, {{0, 192, -1, 0}}, 0, 65},  // the last key of a tile is the last that the first query of another sees
+        {64, 384, 1, 1, {{0, 384, -1, 0}}, 0, 255},  // the first key of a tile is the last that the last query of another does not see
         {256, 130, 1, 1, {{0, 130, -1, 0}}, 3, 17},
         {64, 1, 1, 1, {{0, 1, -1, 0}}, 0, 0},
         {64, 60, 1, 1, {{0, 29, -1, 0}, {29, 31, -1, 0}}, 0, 0},  // segments that end within the upper half of a warp's queries

@@ -316,7 +316,7 @@ static bool uses_memory()
         {"a.token[", "all lanes read one token, or those before the block's"},
         {"sum += (double)a.bias[o]", "one lane has the sum"},
         {"a.y[t * a.out + o]", "one lane has the sum"},
-        {"(double)*a.lr", "one thread reads the step's numbers"},
+        {"(double)*a.step", "one thread reads the step's numbers"},
         {"clip = *a.clip", "all lanes read two numbers"},
         {"sum[blockIdx.x] = part[0]", "a number a block"},
     };
