@@ -83,7 +83,7 @@ def changes(line):
 
 
 def mutants(path):
-    """Each with "new", its line: where that is nothing but a deleted call, the line behind it follows, to tell it from others."""
+    """Each with "new", its line: where that is nothing but a wait or a deleted call, the line behind it follows, to tell it from others."""
     with open(path, encoding="utf-8") as f:
         lines = f.read().split("\n")
     for i, line in enumerate(lines):
@@ -91,7 +91,7 @@ def mutants(path):
             continue
         for what, changed in changes(line):
             new = changed.split("//")[0].strip()
-            new = f"{new} {lines[i + 1].strip()}" if re.fullmatch(r"/\* .* \*/;", new) else changed.strip()
+            new = f"{new} {lines[i + 1].strip()}" if re.fullmatch(r"/\* .* \*/;|\w+_wait<.*>\(\);", new) else changed.strip()
             yield {"path": path, "line": i + 1, "what": what, "text": "\n".join(lines[:i] + [changed] + lines[i + 1:]), "new": new}
 
 

@@ -162,8 +162,7 @@ template <int D, bool CAP> __global__ void __launch_bounds__(attn_bwd_sm90::THRE
     const int number = (int)*ticket / b.a.K, kv = (int)*ticket % b.a.K, warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0);
     const Work k = find_work(b.a.table, number, H::KEYS);
     if (k.n == 0) return;
-    if (threadIdx.x == 0) *s.keys = {k.seg.start + k.first, k.n, kv};
-    __syncthreads();
+    if (threadIdx.x == 0) *s.keys = {k.seg.start + k.first, k.n, kv};  // its arrival at kv_full tells who computes
     if (warp < GROUP / 32) {
         registers_less<FETCHING>();
         if (warp > 0) return;

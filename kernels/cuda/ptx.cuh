@@ -68,9 +68,16 @@ DEVICE float high_f16(uint32_t v)
     return f;
 }
 
-// Four values, or eight of 16 bits, at a multiple of 16 bytes, in global or shared memory.
+// Four values, or eight of 16 bits, at a multiple of 16 bytes, in global or shared memory. Stored as one number: nvcc may store a struct in pieces.
+typedef unsigned __int128 __attribute__((may_alias)) SixteenBytes;
 DEVICE float4 ld_v4(const float *p) { return *(const float4 *)p; }
-DEVICE void st_v4(float *p, float4 v) { *(float4 *)p = v; }
+DEVICE void st_v4(float *p, float4 v)
+{
+    unsigned long long low, high;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(low) : "f"(v.x), "f"(v.y));
+    asm("mov.b64 %0, {%1, %2};" : "=l"(high) : "f"(v.z), "f"(v.w));
+    *(SixteenBytes *)p = (unsigned __int128)high << 64 | low;
+}
 DEVICE uint4 ld_u4(const uint16_t *p) { return *(const uint4 *)p; }
 DEVICE void st_u4(uint16_t *p, uint4 v) { *(uint4 *)p = v; }
 // Two values, or four of 16 bits, at a multiple of 8 bytes. As one number: nvcc may store a struct in pieces.

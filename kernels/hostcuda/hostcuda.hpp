@@ -262,8 +262,9 @@ void wgmma_fence();   // before the first product, and after registers of produc
 void wgmma_commit();  // what was issued since the last one is a group
 void wgmma_wait_n(int pending);
 template <int N> ALWAYS_INLINE void wgmma_wait() { wgmma_wait_n(N); }
-template <int N> ALWAYS_INLINE void hold(float (&)[N][4]) {}  // for a compiler that moves registers across waits
-ALWAYS_INLINE void forget(int &) {}                           // for one that keeps too much in registers
+void wgmma_hold(const float *x, int n);  // for a compiler that moves registers across waits: no product may be under way that writes these
+template <int N> ALWAYS_INLINE void hold(float (&x)[N][4]) { wgmma_hold(&x[0][0], N * 4); }
+ALWAYS_INLINE void forget(int &) {}  // for one that keeps too much in registers
 
 // A warpgroup gives registers back to its block, or takes more: N for each thread.
 void change_registers(int n, bool more);

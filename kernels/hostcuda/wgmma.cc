@@ -249,6 +249,11 @@ void wgmma_wait_n(int pending)
     seen = std::max(seen, until);
 }
 
+void wgmma_hold(const float *x, int n)
+{
+    if (current->products.fences) check_registers(false, (const unsigned char *)x, (size_t)n * sizeof *x, CALLER);
+}
+
 // ---- setmaxnreg -------------------------------------------------------------------------------------------------------
 
 // A warp's first lane gives or takes for all of them.

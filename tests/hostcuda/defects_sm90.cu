@@ -28,6 +28,7 @@ enum Bad {
     FENCE_BEFORE_WRITE,
     NO_WGMMA_WAIT,
     SHALLOW_WAIT,
+    EARLY_HOLD,
     NO_COMMIT,
     WRONG_START,
     WRONG_STRIDE,
@@ -87,8 +88,10 @@ template <int BAD> DEVICE void compute(const Pipe &p, unsigned char *a, unsigned
         multiply<BAD>(x, a, b + stage * TILE, step);
         if (BAD != NO_COMMIT) wgmma_commit();
         if (BAD == EARLY_GIVE_BACK && threadIdx.x % 32 == 0) mbar_arrive(empty + stage);
+        if (BAD == EARLY_HOLD) hold(x);
         if (BAD == SHALLOW_WAIT) wgmma_wait<1>();
         else if (BAD != NO_WGMMA_WAIT) wgmma_wait<0>();
+        if (BAD != NO_WGMMA_WAIT && BAD != SHALLOW_WAIT && BAD != NO_COMMIT) hold(x);
         for (int i = 0; i < 32; i++) x[i / 4][i % 4] *= 0.5f;
         if (BAD != EARLY_GIVE_BACK && (BAD == ONE_GIVES_BACK ? threadIdx.x == 128 : threadIdx.x % 32 == 0)) mbar_arrive(empty + stage);
     }
@@ -147,7 +150,7 @@ static const Case cases[] = {
     CASE(WRONG_PARITY, "race|deadlock"), CASE(EARLY_GIVE_BACK, "race"),    CASE(NO_PROXY_FENCE, "proxy"),         CASE(NO_WGMMA_FENCE, "wgmma"),
     CASE(FENCE_BEFORE_WRITE, "wgmma"),   CASE(NO_WGMMA_WAIT, "wgmma"),     CASE(SHALLOW_WAIT, "wgmma"),           CASE(NO_COMMIT, "wgmma"),
     CASE(WRONG_START, "descriptor"),     CASE(WRONG_STRIDE, "descriptor"), CASE(WRONG_LAYOUT, "descriptor"),      CASE(OPERAND_OUTSIDE, "out of bounds"),
-    CASE(LANES_DIFFER, "warp divergence"), CASE(MORE_REGISTERS, "deadlock"), CASE(ODD_REGISTERS, "registers"),
+    CASE(EARLY_HOLD, "wgmma"), CASE(LANES_DIFFER, "warp divergence"), CASE(MORE_REGISTERS, "deadlock"), CASE(ODD_REGISTERS, "registers"),
     {"OLD_DEVICE", "architecture", run_on_old_device},
 };
 
