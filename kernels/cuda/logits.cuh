@@ -9,7 +9,7 @@
 
 namespace logprob {
 
-enum { SLICE = 64, LISTED = 8 };
+enum { SLICE = 64, LISTED = 8 };  // columns of a part; where the list of tokens begins, as a sector does
 
 // Slices of the vocabulary that the forward writes.
 BOTH int slices_of(int V) { return (V + product::SIDE - 1) / product::SIDE * (product::SIDE / SLICE); }

@@ -163,6 +163,14 @@ static double inner(rows::Gelu, double x, double *slope)
     return *slope = k * (1 + 3 * c * x * x), k * (x + c * x * x * x);
 }
 
+// What lies behind the columns of a row is as it was.
+static bool is_kept(const char *what, const std::vector<uint16_t> &now, const std::vector<uint16_t> &before, int64_t width, int64_t stride)
+{
+    for (size_t i = 0; i < now.size(); i++)
+        if ((int64_t)i % stride >= width && now[i] != before[i]) return printf("%s[%d] is written, behind a row\n", what, (int)i), false;
+    return true;
+}
+
 template <typename Gate> static bool check_glu(int F)
 {
     const int64_t S = stride_of(F);
@@ -189,7 +197,8 @@ template <typename Gate> static bool check_glu(int F)
            near("du", u_.read(), T, F, S, BF16, [&](int64_t t, int64_t f) {
                at(t, f);
                return Want{d * gate * s, std::fabs(d * gate * s)};
-           });
+           }) &&
+           is_kept("dg", g_.read(), g, F, S) && is_kept("du", u_.read(), u, F, S);
 }
 
 // Sums of two floats and of a gradient in its order are those of the CPU, bit for bit.
