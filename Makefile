@@ -236,7 +236,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	@$(MAKE) --no-print-directory -j$$(nproc) programs
 	@for t in t45_damage:$(FAULTS) t45_faults:1 t57_stop:50; do \
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
-check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 13 minutes
+check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 7 minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(filter-out %/speed,$(ON_HOST)) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
 	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda
@@ -261,7 +261,7 @@ mutate: setup     ## breaks the CUDA kernels in every known way; at least 95 % m
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST)
 	@python3 tools/mutate.py --build $(BUILD) --jobs $$(nproc) $(if $(COUNT),--count $(COUNT) --seed $(or $(SEED),0)) $(MUTATE)
-mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, 20 minutes
+mutate-host: setup ## deletes the host's calls to devices and NCCL one by one; at least 95 % must be noticed on hostcuda, half an hour
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(PROGRAM_host)
 	@python3 tools/mutate_host.py --build $(BUILD)
