@@ -115,6 +115,13 @@ static inline bool is_excepted(const std::string &line, std::vector<Exception> *
     return false;
 }
 
+// Code that is not (make cuda-coverage) moves structs and the bounds of loops in pieces of its own.
+#ifdef __OPTIMIZE__
+static constexpr bool IS_OPTIMISED = true;
+#else
+static constexpr bool IS_OPTIMISED = false;
+#endif
+
 // Runs with accesses counted. All these kernels run, and no others; every line of theirs meets no bank conflict and uses 95 % of the sectors that it
 // touches, but for the exceptions, which are all needed.
 template <typename Run> static bool uses_memory_well(const std::set<std::string> &kernels, std::vector<Exception> exceptions, Run run)
@@ -124,6 +131,7 @@ template <typename Run> static bool uses_memory_well(const std::set<std::string>
     hostcuda::take_accesses();
     bool good = run();
     hostcuda::count(false);
+    if (!IS_OPTIMISED) return good;
     std::set<std::string> seen;
     for (const hostcuda::Accesses &a : hostcuda::take_accesses()) {
         seen.insert(a.kernel);
