@@ -21,7 +21,11 @@ CALLS = (r"device_(?:put|get|copy|zero|wait|record|recorded|replay|mark|after)|p
          r"begin_on_device|step_sum_begin|exchange|optim_(?:fetch|put)|ncclGroupStart|ncclGroupEnd|ncclReduce|ncclBroadcast|ncclCommInitRankConfig|cudaStreamSynchronize|"
          r"cudaMemcpyAsync|cudaStreamBeginCapture|cudaStreamEndCapture|cudaGraphLaunch|cudaMemsetAsync|part_there|send|compute_send_(?:vectors|part)|compute_wait_weights|compute_sum_share")
 PATIENCE = 4  # of the slowest step's usual time
-EQUIVALENT = {  # lines of code
+EQUIVALENT = {  # lines of code; changes that other tests notice were tried by hand
+    "if (first == last) TRY(compute_wait_weights(j->on));  // it waits for the other ranks soon, and they for these weights": "here every rank has rows; t28_train.sh hangs, where one has none",
+    "return see_whether_ended(d);": "for the watchdog; noticed by t29_watch.sh",
+    "TRY(ctx_wait(ctx));": "hidden states for training a reward model; noticed by t28_score.sh, which trains one",
+    "return ctx_wait(s->ctx);": "behind a prompt: its first token is drawn next, which waits as well",
     "TRY(part_there(ctx, m, 0));": "here the head is the embedding, and norms travel first; noticed by t28_train.sh, where it is not",
     "TRY(compute_wait_weights(o->on));": "for the watchdog: a save of ten minutes would be taken for a collective that does not end",
     "return par_device_wait(d);": "what comes next waits as well; this wait looks after the other ranks meanwhile",
