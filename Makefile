@@ -238,7 +238,7 @@ check-faults: setup ## long: $(FAULTS) bit flips, cut files, every failing syste
 	  FAULTS=$${t#*:} sh tests/$${t%:*}.sh $(BUILD) || exit 1; done
 check-hostcuda: setup ## CUDA device code on this machine's CPU (installs Boost.Context), 7 minutes
 	@sh tools/setup.sh libboost-context-dev g++
-	@$(MAKE) --no-print-directory -j$$(nproc) $(filter-out %/speed,$(ON_HOST)) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
+	@$(MAKE) --no-print-directory -j$$(nproc) $(ON_HOST) $(PROGRAM_host) $(BUILD)/hostcuda/bench_gpu $(if $(CUDA_FOUND),$(PROGRAM_1))
 	@TEST_JOBS=$$(nproc) TEST_LIMIT=1200 sh tests/run.sh $(BUILD) tests/hostcuda
 bench-hostcuda: setup ## GFLOP/s of that: whole kernels with all checks, then mma.sync and wgmma alone (fewer than 5 fail), a minute
 	@sh tools/setup.sh libboost-context-dev g++
@@ -250,7 +250,7 @@ bench-gpu:        ## ops, a training step, decoding and DPO on a GPU beside its 
 	@nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2>/dev/null || { echo "no GPU is here (nvidia-smi): nothing was measured"; exit 77; }
 	@$(MAKE) --no-print-directory -j$$(nproc) CUDA=1
 	@PEERS='$(PEERS)' sh tests/gpu/bench_gpu.sh $(BUILD) '$(VERSION)'
-cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? a minute
+cuda-coverage: setup ## is every line of the CUDA kernels executed on hostcuda? two minutes
 	@sh tools/setup.sh libboost-context-dev g++
 	@$(MAKE) --no-print-directory -j$$(nproc) $(HOSTCUDA) $(BUILD)/libimf.a
 	@sh tools/cuda_coverage.sh $(BUILD) attention attention_bwd decode logprob rows sample accuracy:tests/data/ops/attention_bf16.txt

@@ -45,7 +45,7 @@ template <typename... P> static inline cudaError_t allow(void (*kernel)(P...), i
     return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
-// Kernels for Hopper (*_sm90) run on compute capability 9.0. An op's form depends on that and on shapes alone.
+// Kernels for Hopper (*_sm90) run on compute capability 9.0. An op's form depends on that alone.
 static inline bool is_hopper(const Ctx *ctx) { return ctx->device->encode != nullptr; }
 
 static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->stream; }
@@ -55,6 +55,12 @@ static inline cudaStream_t stream_of(const Ctx *ctx) { return ctx->device->strea
     do {                                                                                                        \
         const cudaError_t cuda_error_ = (call);                                                                 \
         CHECK(cuda_error_ == cudaSuccess, ERR_UNAVAILABLE, "%s: CUDA: %s", __func__, cudaGetErrorString(cuda_error_)); \
+    } while (0)
+
+#define TRY_LT(call)                                                                                                         \
+    do {                                                                                                                     \
+        const cublasStatus_t lt_status_ = (call);                                                                            \
+        CHECK(lt_status_ == CUBLAS_STATUS_SUCCESS, ERR_UNAVAILABLE, "%s: cuBLASLt: %s", __func__, cublasLtGetStatusString(lt_status_)); \
     } while (0)
 
 // d[m x n] = op(a)[m x k] op(b)[k x n] (+ c) (+ bias[m]), column-major; a and b are bf16, c has d's type.

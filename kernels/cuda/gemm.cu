@@ -9,12 +9,6 @@
 
 enum { SOME_TOKENS = 1024 };  // for which algorithms are chosen
 
-#define TRY_LT(call)                                                                                                         \
-    do {                                                                                                                     \
-        const cublasStatus_t lt_status_ = (call);                                                                            \
-        CHECK(lt_status_ == CUBLAS_STATUS_SUCCESS, ERR_UNAVAILABLE, "%s: cuBLASLt: %s", __func__, cublasLtGetStatusString(lt_status_)); \
-    } while (0)
-
 // Descriptors of one call.
 struct Plan {
     cublasLtMatmulDesc_t how = nullptr;

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "cudnn_sdpa.h"
 #include "gemm_peak.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cuda/device.h"
 #include "sampled.h"
 
@@ -118,11 +119,13 @@ static double seconds(Op *op, const void *args)
     return t;
 }
 
+static double value_of(const Tensor *t, int64_t row, int64_t column) { return (double)tensor_get(t, row, column); }
+
 static long wrong(const Tensor *got, const Tensor *want, int64_t n)
 {
     long count = 0;
     for (int64_t i = 0; i < n; i++)
-        count += !(fabs(bf16_at(got, 0, i) - bf16_at(want, 0, i)) <= 2 * BF16 * (0.05 + fabs(bf16_at(want, 0, i))));
+        count += !(fabs(value_of(got, 0, i) - value_of(want, 0, i)) <= 2 * BF16 * (0.05 + fabs(value_of(want, 0, i))));
     return count;
 }
 
@@ -204,8 +207,8 @@ static long wrong_product(const Tensor *t, int64_t n)
     for (int64_t r = 0; r < SLICE; r++)
         for (int64_t c = 0; c < SLICE; c++) {
             double want = 0;
-            for (int64_t i = 0; i < n; i++) want += bf16_at(&t[0], r, i) * bf16_at(&t[1], c, i);
-            count += !(fabs(bf16_at(&t[2], r, c) - want) <= 2 * BF16 * (0.05 + fabs(want)));
+            for (int64_t i = 0; i < n; i++) want += value_of(&t[0], r, i) * value_of(&t[1], c, i);
+            count += !(fabs(value_of(&t[2], r, c) - want) <= 2 * BF16 * (0.05 + fabs(want)));
         }
     return count;
 }
@@ -284,15 +287,25 @@ static double yardstick(const AttnBwdArgs *a, int pass)
     return e == OK ? time : NAN;
 }
 
-// Our row, and below it cuDNN's where it was measured.
-static void beside(const AttnBwdArgs *a, int pass, double ours, long wrong_ours, double theirs, long wrong_theirs)
+// Its whole rectangle would be 4 products forward, in units of T x T x heads x D, and 10 backward: half of it is seen.
+static double flop_of(const AttnBwdArgs *a, int pass)
 {
-    const double flop = (pass == FORWARD ? 2.0 : 5.0) * (double)a->T * (double)a->T * (double)(a->N * a->D);
+    return (pass == FORWARD ? 2.0 : 5.0) * (double)a->T * (double)a->T * (double)(a->N * a->D);
+}
+
+static void our_row(const AttnBwdArgs *a, int pass, double ours, long bad, double theirs)
+{
     char what[96];
     snprintf(what, sizeof what, "attention %s D %ld, %ld tokens", PASS[pass], (long)a->D, (long)a->T);
-    judged_row(what, ours, flop, true, wrong_ours, theirs / ours, (Bar){0.8, a->D == 128 ? 1.05 : 1.0, "x cuDNN"});
+    judged_row(what, ours, flop_of(a, pass), true, bad, theirs / ours, (Bar){0.8, a->D == 128 ? 1.05 : 1.0, "x cuDNN"});
+}
+
+// Where it was measured.
+static void cudnn_row(const AttnBwdArgs *a, int pass, double theirs, long bad)
+{
+    char what[96];
     snprintf(what, sizeof what, "cuDNN %s D %ld, %ld tokens", PASS[pass], (long)a->D, (long)a->T);
-    if (!isnan(theirs)) row(what, theirs, flop, true, wrong_theirs, NO_BAR);
+    if (!isnan(theirs)) row(what, theirs, flop_of(a, pass), true, bad, NO_BAR);
 }
 
 // One causal segment of T tokens. cuDNN reads what ours reads, our o and lse too in the backward pass, and writes elsewhere.
@@ -318,11 +331,11 @@ static void bench_attention(int64_t D, int64_t T)
     const double cudnn = yardstick(&forward2, FORWARD), any = yardstick(&b2, BACKWARD_ANY_ORDER);
     const long wrong_any = isnan(any) ? -1 : sampled_attn_bwd(&b2);
     const double cudnn_backward = yardstick(&b2, BACKWARD);
-    beside(&b, FORWARD, forward, sampled_attn_fwd(&f), cudnn, isnan(cudnn) ? -1 : sampled_attn_fwd(&f2));
-    beside(&b, BACKWARD, backward, sampled_attn_bwd(&b), cudnn_backward, isnan(cudnn_backward) ? -1 : sampled_attn_bwd(&b2));
-    char what[96];
-    snprintf(what, sizeof what, "cuDNN %s D %ld, %ld tokens", PASS[BACKWARD_ANY_ORDER], (long)D, (long)T);
-    if (!isnan(any)) row(what, any, 5.0 * (double)T * (double)T * (double)(N * D), true, wrong_any, NO_BAR);
+    our_row(&b, FORWARD, forward, sampled_attn_fwd(&f), cudnn);
+    cudnn_row(&b, FORWARD, cudnn, isnan(cudnn) ? -1 : sampled_attn_fwd(&f2));
+    our_row(&b, BACKWARD, backward, sampled_attn_bwd(&b), cudnn_backward);
+    cudnn_row(&b, BACKWARD, cudnn_backward, isnan(cudnn_backward) ? -1 : sampled_attn_bwd(&b2));
+    cudnn_row(&b, BACKWARD_ANY_ORDER, any, wrong_any);
     release(t, ALL);
     device_free(gpu.device, seg), device_free(gpu.device, b.workspace);
 }
@@ -331,7 +344,7 @@ static void bench_attention(int64_t D, int64_t T)
 static void *packed(Tensor w, float *wide, int64_t out, int64_t in)
 {
     void *p = space(op_pack_bf16_elements(out, in) * 2);
-    for (int64_t i = 0; i < out * in; i++) wide[i] = (float)bf16_at(&w, 0, i);
+    for (int64_t i = 0; i < out * in; i++) wide[i] = (float)value_of(&w, 0, i);
     const PackBf16Args a = {tensor_f32(wide, in), p, out, in, 0, out};
     ok(op_pack_bf16(&cpu, &a));
     return p;

@@ -6,13 +6,6 @@ extern "C" {
 #include "tests/bench/gpu/gemm_peak.h"
 }
 
-#define TRY_LT(call)                                                                              \
-    do {                                                                                          \
-        const cublasStatus_t lt_status_ = (call);                                                 \
-        CHECK(lt_status_ == CUBLAS_STATUS_SUCCESS, ERR_UNAVAILABLE, "%s: cuBLASLt: %s", __func__, \
-              cublasLtGetStatusString(lt_status_));                                               \
-    } while (0)
-
 enum { MOST = 16 };
 static const uint64_t WORKSPACE = 64 << 20;
 

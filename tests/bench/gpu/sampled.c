@@ -3,22 +3,12 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "kernels/cpu/bf16.h"
 
 enum { PLACES = 16, MOST_D = 256, COLUMNS = 32, TOKENS = 4, WORDS = 8 };
 
-static double widen(uint32_t upper)
-{
-    const uint32_t u = upper << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-double bf16_at(const Tensor *t, int64_t row, int64_t column)
-{
-    return widen(((const uint16_t *)t->p)[row * t->stride + column]);
-}
+static double widen(uint16_t x) { return (double)bf16_to_f32(x); }
 
 static const uint16_t *head_of(const Tensor *t, int64_t row, int64_t head, int64_t D)
 {
@@ -120,17 +110,10 @@ static double logit_gradient(const LogprobBwdArgs *a, const uint16_t *hidden, in
     return (double)a->coef[t] * ((a->target[t] == v) - exp(logit - (double)a->lse[t]));
 }
 
-static uint16_t nearest_bf16(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 static long off_floats(const Tensor *got, int64_t row, const int64_t *column, const double *want)
 {
     double wide[COLUMNS];
-    for (int i = 0; i < COLUMNS; i++) wide[i] = ((const float *)got->p)[row * got->stride + column[i]];
+    for (int i = 0; i < COLUMNS; i++) wide[i] = (double)tensor_get(got, row, column[i]);
     return off(wide, want, COLUMNS, 1e-9);
 }
 
@@ -141,14 +124,14 @@ long sampled_logprob_bwd(const LogprobBwdArgs *a)
     long count = 0;
     for (int64_t t = 0; t < a->T; t++)
         for (int64_t i = 0; i < a->H; i++)
-            hidden[t * a->H + i] = nearest_bf16(((const float *)a->hidden.p)[t * a->hidden.stride + i]);
+            hidden[t * a->H + i] = bf16_from_f32(tensor_get(&a->hidden, t, i));
     for (int i = 0; i < COLUMNS; i++) column[i] = (i * a->H / COLUMNS + 5 * i) % a->H;
     for (int64_t s = 0; s < TOKENS; s++) {
         const int64_t t = place(s * (PLACES - 1) / (TOKENS - 1), a->T);
         double want[COLUMNS] = {0};
         for (int64_t v = 0; v < a->V; v++) {
             const double g = logit_gradient(a, hidden, t, v);
-            for (int i = 0; i < COLUMNS; i++) want[i] += g * bf16_at(&a->head, v, column[i]);
+            for (int i = 0; i < COLUMNS; i++) want[i] += g * (double)tensor_get(&a->head, v, column[i]);
         }
         count += off_floats(&a->dhidden, t, column, want);
     }

@@ -15,6 +15,4 @@ long sampled_attn_bwd(const AttnBwdArgs *a);  // dq; dk and dv of keys; o and ls
 // One row of tokens; dhead began as zeros. 32 elements each of some tokens' and some words' gradients.
 long sampled_logprob_bwd(const LogprobBwdArgs *a);
 
-double bf16_at(const Tensor *t, int64_t row, int64_t column);
-
 #endif
